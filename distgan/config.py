@@ -1,0 +1,567 @@
+"""The run description: every setting with its default, unit, range and meaning, in one place.
+
+A run is described by one `RunConfig`. It is filled from a YAML file and from dotted overrides (`optim.g.lr=1e-4`) through one
+path, `load_config`, so that a typo or a value out of range reads the same wherever it was written, and is refused before any
+worker starts. Budgets and cadences are in kimg (thousands of real images shown to the discriminator).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+KNOWN_SETS = ("mnist10k", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn", "stl10", "celeba", "stacked-mnist")
+LOSSES = ("non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic")
+MODELS = ("mlp", "dcgan", "resnet", "r3gan")
+METRICS = ("fid", "kid", "precision-recall", "density-coverage", "inception-score", "modes")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. The message names the setting, its value, what is allowed and the fix."""
+
+
+def setting(default: Any, text: str, *, unit: str = "", **bounds: Any) -> Any:
+    """A field with its meaning and unit; mutable defaults are copied for each instance."""
+    extra = {"unit": unit} if unit else None
+    if callable(default) or isinstance(default, list | dict):
+        factory = default if callable(default) else (lambda: default.copy())
+        return Field(default_factory=factory, description=text, json_schema_extra=extra, **bounds)
+    return Field(default, description=text, json_schema_extra=extra, **bounds)
+
+
+def _finite(value: Any) -> Any:
+    # Reading "1e-4" from YAML gives a string (YAML 1.1 wants "1.0e-4"), which pydantic turns into the number that was meant;
+    # true and false are integers to Python, but nobody means a number by them.
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_finite), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_finite)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values are checked on assignment, and nothing is changed in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())
+
+
+class Schedule(Section):
+    """How a value moves from its base to `final` times its base over the run. Progress is measured in images, never in steps."""
+
+    kind: Literal["constant", "linear", "cosine"] = setting("constant", "shape of the way from the base value to the final one")
+    final: Number = setting(1.0, "final value as a multiple of the base value", ge=0)
+    over_kimg: Number | None = setting(None, "length of the way; empty = the run's whole budget", unit="kimg", gt=0)
+    warmup_kimg: Number = setting(0.0, "linear rise from 0 to the base value before that", unit="kimg", ge=0)
+
+
+class DataConfig(Section):
+    """Where the real images come from."""
+
+    name: str = setting("mnist10k", f"a known set ({', '.join(KNOWN_SETS)}), or the path of a folder, .zip, .npy or .npz")
+    root: str | None = setting(None, "folder that holds (or receives) a known set; empty = $DISTGAN_DATA or ~/.cache/distgan/data")
+    split: Literal["train", "test", "all", "extra", "unlabeled"] = setting("train", "part of a known set")
+    resolution: Count | None = setting(
+        None, "side of the square images; empty = the set's own, or for folders a power of two from 16 to 64 that fits them", unit="pixels", ge=4, le=1024
+    )
+    channels: Literal[1, 3] | None = setting(None, "1 = grey, 3 = RGB; empty = as in the data")
+    fit: Literal["crop", "pad"] = setting("crop", "how images that are not square become so: centre crop, or pad with the background")
+    background: str = setting("#ffffff", "colour behind transparent pixels and around padded images, #rrggbb")
+    labels: bool = setting(True, "read class labels where there are any (sub-folders are classes)")
+    max_bad_share: Number = setting(0.05, "share of unreadable files above which the run is refused", ge=0, le=1)
+    download: bool = setting(True, "fetch a known set that is not in root (one process a node does it)")
+    cache: str | None = setting(None, "folder for decoded images; empty = $DISTGAN_CACHE or ~/.cache/distgan/decoded")
+    limit: Count | None = setting(None, "use only the first so many images", unit="images", ge=1)
+    device_mib: Count = setting(2048, "sets up to this size are kept on the training device, larger ones are memory-mapped", unit="MiB", ge=0)
+    mirror: bool = setting(False, "show each image flipped left to right half of the time")
+
+    @field_validator("background")
+    @classmethod
+    def _colour(cls, value: str) -> str:
+        digits = value.lstrip("#")
+        if len(digits) != 6 or any(c not in "0123456789abcdefABCDEF" for c in digits):
+            raise ValueError("must be a colour like #ffffff")
+        return "#" + digits.lower()
+
+
+class ModelConfig(Section):
+    """The two networks."""
+
+    name: str = setting("dcgan", f"family of both networks: {', '.join(MODELS)}")
+    generator: str | None = setting(None, "own generator class as package.module:Class; empty = the family's")
+    discriminator: str | None = setting(None, "own discriminator class as package.module:Class; empty = the family's")
+    latent_dim: Count = setting(100, "length of the noise vector z", ge=1, le=8192)
+    latent: Literal["normal", "uniform"] = setting("normal", "distribution of z: N(0, 1) or U(-1, 1)")
+    g_width: Count = setting(64, "channels of the generator at full resolution (mlp: units of its first layer)", ge=1, le=4096)
+    d_width: Count = setting(64, "channels of the discriminator at full resolution (mlp: units of its last hidden layer)", ge=1, le=4096)
+    g_norm: Literal["batch", "none"] = setting("batch", "normalisation in the generator")
+    d_norm: Literal["batch", "spectral", "none"] = setting("batch", "normalisation in the discriminator")
+    conditioning: Literal["none", "projection", "auxiliary"] = setting(
+        "none", "use of class labels: none, projection discriminator, or auxiliary classifier (the generator gets the label in both)"
+    )
+    g_args: dict[str, Any] = setting(dict, "further keyword arguments of the generator's class")
+    d_args: dict[str, Any] = setting(dict, "further keyword arguments of the discriminator's class")
+
+    @field_validator("name")
+    @classmethod
+    def _family(cls, value: str) -> str:
+        if value not in MODELS:
+            near = difflib.get_close_matches(value, MODELS, 1, 0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"must be one of {', '.join(MODELS)}{hint} Own classes go into model.generator and model.discriminator")
+        return value
+
+    @field_validator("generator", "discriminator")
+    @classmethod
+    def _import_path(cls, value: str | None) -> str | None:
+        if value is not None and (value.count(":") != 1 or not all(value.split(":"))):
+            raise ValueError("must be an import path like package.module:Class")
+        return value
+
+
+class LossConfig(Section):
+    """The adversarial loss and the discriminator's gradient penalties."""
+
+    name: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"] = setting(
+        "non-saturating", "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss"
+    )
+    r1_gamma: Number = setting(0.0, "weight of the gradient penalty at real images, gamma/2 |grad D|^2", ge=0)
+    r2_gamma: Number = setting(0.0, "weight of the gradient penalty at generated images", ge=0)
+    gamma_schedule: Schedule = setting(Schedule, "course of r1_gamma and r2_gamma")
+    gp_lambda: Number = setting(0.0, "weight of the gradient penalty between real and generated images (WGAN-GP)", ge=0)
+    gp_target: Literal[0, 1] = setting(1, "gradient norm that WGAN-GP pulls to")
+    penalty_every: Count = setting(1, "penalties in every n-th step only, scaled to the same strength", unit="steps", ge=1)
+    auxiliary_weight: Number = setting(1.0, "weight of the auxiliary classifier's cross-entropy", ge=0)
+
+
+class AdamConfig(Section):
+    """Adam for one network."""
+
+    lr: Number = setting(2e-4, "step size", gt=0, le=10)
+    beta1: Number = setting(0.5, "decay of the mean of gradients", ge=0, lt=1)
+    beta2: Number = setting(0.999, "decay of the mean of squared gradients", ge=0, lt=1)
+    eps: Number = setting(1e-8, "added to the denominator", gt=0)
+    weight_decay: Number = setting(0.0, "decoupled weight decay (AdamW)", ge=0)
+    lr_schedule: Schedule = setting(Schedule, "course of lr")
+    beta2_schedule: Schedule = setting(Schedule, "course of 1 - beta2")
+
+
+class OptimConfig(Section):
+    """The optimisers."""
+
+    g: AdamConfig = setting(AdamConfig, "generator")
+    d: AdamConfig = setting(AdamConfig, "discriminator")
+
+
+class AugmentConfig(Section):
+    """Augmentation of what the discriminator sees, real and generated alike."""
+
+    kind: Literal["none", "diffaugment", "ada"] = setting("none", "none, DiffAugment, or the ADA pipeline")
+    policy: list[Literal["flip", "rotate90", "translate", "rotate", "scale", "colour", "cutout"]] = setting(
+        ["translate", "colour", "cutout"], "the transformations in use"
+    )
+    p: Number = setting(1.0, "probability of each transformation (ada: where the adaptive p starts)", ge=0, le=1)
+    p_schedule: Schedule = setting(Schedule, "course of p")
+    target: Number | None = setting(None, "ada: the sign statistic that p is steered to, for example 0.6; empty = p follows p_schedule", gt=0, lt=1)
+    ramp_kimg: Number = setting(500.0, "ada: images in which p can move from 0 to 1", unit="kimg", gt=0)
+
+
+class TrainingConfig(Section):
+    """The training step."""
+
+    n_dis: Count = setting(1, "discriminator steps for each generator step", unit="steps", ge=1, le=100)
+    accumulate: Count = setting(1, "parts in which each worker's share of the batch passes through the networks, to save memory", ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
+    channels_last: Literal["auto", "on", "off"] = setting("auto", "memory layout of images; auto = on with CUDA")
+    compile: bool = setting(False, "torch.compile for what has no double backward")
+    ema_half_life_kimg: list[Number] = setting([10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1)
+    ema_rampup: Number = setting(0.05, "half-life is at most this share of the images seen so far; 0 = no ramp", ge=0, le=1)
+    on_divergence: Literal["stop", "rollback"] = setting("rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint")
+    max_rollbacks: Count = setting(3, "rollbacks after which the run stops all the same", ge=0)
+
+    @field_validator("ema_half_life_kimg", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+    @field_validator("ema_half_life_kimg")
+    @classmethod
+    def _half_lives(cls, value: list[float]) -> list[float]:
+        if any(v < 0 for v in value) or len(set(value)) != len(value):
+            raise ValueError("must be different numbers >= 0")
+        return value
+
+
+class CheckpointConfig(Section):
+    """What is kept so that nothing is lost."""
+
+    every_kimg: Number = setting(10.0, "images between two checkpoints", unit="kimg", gt=0)
+    keep: Count = setting(2, "newest checkpoints to keep, beside the best", ge=2)
+    best_metric: Literal["fid", "kid"] = setting("fid", "the lower the better; decides which checkpoint is the best")
+
+
+class LogConfig(Section):
+    """What is written down."""
+
+    every_kimg: Number = setting(1.0, "images between two lines of metrics.jsonl and TensorBoard", unit="kimg", gt=0)
+    samples_every_kimg: Number = setting(10.0, "images between two sample grids", unit="kimg", gt=0)
+    grid: Count = setting(64, "images in a sample grid", ge=1, le=4096)
+    tensorboard: bool = setting(True, "write TensorBoard events")
+
+
+class MetricsConfig(Section):
+    """Measurement of the averaged generator."""
+
+    names: list[Literal["fid", "kid", "precision-recall", "density-coverage", "inception-score", "modes"]] = setting(
+        ["fid", "kid"], "metrics in the loop; class histogram and KL come with any classifier"
+    )
+    every_kimg: Number = setting(20.0, "images between two measurements", unit="kimg", gt=0)
+    samples: Count = setting(5000, "generated images for each measurement in the loop", unit="images", ge=2)
+    final_samples: Count = setting(10000, "generated images for the last measurement", unit="images", ge=2)
+    extractor: str = setting("auto", "feature extractor: auto, digits, inception, torchvision:NAME, or package.module:Class")
+    weights: str | None = setting(None, "file with the extractor's weights")
+    batch_size: Count = setting(500, "images a worker pushes through the networks at once", unit="images", ge=1)
+
+
+class WorkerRange(Section):
+    """An elastic number of workers."""
+
+    min: Count = setting(1, "fewest workers to go on with", ge=1)
+    max: Count = setting(1, "most workers", ge=1)
+
+    @model_validator(mode="after")
+    def _order(self) -> WorkerRange:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class RayConfig(Section):
+    """How Ray runs the workers."""
+
+    address: str | None = setting(None, "cluster to join; empty = $RAY_ADDRESS, else a private one on this machine")
+    cpus_per_worker: Count | None = setting(None, "CPUs a worker reserves and uses; empty = its share of the machine", ge=1)
+    gpus_per_worker: Number | None = setting(None, "GPUs a worker reserves; empty = 1 where there are GPUs", ge=0)
+    max_failures: Count = setting(3, "restarts of the workers after a failure; -1 = no limit", ge=-1)
+    poll_s: Number = setting(0.2, "how often Ray looks after its workers", unit="s", gt=0, le=60)
+    start_timeout_s: Number = setting(60.0, "time a group of workers has to start", unit="s", gt=0)
+    dashboard: bool = setting(False, "start Ray's dashboard with a private cluster")
+
+
+class TuneConfig(Section):
+    """The search. Its space is in `space`: dotted setting -> distribution."""
+
+    scheduler: Literal["asha", "hyperband", "pbt", "pb2", "median", "none"] = setting("asha", "who stops or replaces trials")
+    searcher: Literal["random", "optuna"] = setting("optuna", "who proposes values")
+    trials: Count = setting(16, "trials at most", ge=1)
+    time_s: Number | None = setting(None, "wall time of the whole search", unit="s", gt=0)
+    total_kimg: Number | None = setting(None, "images of all trials together", unit="kimg", gt=0)
+    metric: Literal["fid", "kid", "class_kl"] = setting("fid", "objective, of the averaged generator; lower is better")
+    concurrent: Count | None = setting(None, "trials at once; empty = as many as fit", ge=1)
+    trials_per_gpu: Count = setting(1, "trials that share a GPU", ge=1)
+    reduction: Number = setting(3.0, "asha, hyperband: one in so many goes on", gt=1)
+    grace_share: Number = setting(0.15, "asha, hyperband, median: share of the budget before a trial can be stopped", gt=0, le=1)
+    interval_share: Number = setting(0.1, "pbt, pb2: share of the budget between two exploits", gt=0, le=1)
+    quantile: Number = setting(0.25, "pbt, pb2: share of trials that are replaced", gt=0, le=0.5)
+    confirm_top: Count = setting(3, "best trials to run again with new seeds", ge=0)
+    confirm_seeds: Count = setting(3, "seeds for each of them", ge=1)
+    space: dict[str, Any] = setting(dict, "dotted setting -> {loguniform: [a, b]}, {uniform: [a, b]}, {choice: [...]}, {grid: [...]}, ...")
+
+
+class RunConfig(Section):
+    """Everything about one run."""
+
+    name: str | None = setting(None, "name of the run, a folder in storage; empty = the data's name")
+    storage: str = setting("./runs", "folder or URI (s3://..., gs://...) that holds the runs")
+    engine: Literal["ray", "local"] = setting("ray", "ray = Ray Train; local = this process alone, or one rank of torchrun")
+    workers: Literal["auto"] | Annotated[int, BeforeValidator(_finite), Field(ge=1)] | WorkerRange = setting(
+        "auto", "processes that train together: auto (every GPU; on CPU what is fastest), a number, or {min: a, max: b}"
+    )
+    kimg: Number = setting(100.0, "budget: thousands of real images shown to the discriminator", unit="kimg", gt=0)
+    batch_size: Count = setting(64, "images in a step, all workers together", unit="images", ge=1)
+    seed: Count = setting(0, "every random draw of the run follows from it", ge=0, lt=2**63)
+    data: DataConfig = setting(DataConfig, "real images")
+    model: ModelConfig = setting(ModelConfig, "networks")
+    loss: LossConfig = setting(LossConfig, "loss and penalties")
+    optim: OptimConfig = setting(OptimConfig, "optimisers")
+    augment: AugmentConfig = setting(AugmentConfig, "augmentation")
+    training: TrainingConfig = setting(TrainingConfig, "training step")
+    metrics: MetricsConfig = setting(MetricsConfig, "measurement")
+    checkpoint: CheckpointConfig = setting(CheckpointConfig, "checkpoints")
+    log: LogConfig = setting(LogConfig, "logs")
+    ray: RayConfig = setting(RayConfig, "Ray")
+    tune: TuneConfig = setting(TuneConfig, "search")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _top_level_names(cls, values: Any) -> Any:
+        """Accept `training.batch_size`, `training.kimg` and `training.seed` for the top-level settings of that name."""
+        if isinstance(values, Mapping) and isinstance(values.get("training"), Mapping):
+            values, training = dict(values), dict(values["training"])
+            for key in ("batch_size", "kimg", "seed", "workers"):
+                if key in training:
+                    values[key] = training.pop(key)
+            values["training"] = training
+        return values
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is not None and (not value.strip() or value.startswith(".") or any(c in value for c in "/\\?#\n\0")):
+            raise ValueError("must be a plain folder name, without / \\ ? # and not starting with a dot; the folder above it is --storage")
+        return value
+
+    @model_validator(mode="after")
+    def _agreement(self) -> RunConfig:
+        most = self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
+        if isinstance(most, int):
+            if self.batch_size < most:
+                raise ValueError(f"batch_size: {self.batch_size} images cannot be shared by {most} workers; allowed: at least {most}")
+            if isinstance(self.workers, int) and self.batch_size % most:
+                low, high = self.batch_size // most * most, -(-self.batch_size // most) * most
+                raise ValueError(
+                    f"batch_size: {self.batch_size} is not divisible by workers = {most}; allowed: a multiple of {most}, for example {low} or {high}"
+                )
+        if self.kimg * 1000 < self.batch_size:
+            raise ValueError(f"kimg: {self.kimg} kimg is less than one batch of {self.batch_size} images; allowed: at least {self.batch_size / 1000}")
+        return self
+
+    @property
+    def run_name(self) -> str:
+        """The run's folder name: `name`, or the last part of the data's name."""
+        return self.name or Path(self.data.name.rstrip("/")).stem or "run"
+
+    @property
+    def total_images(self) -> int:
+        """The budget in images, rounded up to whole steps."""
+        step = self.batch_size * self.training.n_dis
+        return math.ceil(round(self.kimg * 1000) / step) * step
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None) -> RunConfig:
+    """The run description from `base` (a nested dict), a YAML file over it, and dotted overrides over both.
+
+    Override values may be strings as typed on a command line ("1e-4", "[1, 2]", "null"). Raises ConfigError with one line
+    a mistake: setting, value, what is allowed, nearest right name.
+    """
+    values: dict[str, Any] = dict(base or {})
+    if file is not None:
+        values = merge(values, read_yaml(file))
+    problems: list[str] = []
+    for key, value in (overrides or {}).items():
+        dotted = key.strip("-").replace("-", "_")
+        info = find_field(dotted)
+        if info is None and not dotted.startswith(("tune.space.", "model.g_args.", "model.d_args.", "training.batch_size", "training.kimg")):
+            problems.append(f"--{key.strip('-')}: no such setting{_nearest(dotted)}")
+            continue
+        set_dotted(values, dotted, _typed(value, info))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return validate(values)
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """RunConfig from a nested dict; ConfigError with one line a mistake."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(dict.fromkeys(_explain(e) for e in error.errors()))) from None
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """A YAML file as a dict; ConfigError names the file, and the line where it is no YAML."""
+    path = Path(file).expanduser()
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
+        raise ConfigError(f"--config {file}: no such file" + (f"; did you mean {path.parent / near[0]}?" if near else "")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {file}: must hold settings like 'kimg: 100', not a {type(values).__name__}")
+    return values
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved settings as YAML that `load_config` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts, `over` winning."""
+    out = dict(base)
+    for key, value in over.items():
+        here = out.get(key)
+        out[key] = merge(here, value) if isinstance(value, Mapping) and isinstance(here, Mapping) and "space" != key else value
+    return out
+
+
+def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a nested value by its dotted name, making the sections on the way (the section dicts are copied, not shared)."""
+    head, _, rest = dotted.partition(".")
+    if rest:
+        inner = dict(values[head]) if isinstance(values.get(head), Mapping) else {}
+        if head == "space" or (head in ("g_args", "d_args")):
+            inner[rest] = value
+        else:
+            set_dotted(inner, rest, value)
+        values[head] = inner
+    else:
+        values[head] = value
+
+
+def get_dotted(config: BaseModel, dotted: str) -> Any:
+    """The value of a setting by its dotted name."""
+    value: Any = config
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def walk_fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted name, field) of every setting, sections left out."""
+    for name, info in model.model_fields.items():
+        inner = _section(info.annotation)
+        if inner is not None:
+            yield from walk_fields(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def find_field(dotted: str) -> FieldInfo | None:
+    """The field of a dotted name (a setting or a whole section), or None."""
+    model: type[BaseModel] = RunConfig
+    info: FieldInfo | None = None
+    for part in dotted.split("."):
+        if info is not None:
+            inner = _section(info.annotation) or next((a for a in _members(info.annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+            if inner is None:
+                return None
+            model = inner
+        info = model.model_fields.get(part)
+        if info is None:
+            return None
+    return info
+
+
+def allowed_text(info: FieldInfo) -> str:
+    """What a setting may be, in words: '> 0, <= 10', 'crop, pad', 'a whole number'."""
+    bounds = []
+    for holder in [info, *(a for a in _members(info.annotation, keep_annotated=True))]:
+        metadata = holder.metadata if isinstance(holder, FieldInfo) else getattr(holder, "__metadata__", ())
+        for m in metadata:
+            pieces = m.metadata if isinstance(m, FieldInfo) else [m]
+            for piece in pieces:
+                for sign, attribute in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
+                    limit = getattr(piece, attribute, None)
+                    if limit is not None and f"{sign} {limit}" not in bounds:
+                        bounds.append(f"{sign} {limit}")
+    kinds = []
+    for member in _members(info.annotation):
+        if typing.get_origin(member) is Literal:
+            kinds += [str(v) for v in typing.get_args(member)]
+        elif member is type(None):
+            kinds.append("null")
+        elif isinstance(member, type) and issubclass(member, bool):
+            kinds.append("true or false")
+        elif member is int:
+            kinds.append("a whole number")
+        elif member is float:
+            kinds.append("a number")
+        elif member is str:
+            kinds.append("text")
+        elif typing.get_origin(member) is list:
+            inner = [m for a in typing.get_args(member) for m in _members(a)]
+            choices = [str(v) for m in inner if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+            kinds.append(f"a list of {', '.join(choices)}" if choices else "a list of numbers")
+        elif typing.get_origin(member) is dict or member is dict:
+            kinds.append("a mapping")
+        elif isinstance(member, type) and issubclass(member, BaseModel):
+            kinds.append("{" + ", ".join(member.model_fields) + "}")
+    text = ", ".join(kinds)
+    return f"{text} {' and '.join(bounds)}".strip() if bounds else text
+
+
+def _members(annotation: Any, keep_annotated: bool = False) -> list[Any]:
+    """The alternatives of a type, unions and Annotated unfolded."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return ([annotation] if keep_annotated else []) + _members(typing.get_args(annotation)[0], keep_annotated)
+    if origin in (Union, types.UnionType):
+        return [m for a in typing.get_args(annotation) for m in _members(a, keep_annotated)]
+    return [annotation]
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _typed(value: Any, info: FieldInfo | None) -> Any:
+    """A command-line string as YAML would read it; text settings take it as it is."""
+    if not isinstance(value, str):
+        return value
+    members = _members(info.annotation) if info is not None else []
+    if value.lower() in ("null", "none") and (type(None) in members or not members):
+        return None
+    if str in members and list not in [typing.get_origin(m) for m in members]:
+        return value
+    if any(typing.get_origin(m) is Literal and value in typing.get_args(m) for m in members):
+        return value
+    if any(typing.get_origin(m) is list for m in members) and not value.lstrip().startswith("["):
+        value = f"[{value}]"
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _nearest(dotted: str) -> str:
+    names = [name for name, _ in walk_fields()]
+    last = dotted.rpartition(".")[2]
+    same_end = [n for n in names if n.rpartition(".")[2] == last]
+    near = same_end[:3] or difflib.get_close_matches(dotted, names, 1, 0.5)
+    if not near:
+        ends = {n.rpartition(".")[2]: n for n in names}
+        near = [ends[e] for e in difflib.get_close_matches(last, list(ends), 1, 0.6)]
+    return f"; did you mean {' or '.join(near)}?" if near else "; `distgan train --help` lists every setting"
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as one line: setting, value, what is allowed, nearest right name."""
+    parts = [str(p) for p in error["loc"]]
+    while parts and find_field(".".join(parts)) is None and error["type"] != "extra_forbidden":
+        parts.pop()  # parts that name a union's branch or a list's index, not a setting
+    dotted, value = ".".join(parts), error.get("input")
+    if error["type"] == "extra_forbidden":
+        return f"{dotted}: no such setting (value {value!r}){_nearest(dotted)}"
+    if error["type"] == "value_error":
+        reason = str(error["ctx"]["error"])
+        return f"{dotted} = {value!r}: {reason}" if dotted else reason
+    info = find_field(dotted)
+    allowed = allowed_text(info) if info is not None else error["msg"]
+    near = ""
+    if isinstance(value, str) and info is not None:
+        choices = [str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+        choices += [str(v) for m in _members(info.annotation) for a in typing.get_args(m) if typing.get_origin(a) is Literal for v in typing.get_args(a)]
+        match = difflib.get_close_matches(value.lower().replace("_", "-"), choices, 1, 0.4)
+        near = f"; did you mean {match[0]}?" if match else ""
+    return f"{dotted} = {value!r}: allowed: {allowed}{near}"
