@@ -1,0 +1,42 @@
+"""Gradient penalties on the discriminator, per sample.
+
+The inner gradient is torch.autograd.grad(create_graph=True), never .backward(create_graph=True), which would run
+DistributedDataParallel's hooks in the middle; the penalty is then part of the same scalar, and the same backward, as the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def input_gradients(logits: Tensor, images: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of each sample's logit in its own image, float32, differentiable; shapes as `images`, each (N, C, H, W).
+
+    logits: (M,), of any number of stacked images. One inner gradient serves all images at once: the sum's derivative in an
+    image is its own logit's, as long as no layer mixes samples.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        return [g.float() for g in torch.autograd.grad(logits.float().sum(), list(images), create_graph=True)]
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """|gradient|^2 of each sample, (N, C, H, W) -> (N,). R1 and R2 are its mean over real and generated images, times gamma / 2
+    (Mescheder et al., 2018, eq. 9 and 10)."""
+    return gradient.square().flatten(1).sum(1)
+
+
+def gradient_gap(gradient: Tensor, target: float) -> Tensor:
+    """(|gradient| - target)^2 of each sample, (N, C, H, W) -> (N,): target 1 is WGAN-GP (Gulrajani et al., 2017, eq. 3), target 0
+    is the zero-centred form (Thanh-Tung et al., 2019)."""
+    if target == 0:
+        return squared_norm(gradient)
+    # The norm has no derivative at 0; the small number keeps that sample's gradient at 0 in place of NaN.
+    return ((squared_norm(gradient) + 1e-12).sqrt() - target).square()
+
+
+def mix(x_real: Tensor, x_fake: Tensor, share: Tensor) -> Tensor:
+    """Points between real and generated images (N, C, H, W): share (N,) in [0, 1) of the real one."""
+    return torch.lerp(x_fake, x_real, share.view(-1, 1, 1, 1))

@@ -1,0 +1,69 @@
+"""Strided and transposed 4 x 4 convolutions (Radford et al., DCGAN, 2016), with or without normalisation.
+
+Resolution 28 (7-14-28) and the powers of two from 16 to 256 (4-8-...). `width` is the number of channels of the feature map of
+the highest resolution (half the image's side, as in the paper); it doubles with each halving of the side, up to 8 times `width`.
+With batch normalisation the weights start at N(0, 0.02), as in the paper. Without, they start at He's scale, and the generator
+uses leaky ReLUs: such networks are meant for a loss with R1 and R2 penalties.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, dcgan_init, he_init, linear, up_conv
+
+
+def stage_widths(resolution: int, width: int) -> tuple[int, list[int]]:
+    """(side of the smallest feature map, channels from the smallest to the largest feature map)."""
+    start = 7 if resolution == 28 else 4
+    count = (resolution // start).bit_length() - 1
+    return start, [width * min(8, 2**i) for i in reversed(range(count))]
+
+
+class DCGANGenerator(nn.Module):
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+
+    def __init__(
+        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "batch"
+    ) -> None:
+        super().__init__()
+        self.start, widths = stage_widths(resolution, width)
+        init, plain = (dcgan_init, False) if norm == "batch" else (he_init, True)
+        self.input = LatentInput(latent_dim, n_classes if plain else 0)
+        self.project = linear(self.input.features, widths[0] * self.start**2, "none", init, bias=plain)
+        self.norms = nn.ModuleList(Norm(norm, w, n_classes) for w in widths)
+        self.ups = nn.ModuleList(up_conv(a, b, init, bias=plain or b == channels) for a, b in pairwise([*widths, channels]))
+        self.slope = 0.2 if plain else 0.0
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        h: Tensor = self.project(self.input(z, c))
+        h = h.view(len(h), -1, self.start, self.start)
+        for norm, up in zip(self.norms, self.ups, strict=True):
+            h = up(F.leaky_relu(norm(h, c), self.slope))
+        return torch.tanh(h)
+
+
+class DCGANDiscriminator(Discriminator):
+    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,). Batch norm, if any, is on all but the first layer."""
+
+    def __init__(
+        self, *, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "batch", conditioning: str = "none"
+    ) -> None:
+        super().__init__()
+        side, widths = stage_widths(resolution, width)
+        widths = widths[::-1]
+        init = dcgan_init if norm == "batch" else he_init
+        self.first = conv(channels, widths[0], 4, 2, norm, init)
+        self.downs = nn.ModuleList(conv(a, b, 4, 2, norm, init, bias=norm != "batch") for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(Norm(norm, w) for w in widths[1:])
+        self.head = Head(widths[-1] * side**2, n_classes, conditioning, norm, init)
+
+    def features(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(self.first(x), 0.2)
+        for down, norm in zip(self.downs, self.norms, strict=True):
+            h = F.leaky_relu(norm(down(h)), 0.2)
+        return h.flatten(1)

@@ -1,0 +1,144 @@
+"""What the families share: normalisation that may depend on the class, the discriminator's last layer, and initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+Init = Callable[[Tensor, int], None]
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What a discriminator with an auxiliary classifier returns."""
+
+    logits: Tensor
+    """(N,), real or generated"""
+    class_logits: Tensor
+    """(N, n_classes)"""
+
+
+class Discriminator(nn.Module):
+    """A network body `features`, x (N, C, H, W) -> h (N, F), and a head on it."""
+
+    head: Head
+
+    def features(self, x: Tensor) -> Tensor:
+        """The penultimate features of images, (N, C, H, W) -> (N, F); what a linear probe reads."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:
+        """Logits (N,) of images x (N, C, H, W) with classes c int64 (N,); with an auxiliary classifier also its logits (N, K)."""
+        output: Tensor | DiscriminatorOutput = self.head(self.features(x), c)
+        return output
+
+
+class Head(nn.Module):
+    """Features h (N, F) to logits.
+
+    conditioning: "none": w h + b. "projection": + e(c) h (Miyato and Koyama, cGANs with projection discriminator, 2018, eq. 4).
+    "auxiliary": a second output with class logits (Odena et al., AC-GAN, 2017, section 3).
+    """
+
+    def __init__(self, features: int, n_classes: int, conditioning: str, norm: str, init: Init) -> None:
+        super().__init__()
+        self.logit = linear(features, 1, norm, init)
+        self.embed: nn.Module | None = None
+        self.classify: nn.Module | None = None
+        if n_classes and conditioning == "projection":
+            embed = nn.Embedding(n_classes, features)
+            init(embed.weight, features)
+            self.embed = spectral_norm(embed) if norm == "spectral" else embed
+        elif n_classes and conditioning == "auxiliary":
+            self.classify = linear(features, n_classes, norm, init)
+
+    def forward(self, h: Tensor, c: Tensor | None) -> Tensor | DiscriminatorOutput:
+        logits: Tensor = self.logit(h).squeeze(1)
+        if self.embed is not None:
+            projection: Tensor = (self.embed(c) * h).sum(1)
+            return logits + projection
+        if self.classify is not None:
+            return DiscriminatorOutput(logits, self.classify(h))
+        return logits
+
+
+class Norm(nn.Module):
+    """Normalisation in front of an activation, (N, C, ...) -> (N, C, ...).
+
+    kind "batch": batch normalisation, whose scale and shift come from the class where n_classes > 0 (Dumoulin et al., 2017;
+    de Vries et al., 2017). Any other kind: nothing (spectral normalisation is a property of the weights, see `conv`).
+    """
+
+    def __init__(self, kind: str, features: int, n_classes: int = 0, *, flat: bool = False) -> None:
+        super().__init__()
+        self.norm: nn.Module | None = None
+        self.scale: nn.Embedding | None = None
+        self.shift: nn.Embedding | None = None
+        if kind == "batch":
+            self.norm = (nn.BatchNorm1d if flat else nn.BatchNorm2d)(features, affine=not n_classes)
+            if n_classes:
+                self.scale, self.shift = nn.Embedding(n_classes, features), nn.Embedding(n_classes, features)
+                nn.init.ones_(self.scale.weight)
+                nn.init.zeros_(self.shift.weight)
+
+    def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        if self.norm is None:
+            return h
+        h = self.norm(h)
+        if self.scale is None or self.shift is None:
+            return h
+        shape = (h.shape[0], h.shape[1], *[1] * (h.ndim - 2))
+        return torch.addcmul(self.shift(c).view(shape), h, self.scale(c).view(shape))
+
+
+class LatentInput(nn.Module):
+    """z (N, latent_dim), and where n_classes > 0 an embedding of the class as long as z beside it."""
+
+    def __init__(self, latent_dim: int, n_classes: int = 0) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(n_classes, latent_dim) if n_classes else None
+        self.features = latent_dim * (2 if n_classes else 1)
+
+    def forward(self, z: Tensor, c: Tensor | None) -> Tensor:
+        return z if self.embed is None else torch.cat([z, self.embed(c)], dim=1)
+
+
+def dcgan_init(weight: Tensor, fan_in: int) -> None:
+    """N(0, 0.02), as in Radford et al. (DCGAN, 2016), section 4."""
+    nn.init.normal_(weight, std=0.02)
+
+
+def he_init(weight: Tensor, fan_in: int) -> None:
+    """N(0, 2 / ((1 + 0.2^2) fan_in)): keeps the size of signals through leaky ReLUs of slope 0.2 (He et al., 2015, eq. 15)."""
+    nn.init.normal_(weight, std=math.sqrt(2 / (1.04 * fan_in)))
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str, init: Init, *, bias: bool = True, groups: int = 1) -> nn.Module:
+    """A convolution that keeps (stride 1) or halves (stride 2) the side; with spectral normalisation where norm is "spectral"."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=bias, groups=groups)
+    init(layer.weight, inputs // groups * kernel**2)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return spectral_norm(layer) if norm == "spectral" else layer
+
+
+def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.Module:
+    """A transposed 4 x 4 convolution that doubles the side."""
+    layer = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=bias)
+    init(layer.weight, inputs * 4)  # with stride 2, an output pixel sees 2 x 2 of the kernel's taps
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def linear(inputs: int, outputs: int, norm: str, init: Init, *, bias: bool = True) -> nn.Module:
+    """A linear layer; with spectral normalisation where norm is "spectral"."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    init(layer.weight, inputs)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return spectral_norm(layer) if norm == "spectral" else layer

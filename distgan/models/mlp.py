@@ -1,0 +1,55 @@
+"""Fully connected networks: the first GANs (Goodfellow et al., 2014), with batch normalisation where it is asked for.
+
+Any resolution. The generator's hidden layers have g_width, 2 g_width and 4 g_width units, the discriminator's 2 d_width and
+d_width: with g_width = d_width = 128 that is z-128-256-512-image and image-256-128-1.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distgan.models.layers import Discriminator, Head, LatentInput, Norm, he_init, linear
+
+
+class MLPGenerator(nn.Module):
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+
+    def __init__(
+        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 128, norm: str = "batch"
+    ) -> None:
+        super().__init__()
+        self.shape = (channels, resolution, resolution)
+        self.input = LatentInput(latent_dim, 0 if norm == "batch" else n_classes)
+        widths = [width, 2 * width, 4 * width]
+        sizes = pairwise([self.input.features, *widths])
+        self.hidden = nn.ModuleList(linear(a, b, "none", he_init, bias=norm != "batch") for a, b in sizes)
+        self.norms = nn.ModuleList(Norm(norm, w, n_classes, flat=True) for w in widths)
+        self.output = linear(widths[-1], channels * resolution**2, "none", he_init)
+        self.slope = 0.0 if norm == "batch" else 0.2
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        h = self.input(z, c)
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            h = F.leaky_relu(norm(layer(h), c), self.slope)
+        return torch.tanh(self.output(h)).view(-1, *self.shape)
+
+
+class MLPDiscriminator(Discriminator):
+    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,). Batch norm, if any, is on the second hidden layer."""
+
+    def __init__(
+        self, *, channels: int, resolution: int, n_classes: int = 0, width: int = 128, norm: str = "none", conditioning: str = "none"
+    ) -> None:
+        super().__init__()
+        self.first = linear(channels * resolution**2, 2 * width, norm, he_init)
+        self.second = linear(2 * width, width, norm, he_init, bias=norm != "batch")
+        self.norm = Norm(norm, width, flat=True)
+        self.head = Head(width, n_classes, conditioning, norm, he_init)
+
+    def features(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(self.first(x.flatten(1)), 0.2)
+        return F.leaky_relu(self.norm(self.second(h)), 0.2)
