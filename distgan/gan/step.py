@@ -53,7 +53,7 @@ def d_step_loss(
     """
     c_fake = c_real if loss.name == "relativistic" else c_fake  # a pair has one label
     with torch.no_grad():
-        x_fake = G(z, c_fake).to(x_real.dtype)
+        x_fake = G(z, c_fake).to(x_real.dtype)  # autocast may have made it bf16; penalties want float32
 
     # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times the weight.
     images, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
@@ -105,7 +105,7 @@ def g_step_loss(
     """
     relativistic = loss.name == "relativistic"
     c_fake = c_real if relativistic else c_fake
-    x_fake = G(z, c_fake)
+    x_fake = G(z, c_fake).to(z.dtype)
     (fake,), class_logits = _discriminate(D, [augment(x_fake, "fake") if augment else x_fake], [c_fake])
     real = fake.detach()  # for the losses that do not look at it
     if relativistic:

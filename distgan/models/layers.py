@@ -117,16 +117,18 @@ def he_init(weight: Tensor, fan_in: int) -> None:
     nn.init.normal_(weight, std=math.sqrt(2 / (1.04 * fan_in)))
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str, init: Init, *, bias: bool = True, groups: int = 1) -> nn.Module:
+def conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str, init: Init, *, bias: bool = True, groups: int = 1) -> nn.Conv2d:
     """A convolution that keeps (stride 1) or halves (stride 2) the side; with spectral normalisation where norm is "spectral"."""
     layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=bias, groups=groups)
     init(layer.weight, inputs // groups * kernel**2)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    return spectral_norm(layer) if norm == "spectral" else layer
+    if norm == "spectral":
+        spectral_norm(layer)  # in place
+    return layer
 
 
-def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.Module:
+def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.ConvTranspose2d:
     """A transposed 4 x 4 convolution that doubles the side."""
     layer = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=bias)
     init(layer.weight, inputs * 4)  # with stride 2, an output pixel sees 2 x 2 of the kernel's taps
@@ -135,10 +137,12 @@ def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.M
     return layer
 
 
-def linear(inputs: int, outputs: int, norm: str, init: Init, *, bias: bool = True) -> nn.Module:
+def linear(inputs: int, outputs: int, norm: str, init: Init, *, bias: bool = True) -> nn.Linear:
     """A linear layer; with spectral normalisation where norm is "spectral"."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     init(layer.weight, inputs)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    return spectral_norm(layer) if norm == "spectral" else layer
+    if norm == "spectral":
+        spectral_norm(layer)  # in place
+    return layer

@@ -1,0 +1,122 @@
+"""Grouped residual networks without any normalisation (Huang et al., R3GAN, 2024, config E), for RpGAN with R1 and R2.
+
+Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the side, up
+to 8 times `width`. A block is an inverted bottleneck: 1 x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back,
+added to its input. The settings g_norm and d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distgan.models.layers import Discriminator, Head, LatentInput, conv, he_init, linear
+from distgan.models.resnet import stage_widths
+
+_EXPANSION, _GROUP = 2, 16
+
+
+class Block(nn.Module):
+    """x + f(x), (N, width, S, S). `depth` residual blocks follow each other in the whole net.
+
+    Fixup (Zhang et al., 2019): the last of the m = 3 layers starts at 0, the others at He's scale times depth^(-1 / (2 m - 2)).
+    """
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        inner = _EXPANSION * width
+        groups = math.gcd(inner, max(1, inner // _GROUP))
+        self.expand = conv(width, inner, 1, 1, "none", he_init)
+        self.mix = conv(inner, inner, 3, 1, "none", he_init, groups=groups)
+        self.shrink = conv(inner, width, 1, 1, "none", he_init, bias=False)
+        with torch.no_grad():
+            for layer in (self.expand, self.mix):
+                layer.weight.mul_(depth**-0.25)
+            self.shrink.weight.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(self.expand(x), 0.2)
+        h = F.leaky_relu(self.mix(h), 0.2)
+        return torch.add(x, self.shrink(h))
+
+
+class Resample(nn.Module):
+    """Twice or half the side through the filter [1, 2, 1], and a 1 x 1 convolution where the width changes, at the small side."""
+
+    kernel: Tensor
+
+    def __init__(self, inputs: int, outputs: int, *, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.conv = conv(inputs, outputs, 1, 1, "none", _unit_init, bias=False) if inputs != outputs else nn.Identity()
+        line = torch.tensor([1.0, 2.0, 1.0]) / (2 if up else 4)
+        width = outputs if up else inputs
+        self.register_buffer("kernel", torch.outer(line, line).expand(width, 1, 3, 3).contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = len(self.kernel)
+        if self.up:
+            return F.conv_transpose2d(self.conv(x), self.kernel, stride=2, padding=1, output_padding=1, groups=groups)
+        h: Tensor = self.conv(F.conv2d(x, self.kernel, stride=2, padding=1, groups=groups))
+        return h
+
+
+class R3GANGenerator(nn.Module):
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+
+    def __init__(
+        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "none", blocks: int = 2
+    ) -> None:
+        super().__init__()
+        widths = stage_widths(resolution, width)
+        depth = blocks * len(widths)
+        self.input = LatentInput(latent_dim, n_classes)
+        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.project = linear(self.input.features, widths[0], "none", _unit_init, bias=False)
+        layers: list[nn.Module] = [Block(widths[0], depth) for _ in range(blocks)]
+        for a, b in pairwise(widths):
+            layers += [Resample(a, b, up=True), *(Block(b, depth) for _ in range(blocks))]
+        self.body = nn.Sequential(*layers)
+        self.output = conv(widths[-1], channels, 1, 1, "none", _unit_init)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        weights = self.project(self.input(z, c))
+        return torch.tanh(self.output(self.body(weights[:, :, None, None] * self.basis)))
+
+
+class R3GANDiscriminator(Discriminator):
+    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,)."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 64,
+        norm: str = "none",
+        conditioning: str = "none",
+        blocks: int = 2,
+    ) -> None:
+        super().__init__()
+        widths = stage_widths(resolution, width)[::-1]
+        depth = blocks * len(widths)
+        layers: list[nn.Module] = [conv(channels, widths[0], 1, 1, "none", _unit_init)]
+        for a, b in pairwise(widths):
+            layers += [*(Block(a, depth) for _ in range(blocks)), Resample(a, b, up=False)]
+        self.body = nn.Sequential(*layers, *(Block(widths[-1], depth) for _ in range(blocks)))
+        self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
+        self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
+
+    def features(self, x: Tensor) -> Tensor:
+        h: Tensor = self.body(x)
+        return (h * self.basis).sum((2, 3))
+
+
+def _unit_init(weight: Tensor, fan_in: int) -> None:
+    """N(0, 1 / fan_in): keeps the size of signals through a layer with no activation behind it."""
+    nn.init.normal_(weight, std=fan_in**-0.5)

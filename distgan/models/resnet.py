@@ -1,0 +1,110 @@
+"""Residual networks with pre-activation, as in SNGAN (Miyato et al., Spectral normalization, 2018, tables 3 and 4).
+
+Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the side, up
+to 8 times `width`. The paper's pair is g_norm "batch", d_norm "spectral". Without normalisation the second convolution of each
+block starts at 0 (Zhang et al., Fixup, 2019), so that the net starts as its skips, whatever its depth.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, he_init, linear
+
+
+def stage_widths(resolution: int, width: int) -> list[int]:
+    """Channels at the sides 4, 8, ..., resolution."""
+    count = (resolution // 4).bit_length()
+    return [width * min(8, 2**i) for i in reversed(range(count))]
+
+
+class UpBlock(nn.Module):
+    """(N, inputs, S, S) -> (N, outputs, 2 S, 2 S)."""
+
+    def __init__(self, inputs: int, outputs: int, norm: str, n_classes: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = Norm(norm, inputs, n_classes), Norm(norm, outputs, n_classes)
+        self.conv1, self.conv2 = conv(inputs, outputs, 3, 1, "none", he_init), conv(outputs, outputs, 3, 1, "none", he_init)
+        self.skip = conv(inputs, outputs, 1, 1, "none", he_init, bias=False)
+        self.slope = 0.0 if norm == "batch" else 0.2
+        if norm == "none":
+            nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        h = F.interpolate(F.leaky_relu(self.norm1(x, c), self.slope), scale_factor=2)
+        h = self.conv2(F.leaky_relu(self.norm2(self.conv1(h), c), self.slope))
+        skip = F.interpolate(self.skip(x), scale_factor=2)  # a 1 x 1 convolution commutes with nearest upsampling
+        return torch.add(skip, h)
+
+
+class DownBlock(nn.Module):
+    """(N, inputs, S, S) -> (N, outputs, S / 2, S / 2), or the same side with halve=False. The first block of a net gets images:
+    no activation in front."""
+
+    def __init__(self, inputs: int, outputs: int, norm: str, *, first: bool = False, halve: bool = True) -> None:
+        super().__init__()
+        self.norm1 = Norm("none" if first else norm, inputs)
+        self.norm2 = Norm(norm, outputs)
+        self.conv1, self.conv2 = conv(inputs, outputs, 3, 1, norm, he_init), conv(outputs, outputs, 3, 1, norm, he_init)
+        self.skip = conv(inputs, outputs, 1, 1, norm, he_init, bias=False) if halve or inputs != outputs else None
+        self.first, self.halve = first, halve
+        self.slope = 0.2 if norm == "none" else 0.0
+        if norm == "none":
+            nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x if self.first else F.leaky_relu(self.norm1(x), self.slope)
+        h = self.conv2(F.leaky_relu(self.norm2(self.conv1(h)), self.slope))
+        if self.halve:
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)  # pooling commutes with the 1 x 1 convolution; first is cheaper
+        return h + (x if self.skip is None else self.skip(x))
+
+
+class ResNetGenerator(nn.Module):
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+
+    def __init__(
+        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "batch"
+    ) -> None:
+        super().__init__()
+        widths = stage_widths(resolution, width)
+        self.input = LatentInput(latent_dim, 0 if norm == "batch" else n_classes)
+        self.project = linear(self.input.features, widths[0] * 16, "none", he_init)
+        self.blocks = nn.ModuleList(UpBlock(a, b, norm, n_classes) for a, b in pairwise(widths))
+        self.norm = Norm(norm, widths[-1])
+        self.output = conv(widths[-1], channels, 3, 1, "none", he_init)
+        self.slope = 0.0 if norm == "batch" else 0.2
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        h: Tensor = self.project(self.input(z, c))
+        h = h.view(len(h), -1, 4, 4)
+        for block in self.blocks:
+            h = block(h, c)
+        return torch.tanh(self.output(F.leaky_relu(self.norm(h), self.slope)))
+
+
+class ResNetDiscriminator(Discriminator):
+    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,)."""
+
+    def __init__(
+        self, *, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "spectral", conditioning: str = "none"
+    ) -> None:
+        super().__init__()
+        widths = stage_widths(resolution, width)[::-1]
+        self.blocks = nn.Sequential(
+            DownBlock(channels, widths[1], norm, first=True),
+            *(DownBlock(a, b, norm) for a, b in pairwise(widths[1:])),
+            DownBlock(widths[-1], widths[-1], norm, halve=False),
+        )
+        self.norm = Norm(norm, widths[-1])
+        self.head = Head(widths[-1], n_classes, conditioning, norm, he_init)
+        self.slope = 0.2 if norm == "none" else 0.0
+        # The paper sums over the 4 x 4 pixels, which a spectrally normalised net needs to reach logits beyond 1.
+        self.pool = torch.sum if norm == "spectral" else torch.mean
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.pool(F.leaky_relu(self.norm(self.blocks(x)), self.slope), dim=(2, 3))
