@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from distgan import randomness
 from distgan.config import AugmentConfig
 
-_COLUMNS = 19  # uniform numbers an image, for all transformations whether in use or not: a policy changes no other draw
+_COLUMNS = 20  # uniform numbers an image, for all transformations whether in use or not: a policy changes no other draw
 
 
 class Augment:

@@ -36,7 +36,8 @@ class DCGANGenerator(nn.Module):
         self.input = LatentInput(latent_dim, n_classes if plain else 0)
         self.project = linear(self.input.features, widths[0] * self.start**2, "none", init, bias=plain)
         self.norms = nn.ModuleList(Norm(norm, w, n_classes) for w in widths)
-        self.ups = nn.ModuleList(up_conv(a, b, init, bias=plain or b == channels) for a, b in pairwise([*widths, channels]))
+        self.ups = nn.ModuleList(up_conv(a, b, init, bias=plain) for a, b in pairwise(widths))
+        self.ups.append(up_conv(widths[-1], channels, init))
         self.slope = 0.2 if plain else 0.0
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:

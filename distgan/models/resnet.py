@@ -28,7 +28,8 @@ class UpBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, norm: str, n_classes: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = Norm(norm, inputs, n_classes), Norm(norm, outputs, n_classes)
-        self.conv1, self.conv2 = conv(inputs, outputs, 3, 1, "none", he_init), conv(outputs, outputs, 3, 1, "none", he_init)
+        self.conv1 = conv(inputs, outputs, 3, 1, "none", he_init, bias=norm != "batch")
+        self.conv2 = conv(outputs, outputs, 3, 1, "none", he_init)
         self.skip = conv(inputs, outputs, 1, 1, "none", he_init, bias=False)
         self.slope = 0.0 if norm == "batch" else 0.2
         if norm == "none":
@@ -49,7 +50,8 @@ class DownBlock(nn.Module):
         super().__init__()
         self.norm1 = Norm("none" if first else norm, inputs)
         self.norm2 = Norm(norm, outputs)
-        self.conv1, self.conv2 = conv(inputs, outputs, 3, 1, norm, he_init), conv(outputs, outputs, 3, 1, norm, he_init)
+        self.conv1 = conv(inputs, outputs, 3, 1, norm, he_init, bias=norm != "batch")
+        self.conv2 = conv(outputs, outputs, 3, 1, norm, he_init)
         self.skip = conv(inputs, outputs, 1, 1, norm, he_init, bias=False) if halve or inputs != outputs else None
         self.first, self.halve = first, halve
         self.slope = 0.2 if norm == "none" else 0.0

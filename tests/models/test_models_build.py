@@ -1,0 +1,279 @@
+"""Every family at every resolution and conditioning: shapes, ranges, gradients everywhere, the same weights from the same seed."""
+
+import subprocess
+import sys
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from distgan.config import MODELS, ConfigError, ModelConfig
+from distgan.gan.step import has_batch_statistics
+from distgan.models import allowed_resolutions, build_discriminator, build_generator, check_models
+
+SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] for name in MODELS}
+CONDITIONING = ["none", "projection", "auxiliary"]
+# d_norm "spectral" is refused for r3gan; g_norm and d_norm mean nothing there
+CASES = [
+    (name, resolution, conditioning, g_norm, d_norm)
+    for name in MODELS
+    for resolution, conditioning in product(SIZES[name], CONDITIONING)
+    for g_norm, d_norm in ([("none", "none")] if name == "r3gan" else [("batch", "batch"), ("batch", "spectral"), ("none", "none")])
+]
+
+
+def build(model, **size):
+    return build_generator(model, **size), build_discriminator(model, **size)
+
+
+@pytest.mark.parametrize(("name", "resolution", "conditioning", "g_norm", "d_norm"), CASES)
+def test_shapes_and_gradients(name, resolution, conditioning, g_norm, d_norm):
+    torch.manual_seed(0)
+    n, classes = 4, 3
+    model = ModelConfig(name=name, conditioning=conditioning, g_norm=g_norm, d_norm=d_norm, latent_dim=5, g_width=4, d_width=4)
+    size = {"channels": 2, "resolution": resolution, "n_classes": classes}
+    G, D = build(model, **size)
+    c = torch.arange(n) % classes if conditioning != "none" else None
+
+    def logits(x):
+        output = D(x, c)
+        if conditioning != "auxiliary":
+            assert output.shape == (n,)
+            return output.sum()
+        assert output.logits.shape == (n,)
+        assert output.class_logits.shape == (n, classes)
+        return output.logits.sum() + output.class_logits.square().sum()
+
+    x = G(torch.randn(n, 5), c)
+    assert x.shape == (n, 2, resolution, resolution)
+    assert float(x.abs().max()) <= 1
+    assert 0.02 < float(x.std()) < 0.95  # neither dead nor saturated at the start
+    features = D.features(x)
+    assert features.ndim == 2
+    assert len(features) == n
+    assert has_batch_statistics(D) == (d_norm == "batch")
+    assert has_batch_statistics(G) == (g_norm == "batch")
+
+    # Layers that start at 0 hide those in front of them until they have moved: look after a first step.
+    optimizer = torch.optim.Adam([*G.parameters(), *D.parameters()], 1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        logits(G(torch.randn(n, 5), c)).square().backward()
+        optimizer.step()
+    for network in (G, D):
+        for parameter_name, p in network.named_parameters():
+            assert p.grad is not None, parameter_name
+            assert torch.isfinite(p.grad).all()
+            assert float(p.grad.abs().sum()) > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", ["dcgan", "resnet", "r3gan"])
+@pytest.mark.parametrize("resolution", [128, 256])
+def test_large_images(name, resolution):
+    model = ModelConfig(name=name, latent_dim=5, g_width=2, d_width=2)
+    G, D = build(model, channels=3, resolution=resolution)
+    x = G(torch.randn(2, 5))
+    assert x.shape == (2, 3, resolution, resolution)
+    assert D(x).shape == (2,)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("conditioning", ["projection", "auxiliary"])
+def test_the_class_matters(name, conditioning):
+    torch.manual_seed(0)
+    model = ModelConfig(name=name, conditioning=conditioning, g_norm="none", d_norm="none", latent_dim=5, g_width=4, d_width=4)
+    G, D = build(model, channels=1, resolution=16, n_classes=3)
+    z = torch.randn(2, 5)
+    assert not torch.allclose(G(z, torch.tensor([0, 0])), G(z, torch.tensor([1, 1])))
+    if conditioning == "projection":
+        x = torch.randn(2, 1, 16, 16)
+        assert not torch.allclose(D(x, torch.tensor([0, 0])), D(x, torch.tensor([1, 1])))
+
+
+def test_conditional_batch_norm_learns_the_class():
+    model = ModelConfig(conditioning="projection", latent_dim=5, g_width=4)
+    G = build_generator(model, channels=1, resolution=16, n_classes=3)
+    z, c = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    G(z, c)[c == 1].sum().backward()
+    scale = G.norms[0].scale.weight
+    assert float(scale.grad[1].abs().sum()) > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_follow_from_the_seed_alone(name):
+    model = ModelConfig(name=name, latent_dim=5, g_width=4, d_width=4)
+    size = {"channels": 1, "resolution": 16}
+    torch.manual_seed(5)
+    first, state = build(model, **size, seed=7), torch.get_rng_state()
+    torch.manual_seed(5)
+    assert torch.equal(state, torch.get_rng_state())  # torch's own generator was not moved
+    torch.rand(3)
+    second, other = build(model, **size, seed=7), build(model, **size, seed=8)
+    for a, b, c in zip(first, second, other, strict=True):
+        assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+        assert not all(torch.equal(v, c.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def test_documented_widths():
+    model = ModelConfig(name="mlp", g_width=128, d_width=128, g_norm="none", d_norm="none")
+    G, D = build(model, channels=1, resolution=28)
+    assert [tuple(p.shape) for p in D.parameters() if p.ndim == 2] == [(256, 784), (128, 256), (1, 128)]
+    assert [tuple(p.shape) for p in G.parameters() if p.ndim == 2] == [(128, 100), (256, 128), (512, 256), (784, 512)]
+    G, D = build(ModelConfig(g_width=8, d_width=8), channels=3, resolution=256)
+    assert [u.weight.shape[0] for u in G.ups] == [64, 64, 64, 32, 16, 8]
+    assert [d.weight.shape[0] for d in [D.first, *D.downs]] == [8, 16, 32, 64, 64, 64]
+
+
+def test_spectral_norm_holds_and_rests_in_eval():
+    D = build_discriminator(ModelConfig(d_norm="spectral", d_width=4), channels=1, resolution=16)
+    x = torch.randn(2, 1, 16, 16)
+    for _ in range(50):
+        D(x)
+    D.eval()
+    for layer in [D.first, *D.downs, D.head.logit]:
+        assert float(torch.linalg.matrix_norm(layer.weight.flatten(1), 2)) == pytest.approx(1, abs=0.02)
+    before = {k: v.clone() for k, v in D.state_dict().items()}
+    D(x)
+    assert all(torch.equal(v, before[k]) for k, v in D.state_dict().items())
+
+
+def test_r3gan_starts_as_its_skips_and_resamples_evenly():
+    from distgan.models.r3gan import Block, Resample
+
+    x = torch.randn(2, 8, 4, 4)
+    assert torch.equal(Block(8, 6)(x), x)
+    flat = torch.full((1, 8, 6, 6), 3.0)
+    up, down = Resample(8, 8, up=True)(flat), Resample(8, 8, up=False)(flat)
+    assert up.shape == (1, 8, 12, 12)
+    assert down.shape == (1, 8, 3, 3)
+    torch.testing.assert_close(up[..., :-1, :-1], flat.new_full((1, 8, 11, 11), 3.0))
+    torch.testing.assert_close(down[..., 1:, 1:], flat.new_full((1, 8, 2, 2), 3.0))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+def refused(model, channels=1, resolution=28, n_classes=0):
+    with pytest.raises(ConfigError) as error:
+        check_models(ModelConfig(**model), channels=channels, resolution=resolution, n_classes=n_classes)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_good_configs_pass(name):
+    check_models(ModelConfig(name=name, conditioning="projection"), channels=3, resolution=32, n_classes=10)
+
+
+def test_resolutions_are_told_with_the_nearest_and_the_able():
+    text = refused({"name": "r3gan"})
+    assert "data.resolution = 28" in text
+    assert "16, 32, 64, 128, 256" in text
+    assert "set data.resolution to 32" in text
+    assert "mlp or dcgan" in text
+    assert "set data.resolution to 64" in refused({}, resolution=48)  # the larger of two equally near
+
+
+def test_conditioning_needs_labels():
+    assert "model.conditioning = 'projection'" in refused({"conditioning": "projection"})
+    assert "one class" in refused({"conditioning": "auxiliary"}, n_classes=1)
+
+
+def test_spectral_r3gan_is_refused():
+    assert "d_norm" in refused({"name": "r3gan", "d_norm": "spectral"}, resolution=32)
+
+
+def test_family_arguments():
+    model = ModelConfig(name="r3gan", g_width=4, g_args={"blocks": 1}, d_args={"blocks": 1}, d_width=4)
+    check_models(model, channels=1, resolution=16)
+    assert len(build_generator(model, channels=1, resolution=16).body) == 5
+    assert "model.g_args" in refused({"g_args": {"colour": 3}})
+
+
+OWN = """
+import torch
+from torch import nn
+
+class G(nn.Module):
+    def __init__(self, latent_dim, channels, resolution, n_classes, gain=1.0, side=None):
+        super().__init__()
+        self.shape, self.gain = (channels, side or resolution, side or resolution), gain
+        self.layer = nn.Linear(latent_dim + n_classes, channels * self.shape[1] ** 2)
+        self.n_classes = n_classes
+    def forward(self, z, c=None):
+        if self.n_classes:
+            z = torch.cat([z, nn.functional.one_hot(c, self.n_classes).to(z)], 1)
+        return self.layer(z).tanh().view(-1, *self.shape) * self.gain
+
+class D(nn.Module):
+    def __init__(self, channels, resolution, n_classes, column=False):
+        super().__init__()
+        self.layer, self.column = nn.Linear(channels * resolution**2, 1), column
+    def forward(self, x, c=None):
+        h = self.layer(x.flatten(1))
+        return h if self.column else h[:, 0]
+
+class Broken(D):
+    def forward(self, x, c=None):
+        return self.layer(x)
+
+class NotANetwork:
+    def __init__(self, **kwargs):
+        pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN)
+    (tmp_path / "own_broken.py").write_text("import no_such_module_anywhere\n")
+    monkeypatch.chdir(tmp_path)  # the working folder is enough, as for `python train.py`
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    yield
+    for name in ("own_networks", "own_broken"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("own")
+def test_own_classes():
+    model = ModelConfig(generator="own_networks:G", discriminator="own_networks:D", g_args={"gain": 0.5}, conditioning="projection")
+    check_models(model, channels=1, resolution=20, n_classes=4)
+    G, D = build(model, channels=1, resolution=20, n_classes=4)
+    x = G(torch.randn(2, 100), torch.tensor([0, 1]))
+    assert float(x.abs().max()) <= 0.5
+    assert D(x).shape == (2,)
+    mixed = ModelConfig(generator="own_networks:G", latent_dim=8)  # the family's D beside it
+    check_models(mixed, channels=1, resolution=28)
+    assert isinstance(build_discriminator(mixed, channels=1, resolution=28), nn.Module)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"generator": "own_networks:G", "g_args": {"side": 14}}, ["model.generator", "(3, 1, 14, 14)", "(3, 1, 28, 28)"]),
+        ({"generator": "own_networks:G", "g_args": {"gain": 5.0}}, ["model.generator", "[-1, 1]", "tanh"]),
+        ({"generator": "own_networks:G", "g_args": {"speed": 1}}, ["model.generator", "speed", "model.g_args"]),
+        ({"generator": "own_networks:H"}, ["has no H", "it has G, D, Broken"]),
+        ({"generator": "own_nowhere:G"}, ["cannot import own_nowhere"]),
+        ({"generator": "own_broken:G"}, ["cannot import own_broken", "no_such_module_anywhere"]),
+        ({"generator": "own_networks:NotANetwork"}, ["NotANetwork", "torch.nn.Module"]),
+        ({"discriminator": "own_networks:D", "d_args": {"column": True}}, ["model.discriminator", "(3, 1)", "(3,)"]),
+        ({"discriminator": "own_networks:Broken"}, ["model.discriminator", "RuntimeError", "D(x (N, C, H, W), c)"]),
+        ({"discriminator": "own_networks:D", "conditioning": "auxiliary"}, ["auxiliary", "tuple", "class logits (N, 4)"]),
+    ],
+)
+def test_own_classes_are_checked(model, words):
+    text = refused(model, n_classes=4)
+    assert all(word in text for word in words), text
+
+
+def test_limits_are_known_without_torch():
+    code = (
+        "import sys; from distgan.models import allowed_resolutions, check_family; from distgan.config import ModelConfig\n"
+        "assert allowed_resolutions('dcgan')[1] == 28 and allowed_resolutions('mlp') is None\n"
+        "check_family(ModelConfig(), resolution=28, n_classes=0)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
