@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-import distgan.data
+import distgan
 from distgan.metrics.digits import WEIGHTS, DigitNet, load_digits, to_digits
 
 HELD_OUT_A_CLASS = 100
@@ -38,7 +38,7 @@ def read_idx(file: Path) -> Tensor:
 
 def packaged_digits() -> tuple[Tensor, Tensor, Tensor]:
     """The packaged images uint8 (10000, 1, 28, 28), labels int64 (10000,), and which are held out, bool (10000,)."""
-    folder = Path(distgan.data.__file__).parent / "mnist10k"
+    folder = Path(distgan.__file__).parent / "data" / "mnist10k"
     images, labels = read_idx(folder / "images-idx3-ubyte.gz")[:, None], read_idx(folder / "labels-idx1-ubyte.gz").long()
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for c in range(10):

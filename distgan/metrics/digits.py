@@ -68,5 +68,5 @@ def load_digits(file: str | Path = WEIGHTS) -> DigitNet:
     from safetensors.torch import load
 
     net = DigitNet()
-    net.load_state_dict({name: value.float() for name, value in load(Path(file).read_bytes()).items()})
+    net.load_state_dict(load(Path(file).read_bytes()))  # copies into single precision
     return net.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ConfigError
-from .digits import WEIGHTS, load_digits, to_digits
+from .digits import load_digits, to_digits
 
 NAMES = ("auto", "digits", "inception", "random-conv", "efficientnet-lite0")
 DIGIT_SETS = ("mnist10k", "mnist", "stacked-mnist")
@@ -117,10 +117,9 @@ class _Digits(nn.Module):
     def __init__(self, weights: str | Path | None, stacked: bool) -> None:
         super().__init__()
         self.stacked = stacked
-        try:
-            self.net = load_digits(WEIGHTS if weights is None else _given(weights))
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"metrics.weights = {str(weights)!r}: does not hold the digit classifier ({error}); leave it empty") from None
+        self.net = load_digits()
+        if weights is not None:
+            _load(self.net, _given(weights))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if not self.stacked:
