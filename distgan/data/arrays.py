@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -45,27 +44,30 @@ class ArraySource:
         if size <= IN_MEMORY:
             return in_memory(np.concatenate(list(self._parts(progress))), labels, self._classes, self.name)
         status = self.path.stat()
-        key = {"file": str(self.path.absolute()), "stamp": (status.st_size, status.st_mtime_ns), "n": n, "target": vars(target)}
-        key["labels"] = self.config.labels
+        key = {
+            "file": (str(self.path.absolute()), status.st_size, status.st_mtime_ns),
+            "target": vars(target),
+            "settings": (n, self.config.labels),
+        }
+        fits = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (target.channels, target.resolution, target.resolution)
 
         def build(writer: Writer) -> None:
-            as_it_is = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (target.channels, *[target.resolution] * 2)
-            as_it_is = as_it_is and self._pixels.base is not None and self._raw.flags.c_contiguous and self._raw.ndim == 4 and self._mapped
+            in_place = fits and self._pixels is self._raw and isinstance(self._raw, np.memmap) and self._raw.flags.c_contiguous
             for part in self._parts(progress):
-                (writer.note if as_it_is else writer.add)(part)
-            if as_it_is:
+                (writer.note if in_place else writer.add)(part)
+            if in_place:
                 writer.keep(self.path)
             writer.labels, writer.classes = labels, self._classes
 
         return cached(self.config, self.name, key, build)
 
     def _parts(self, progress: Progress | None) -> Iterator[Pixels]:
-        n = first(self.config, len(self._pixels))
-        for start in range(0, n, CHUNK):
-            stop = min(start + CHUNK, n)
-            yield from in_chunks(self._bytes(self._pixels[start:stop]), self._target)
-            if progress and n > CHUNK:
-                progress(f"reading {self.name}", stop, n)
+        n, done = first(self.config, len(self._pixels)), 0
+        for part in in_chunks(self._pixels[:n], self._target, self._bytes):
+            yield part
+            done += len(part)
+            if progress and n > len(part):
+                progress(f"reading {self.name}", done, n)
 
     def _bytes(self, values: NDArray[Any]) -> Pixels:
         if values.dtype == np.uint8:
@@ -74,15 +76,11 @@ class ArraySource:
         scaled: Pixels = np.clip(np.rint((values.astype(np.float32) + offset) * factor), 0, 255).astype(np.uint8)
         return scaled
 
-    @property
-    def _mapped(self) -> bool:
-        return self.path.suffix.lower() == ".npy"
-
     @cached_property
     def _file(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """The arrays of images and labels as stored."""
         try:
-            loaded = np.load(self.path, mmap_mode="r" if self._mapped else None, allow_pickle=False)
+            loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded, None
             with loaded:
@@ -96,13 +94,16 @@ class ArraySource:
                     )
                 label_key = next((key for key in LABEL_KEYS if key in loaded.files and key != image_key), None)
                 return loaded[image_key], loaded[label_key] if label_key and self.config.labels else None
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            if isinstance(error, ConfigError):
-                raise
+        except ConfigError:
+            raise
+        except Exception as error:  # zip, zlib, header and end-of-file errors: the file is damaged or something else
             objects = "Object arrays" in str(error)
-            reason = "holds Python objects (images of different sizes?)" if objects else f"cannot be read ({str(error).splitlines()[0]})"
+            reason = (
+                "holds Python objects (images of different sizes?)" if objects else f"not a readable array file ({type(error).__name__})"
+            )
             raise ConfigError(
-                f"data.name = {self.path}: {reason}; allowed: one array of uint8 or float images of one size, (N, H, W), (N, H, W, C) or (N, C, H, W)"
+                f"data.name = {self.path}: {reason}; allowed: one array of uint8 or float images of one size, "
+                "(N, H, W), (N, H, W, C) or (N, C, H, W)"
             ) from None
 
     @property
@@ -115,7 +116,7 @@ class ArraySource:
         raw = self._raw
         problem = ""
         if raw.dtype != np.uint8 and raw.dtype.kind != "f":
-            problem = f"is of type {raw.dtype}; allowed: uint8, or floats in [0, 1] or [-1, 1]"
+            problem = f"is of type {raw.dtype}; allowed: uint8 (array.astype('uint8') for 0..255), or floats in [0, 1] or [-1, 1]"
         elif raw.ndim not in (3, 4) or 0 in raw.shape:
             problem = f"has shape {raw.shape}; allowed: (N, H, W), (N, H, W, C) or (N, C, H, W), none of them 0"
         elif raw.ndim == 3 and raw.shape[-1] in (1, 3, 4):
@@ -151,7 +152,8 @@ class ArraySource:
         if low >= -1 - 1e-6 and high <= 1 + 1e-6:
             return 1.0, 127.5
         raise ConfigError(
-            f"data.name = {self.path}: floats from {low:g} to {high:g}; allowed: [0, 1] or [-1, 1], or uint8 (values 0..255: save array.astype('uint8'))"
+            f"data.name = {self.path}: floats from {low:g} to {high:g}; allowed: [0, 1] or [-1, 1], or uint8 "
+            "(for values 0..255 save array.astype('uint8'))"
         )
 
     @cached_property

@@ -13,7 +13,8 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,8 @@ class Writer:
 def cached(config: DataConfig, name: str, key: Mapping[str, Any], build: Callable[[Writer], None]) -> ImageSet:
     """The set made from `key` (anything that goes into JSON), from the cache, or through `build` if it is not there yet.
 
-    Raises ConfigError if the cache cannot be written; what `build` raises passes through and leaves nothing behind.
+    Raises ConfigError if the cache cannot be written. Whatever ends `build` early leaves nothing behind.
     """
-    from filelock import FileLock
-
     digest = hashlib.blake2b(json.dumps({"format": FORMAT, **key}, sort_keys=True).encode(), digest_size=12).hexdigest()
     root = cache_root(config)
     entry = root / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:40]}-{digest}"
@@ -101,23 +100,35 @@ def cached(config: DataConfig, name: str, key: Mapping[str, Any], build: Callabl
         return found
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / f".{entry.name}.lock")
-        lock.acquire()
+        with _alone(root / f".{entry.name}.lock") as alone:
+            return _read(entry) or _build(entry, name, build, alone)
     except OSError as error:
         raise ConfigError(
-            f"data.cache = {root}: cannot write there ({error.strerror or error}); allowed: a folder you may write to, "
-            "set by data.cache or $DISTGAN_CACHE"
+            f"data.cache = {root}: cannot keep the decoded images there ({error}); allowed: a folder with free space that you may "
+            "write to, set by data.cache or $DISTGAN_CACHE"
         ) from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Hold a file lock. Gives False on file systems without locks: a set may be decoded twice there, which does no harm."""
+    from filelock import FileLock
+
+    lock = FileLock(path)
     try:
-        return _read(entry) or _build(entry, name, build)
+        lock.acquire()
+    except NotImplementedError:
+        yield False
+        return
+    try:
+        yield True
     finally:
         lock.release()
 
 
-def _build(entry: Path, name: str, build: Callable[[Writer], None]) -> ImageSet:
-    # Under the lock, an unfinished build of this machine belongs to a process that is gone.
+def _build(entry: Path, name: str, build: Callable[[Writer], None], alone: bool) -> ImageSet:
     prefix = f".{entry.name}.{socket.gethostname()}."
-    for left in entry.parent.glob(f"{prefix}*"):
+    for left in entry.parent.glob(f"{prefix}*") if alone else ():  # unfinished, and its process is gone, or it would hold the lock
         shutil.rmtree(left, ignore_errors=True)
     aside = entry.parent / f"{prefix}{uuid.uuid4().hex[:8]}"
     aside.mkdir()
@@ -125,26 +136,19 @@ def _build(entry: Path, name: str, build: Callable[[Writer], None]) -> ImageSet:
     try:
         build(writer)
         writer.finish(name)
-        if entry.exists():  # damaged, as it was not readable; or finished by another machine in the meantime
-            if (done := _read(entry)) is not None:
-                return done
-            shutil.rmtree(entry)
-        os.replace(aside, entry)
-    except OSError as error:
-        if (done := _read(entry)) is not None:
-            return done
-        if isinstance(error, FileNotFoundError | PermissionError) or error.filename is not None:
-            raise
-        raise ConfigError(
-            f"data.cache = {entry.parent}: cannot write the decoded images ({error.strerror or error}); "
-            "free some space or choose another folder by data.cache or $DISTGAN_CACHE"
-        ) from None
+        if entry.exists() and _read(entry) is None:
+            shutil.rmtree(entry)  # damaged
+        try:
+            os.replace(aside, entry)
+        except OSError:
+            if not entry.exists():  # else another machine was quicker, with the same result
+                raise
     finally:
         writer.close()
         shutil.rmtree(aside, ignore_errors=True)
     result = _read(entry)
     if result is None:
-        raise ConfigError(f"data.cache = {entry.parent}: what was written there cannot be read back; choose another folder by data.cache")
+        raise OSError("what was written cannot be read back")
     return result
 
 

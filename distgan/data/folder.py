@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cached_property
@@ -14,9 +15,9 @@ import numpy as np
 
 from distgan.config import ConfigError, DataConfig
 from distgan.data.cache import Writer, cached
-from distgan.data.images import DataSpec, ImageSet, Pixels, Progress, first, settings_key
+from distgan.data.images import DataSpec, ImageSet, Pixels, Progress, first
 from distgan.data.listing import FolderReader, Listing, ZipReader, arrange
-from distgan.data.pixels import CHUNK, Target, check_size, decode, flatten
+from distgan.data.pixels import CHUNK, Target, check_size, decode, flatten, processors
 
 SAMPLE = 200  # files that resolution and channels are derived from where they are not set
 
@@ -24,9 +25,9 @@ SAMPLE = 200  # files that resolution and channels are derived from where they a
 class FolderSource:
     """Images in files. `path` is a folder or a .zip archive."""
 
-    def __init__(self, config: DataConfig, path: Path) -> None:
-        self.config, self.path = config, path
-        self.name = path.stem if path.is_file() else path.resolve().name
+    def __init__(self, config: DataConfig, path: Path, name: str = "", keep: Callable[[str], bool] | None = None) -> None:
+        self.config, self.path, self._keep = config, path, keep
+        self.name = name or (path.stem if path.is_file() else path.resolve().name)
 
     def describe(self) -> DataSpec:
         """Counts files, unreadable ones included; opens up to 200 of them where resolution or channels must be derived."""
@@ -40,9 +41,10 @@ class FolderSource:
             "files": [(entry.name, *entry.stamp) for entry in listing.entries],
             "labels": listing.label_of,
             "target": vars(target),
-            "max_bad_share": self.config.max_bad_share,
         }
-        return cached(self.config, self.name, key, lambda writer: self._decode(writer, progress))
+        result = cached(self.config, self.name, key, lambda writer: self._decode(writer, progress))
+        self._tolerate(result.skipped)  # the cache may have been made under a more generous setting
+        return result
 
     def reader(self) -> FolderReader | ZipReader:
         """Access to the files."""
@@ -53,11 +55,13 @@ class FolderSource:
         """The files in use."""
         with closing(self.reader()) as reader:
             entries, others = reader.entries()
+        entries = [entry for entry in entries if self._keep is None or self._keep(entry.name)]
         if not entries:
             kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
             raise ConfigError(
                 f"data.name = {self.path}: no image files there ({f'only {kinds}' if kinds else 'it is empty'}); "
-                "allowed: PNG, JPEG, WebP, BMP, GIF, TIFF, PPM and the like, in the folder itself or in sub-folders"
+                "allowed: PNG, JPEG, WebP, BMP, GIF, TIFF, PPM and the like, in the folder itself or in sub-folders. "
+                "For the raw files of a known set give its name (data.name=cifar10) and this folder as data.root"
             )
         listing = arrange(entries, self.config.split)
         n = first(self.config, len(listing.entries))
@@ -93,7 +97,7 @@ class FolderSource:
         listing, target = self.listing, self.target
         total, kept = len(listing.entries), []
 
-        with closing(self.reader()) as reader, _quiet(), ThreadPoolExecutor() as pool:
+        with closing(self.reader()) as reader, _quiet(), ThreadPoolExecutor(processors()) as pool:
 
             def one(i: int) -> Pixels | str:
                 entry = listing.entries[i]
@@ -107,28 +111,29 @@ class FolderSource:
                 results = list(pool.map(one, numbers))
                 good = [(i, result) for i, result in zip(numbers, results, strict=True) if not isinstance(result, str)]
                 writer.skipped += [result for result in results if isinstance(result, str)]
-                if len(writer.skipped) > self.config.max_bad_share * total:
-                    break
+                self._tolerate(writer.skipped)
                 kept += [i for i, _ in good]
                 if good:
                     writer.add(np.stack([pixels for _, pixels in good]))
                 if progress:
                     progress(f"decoding {self.name}", numbers.stop, total)
-        bad = len(writer.skipped)
-        if bad > self.config.max_bad_share * total or not kept:
-            raise ConfigError(
-                f"data.max_bad_share = {self.config.max_bad_share}: of {total} files in {self.path} at least {bad} cannot be read: "
-                f"{_some(writer.skipped)}; repair or remove them, or raise data.max_bad_share"
-            )
+        if not kept:
+            raise ConfigError(f"data.name = {self.path}: none of {total} files could be read: {_some(writer.skipped)}")
         if listing.label_of is not None:
             writer.labels = np.array(listing.label_of, np.int64)[kept]
             writer.classes = listing.classes
 
+    def _tolerate(self, skipped: Sequence[str]) -> None:
+        total = len(self.listing.entries)
+        if len(skipped) > self.config.max_bad_share * total:
+            raise ConfigError(
+                f"data.max_bad_share = {self.config.max_bad_share}: at least {len(skipped)} of {total} files in {self.path} cannot "
+                f"be read: {_some(skipped)}; repair or remove them, or raise data.max_bad_share"
+            )
+
 
 def _look(data: bytes, wanted: Target, colours: bool) -> tuple[tuple[int, int], bool]:
     """Size of an image file, and whether it is grey (decoded for that only where `colours` asks and the mode does not tell)."""
-    import io
-
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
@@ -156,6 +161,6 @@ def _reason(name: str, error: Exception) -> str:
     return f"{name} ({short})"
 
 
-def _some(problems: list[str]) -> str:
+def _some(problems: Sequence[str]) -> str:
     more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
     return ", ".join(problems[:5]) + more

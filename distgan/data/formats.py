@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distgan.config import ConfigError
 from distgan.data.images import Labels, Pixels
@@ -129,12 +130,12 @@ class _Dtype:
     def real(self) -> np.dtype[Any]:
         if self.name[:1] not in ("u", "i", "f", "b"):
             raise pickle.UnpicklingError(f"arrays of type {self.name} are not allowed")
-        return np.dtype(self.name).newbyteorder(self.order if self.order in "<>" else "=")
+        return np.dtype(f"{self.order}{self.name}" if self.order in ("<", ">") else self.name)
 
 
 class _Array:
     def __init__(self, *_: Any) -> None:
-        self.value = np.empty(0, np.uint8)
+        self.value: NDArray[Any] = np.empty(0)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, column_major, raw = state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +98,3 @@ def in_memory(images: Pixels, labels: Labels | None, classes: tuple[str, ...], n
 def first(config: DataConfig, n: int) -> int:
     """How many of n images are used."""
     return n if config.limit is None else min(n, config.limit)
-
-
-def settings_key(config: DataConfig) -> dict[str, Any]:
-    """The settings that decide what decoded pixels look like."""
-    return config.model_dump(include={"resolution", "channels", "fit", "background", "labels", "limit", "max_bad_share", "split"})

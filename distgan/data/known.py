@@ -6,8 +6,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -16,81 +15,11 @@ import numpy as np
 from distgan.config import ConfigError, DataConfig
 from distgan.data import formats
 from distgan.data.cache import Writer, cached
+from distgan.data.catalogue import SETS, Layout, idx_files, stl_files
 from distgan.data.images import DataSpec, ImageSet, Labels, Pixels, Progress, first, in_memory
-from distgan.data.pixels import CHUNK, Target, in_chunks
+from distgan.data.pixels import Target, in_chunks
 
-Slots = tuple[tuple[str, ...], ...]  # one file for each slot, under any of the slot's names
-Reader = Callable[[list[Path]], formats.Raw]
 DEPTH, FOLDERS = 6, 5000  # how deep, and through how many folders, a set is looked for below data.root
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which a part of a set lies in a folder."""
-
-    slots: Slots
-    read: Reader
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a set before it is seen."""
-
-    title: str  # torchvision's class, and the folder that it makes
-    shape: tuple[int, int, int]  # C, H, W
-    sizes: dict[str, int]  # images in each official part
-    layouts: Callable[[str], list[Layout]]
-    classes: tuple[str, ...] = tuple("0123456789")
-    label_md5: dict[str, str] = field(default_factory=dict)  # of the raw label files, where sets share file names
-
-
-def _idx(part: str) -> list[Layout]:
-    stem = {"train": "train", "test": "t10k"}[part]
-    names = [(f"{stem}-{kind}-idx{rank}-ubyte", f"{stem}-{kind}.idx{rank}-ubyte") for kind, rank in (("images", 3), ("labels", 1))]
-    return [Layout(tuple((dash, dash + ".gz", dot, dot + ".gz") for dash, dot in names), formats.read_idx_pair)]
-
-
-def _cifar10(part: str) -> list[Layout]:
-    names = [f"data_batch_{k}" for k in range(1, 6)] if part == "train" else ["test_batch"]
-    archive = Layout((("cifar-10-python.tar.gz",),), formats.tar_of_pickles(names.__contains__))
-    return [Layout(tuple((name,) for name in names), formats.read_pickles), archive]
-
-
-def _cifar100(part: str) -> list[Layout]:
-    archive = Layout((("cifar-100-python.tar.gz",),), formats.tar_of_pickles([part].__contains__))
-    return [Layout(((part,), ("meta",)), lambda files: formats.read_pickles(files[:1])), archive]
-
-
-def _svhn(part: str) -> list[Layout]:
-    return [Layout(((f"{part}_32x32.mat",),), formats.read_mat)]
-
-
-def _stl(part: str) -> list[Layout]:
-    names = [(f"{part}_X.bin",)] + ([(f"{part}_y.bin",)] if part != "unlabeled" else [])
-    return [Layout(tuple(names), formats.read_stl)]
-
-
-def _celeba(part: str) -> list[Layout]:
-    raise NotImplementedError  # a folder of image files; see CelebSource
-
-
-_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-_THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_STL = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
-_MNIST = {"train": "a25bea736e30d166cdddb491f175f624", "test": "27ae3e4e09519cfbb04c629615203637"}
-_FASHION = {"train": "9018921c3c673c538a1fc5bad174d6f9", "test": "15d484375f8d13e6eb1aabb0c3f46965"}
-_SIXTY = {"train": 60000, "test": 10000}
-_FIFTY = {"train": 50000, "test": 10000}
-SETS = {
-    "mnist10k": Known("", (1, 28, 28), {"train": 10000}, _idx),
-    "mnist": Known("MNIST", (1, 28, 28), _SIXTY, _idx, label_md5=_MNIST),
-    "fashion-mnist": Known("FashionMNIST", (1, 28, 28), _SIXTY, _idx, _CLOTHES, _FASHION),
-    "kmnist": Known("KMNIST", (1, 28, 28), _SIXTY, _idx, ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
-    "cifar10": Known("CIFAR10", (3, 32, 32), _FIFTY, _cifar10, _THINGS),
-    "cifar100": Known("CIFAR100", (3, 32, 32), _FIFTY, _cifar100, tuple(str(k) for k in range(100))),
-    "svhn": Known("SVHN", (3, 32, 32), {"train": 73257, "test": 26032, "extra": 531131}, _svhn),
-    "stl10": Known("STL10", (3, 96, 96), {"train": 5000, "test": 8000, "unlabeled": 100000}, _stl, _STL),
-}
 
 
 class KnownSource:
@@ -98,45 +27,45 @@ class KnownSource:
 
     def __init__(self, config: DataConfig, name: str) -> None:
         self.config, self.name, self.known = config, name, SETS[name]
+        self._found: dict[str, tuple[Layout, list[Path]]] = {}
         if config.split not in (*self.known.sizes, "all"):
             raise ConfigError(f"data.split = {config.split!r}: {name} has no such part; allowed: {', '.join([*self.known.sizes, 'all'])}")
         # The two parts with labels; extra and unlabeled are asked for by name.
-        self.parts = [part for part in ("train", "test") if part in self.known.sizes] if config.split == "all" else [config.split]
+        self.parts: list[str] = (
+            [part for part in ("train", "test") if part in self.known.sizes] if config.split == "all" else [config.split]
+        )
 
     def describe(self) -> DataSpec:
         """From the files' headers if they are there, else as published; ConfigError if they are absent and may not be fetched."""
-        target, n = self.target, 0
-        for part in self.parts:
-            files = self._find(part)
-            if files is None and not self.config.download:
-                raise self._absent("data.download is off")
-            n += self._count(part, files)
+        found = {part: self._find(part) for part in self.parts}
+        if None in found.values() and not self.config.download:
+            raise self._absent("data.download is off")
+        counts = [self.known.sizes[part] if pair is None else self._count(part, *pair) for part, pair in found.items()]
+        n = first(self.config, sum(count or 0 for count in counts)) if None not in counts else None
         classes = self.known.classes if self.config.labels and self.parts != ["unlabeled"] else ()
-        return DataSpec(first(self.config, n), target.channels, target.resolution, len(classes), classes, self.name)
+        return DataSpec(n, self.target.channels, self.target.resolution, len(classes), classes, self.name)
 
     def open(self, progress: Progress | None = None) -> ImageSet:
         """The images; downloaded first where that is needed and allowed."""
-        found = [self._find(part) for part in self.parts]
-        if None in found:
+        if not self.present():
             self._fetch()
-            found = [self._find(part) for part in self.parts]
-        if None in found:
+        found = [pair for part in self.parts if (pair := self._find(part)) is not None]
+        if len(found) < len(self.parts):
             raise self._absent("the download did not bring them")
-        chosen = [pair for pair in found if pair is not None]
         target = self.target
         resized = target.resolution != self.known.shape[1] and not target.zero_pad
-        if self.known.layouts is _idx and not resized:
-            images, labels = self._read(chosen)
+        if self.known.layouts is idx_files and not resized:
+            images, labels = self._read(found)
             return in_memory(np.concatenate(list(in_chunks(images, target))), labels, self.known.classes, self.name)
         key = {
             "set": self.name,
-            "files": [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for _, files in chosen for file in files],
+            "files": [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for _, files in found for file in files],
             "target": vars(target),
             "settings": (self.config.labels, self.config.limit),
         }
 
         def build(writer: Writer) -> None:
-            images, labels = self._read(chosen)
+            images, labels = self._read(found)
             done = 0
             for part in in_chunks(images, target):
                 writer.add(part)
@@ -179,27 +108,35 @@ class KnownSource:
             except ConfigError:
                 raise
             except Exception as error:  # damaged files raise whatever their format's reader does
-                raise ConfigError(
-                    f"data.root = {self.root}: {', '.join(map(str, files))} cannot be read as {self.name} ({error})"
-                ) from None
+                raise self._damaged(files, error) from None
             images.append(pixels)
             labels.append(answers)
         n = first(self.config, sum(map(len, images)))
         joined = np.concatenate(images)[:n] if len(images) > 1 else images[0][:n]
         known = [answers for answers in labels if answers is not None]
-        return joined, np.concatenate(known)[:n] if known and self.config.labels else None
+        if not known or not self.config.labels:
+            return joined, None
+        answers = np.concatenate(known)[:n]
+        if answers.size and not 0 <= answers.min() <= answers.max() < len(self.known.classes):
+            raise ConfigError(
+                f"data.root = {self.root}: labels from {answers.min()} to {answers.max()} in {found[0][1][-1].parent}, but {self.name} has "
+                f"{len(self.known.classes)} classes; these are the files of another set"
+            )
+        return joined, answers
 
-    def _count(self, part: str, files: tuple[Layout, list[Path]] | None) -> int:
-        if files is None:
-            return self.known.sizes[part]
+    def _count(self, part: str, layout: Layout, files: list[Path]) -> int | None:
+        """Images in a part as far as its files' headers or sizes tell."""
         try:
-            if self.known.layouts is _idx:
-                return formats.idx_shape(files[1][0])[0]
-            if self.known.layouts is _stl:
-                return files[1][0].stat().st_size // math.prod(self.known.shape)
+            if self.known.layouts is idx_files:
+                return formats.idx_shape(files[0])[0]
+            size = sum(file.stat().st_size for file in files)
         except (OSError, ValueError, EOFError) as error:
-            raise ConfigError(f"data.root = {self.root}: {files[1][0]} cannot be read as {self.name} ({error})") from None
-        return self.known.sizes[part]
+            raise self._damaged(files, error) from None
+        if self.known.layouts is stl_files:
+            return files[0].stat().st_size // math.prod(self.known.shape)
+        official = self.known.sizes[part]
+        whole = 2300 * official <= size <= 3300 * official  # bytes per image of CIFAR's pickles and archives and of SVHN's .mat files
+        return official if whole or files[0].name.endswith(".tar.gz") else None
 
     # -----------------------------------------------------------------------------------------------------------------
     # Finding files
@@ -209,13 +146,20 @@ class KnownSource:
         if self.name == "mnist10k":
             layout = Layout((), formats.read_idx_pair)
             return layout, [self.root / "images-idx3-ubyte.gz", self.root / "labels-idx1-ubyte.gz"]
+        if part in self._found:
+            return self._found[part]
+        mistaken: list[ConfigError] = []
         for folder in self._folders():
             for layout in self.known.layouts(part):
-                files = [_present(folder, names) for names in layout.slots]
-                if all(files):
-                    paths = [file for file in files if file is not None]
-                    self._is_it(part, paths)
-                    return layout, paths
+                files = [file for names in layout.slots if (file := _present(folder, names)) is not None]
+                if len(files) < len(layout.slots):
+                    continue
+                if (other := self._mistaken_for(part, files)) is None:
+                    self._found[part] = layout, files
+                    return layout, files
+                mistaken.append(other)
+        if mistaken:
+            raise mistaken[0]
         return None
 
     def _folders(self) -> Iterator[Path]:
@@ -223,7 +167,7 @@ class KnownSource:
         yield from (root, root / title / "raw", root / title, root / self.name)
         others = {_plain(known.title) for known in SETS.values() if known.title} - {_plain(title)}
         unnamed = []
-        for folder in _walk(root):
+        for folder in walk(root):
             parts = {_plain(part) for part in folder.relative_to(root).parts}
             if _plain(title) in parts:
                 yield folder
@@ -231,26 +175,32 @@ class KnownSource:
                 unnamed.append(folder)
         yield from unnamed
 
-    def _is_it(self, part: str, files: list[Path]) -> None:
+    def _mistaken_for(self, part: str, files: list[Path]) -> ConfigError | None:
         """MNIST and the sets made in its image share file names; their label files tell them apart."""
         marks = {known.label_md5[part]: name for name, known in SETS.items() if part in known.label_md5}
-        if self.known.layouts is not _idx or not marks:
-            return
-        with formats.plain(files[1]) as stream:
-            other = marks.get(hashlib.md5(stream.read(1 << 20), usedforsecurity=False).hexdigest(), self.name)
-        if other != self.name:
-            raise ConfigError(
-                f"data.root = {self.root}: the files in {files[1].parent} are those of {other}, not of {self.name}; "
-                f"set data.name={other}, or point data.root at the folder of {self.name}"
-            )
+        if self.known.layouts is not idx_files:
+            return None
+        try:
+            with formats.plain(files[1]) as stream:
+                other = marks.get(hashlib.md5(stream.read(1 << 20), usedforsecurity=False).hexdigest(), self.name)
+        except (OSError, EOFError) as error:
+            return self._damaged(files[1:], error)
+        if other == self.name:
+            return None
+        return ConfigError(
+            f"data.root = {self.root}: the files in {files[1].parent} are those of {other}, not of {self.name}; "
+            f"set data.name={other}, or point data.root at the folder of {self.name}"
+        )
+
+    def _damaged(self, files: list[Path], error: Exception) -> ConfigError:
+        return ConfigError(
+            f"data.root = {self.root}: {', '.join(map(str, files))} cannot be read as {self.name} ({error}); replace the damaged file"
+        )
 
     def _absent(self, reason: str) -> ConfigError:
         names = [" + ".join(slot[0] for slot in layout.slots) for part in self.parts for layout in self.known.layouts(part)]
-        packed = " (each may end in .gz)" if self.known.layouts is _idx else ""
-        return ConfigError(
-            f"data.name = {self.name}: its files are not in {self.root} or below, and {reason}; expected there: {', or '.join(names)}{packed}. "
-            "Put them there, set data.root to the folder that has them, or use data.name=mnist10k, which is built in"
-        )
+        packed = " (each may end in .gz)" if self.known.layouts is idx_files else ""
+        return absent(self.name, self.root, ", or ".join(names) + packed, reason)
 
     def _fetch(self) -> None:
         if not self.config.download:
@@ -258,10 +208,22 @@ class KnownSource:
         from distgan.data.download import fetch
 
         try:
-            fetch(self.known.title, self.parts, self.root, self.present)
+            fetch(self.known.title, list(self.parts), self.root, self.present)
         except Exception as error:  # network, proxy, disk: every kind has its own error
-            text = str(error).strip().splitlines() or [type(error).__name__]
-            raise self._absent(f"they could not be downloaded ({text[0]})") from None
+            raise self._absent(f"they could not be downloaded ({brief(error)})") from None
+
+
+def absent(name: str, root: Path, expected: str, reason: str) -> ConfigError:
+    """The error for a known set whose files are not there."""
+    return ConfigError(
+        f"data.name = {name}: its files are not in {root} or below, and {reason}; expected there: {expected}. "
+        "Put them there, set data.root to the folder that has them, or use data.name=mnist10k, which is built in"
+    )
+
+
+def brief(error: Exception) -> str:
+    """An error's text on one line of bearable length."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def data_root(config: DataConfig) -> Path:
@@ -269,14 +231,12 @@ def data_root(config: DataConfig) -> Path:
     return Path(config.root or os.environ.get("DISTGAN_DATA") or "~/.cache/distgan/data").expanduser().absolute()
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def walk(root: Path) -> Iterator[Path]:
     """Folders below root, not hidden, to a limited depth and number."""
-    count = 0
-    for folder, below, _ in os.walk(root):
+    for count, (folder, below, _) in enumerate(os.walk(root)):
         here = Path(folder)
         depth = len(here.relative_to(root).parts)
         below[:] = sorted(name for name in below if not name.startswith(".")) if depth < DEPTH else []
-        count += 1
         if count > FOLDERS:
             return
         if depth:

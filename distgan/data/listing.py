@@ -10,10 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from distgan.config import ConfigError
 
-SUFFIXES = (
-    ".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .tga .pcx .ico .jp2 .j2k .avif .heic .heif".split()
-)  # fmt: skip
-PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm")
+    + ("tga", "pcx", "ico", "jp2", "j2k", "avif", "heic", "heif")
+)
+PARTS = {"train", "test", "val", "valid", "validation"}
 MEMBER_BYTES = 1 << 29  # an archive's member that claims to be larger than this is not read
 
 
@@ -104,43 +106,40 @@ def arrange(entries: list[Entry], split: str) -> Listing:
     data.split. Then at least two sub-folders and no image beside them make classes. With classes the order takes one file of
     each in turn, so that the first so many images (data.limit) show them all.
     """
-    paths = [PurePosixPath(entry.name).parts for entry in entries]
-    paths, depth = _below_common(paths)
-    tops = {path[0] for path in paths if len(path) > 1}
-    chosen = list(range(len(paths)))
-    if len(tops) > 1 and {top.lower() for top in tops} <= PARTS and all(len(path) > 1 for path in paths):
-        if split in {top.lower() for top in tops}:
-            chosen = [i for i in chosen if paths[i][0].lower() == split]
-        elif split != "all":
+    paths = _below_common([PurePosixPath(entry.name).parts for entry in entries])
+    pairs = list(zip(paths, entries, strict=True))
+    tops = {path[0].lower() for path in paths if len(path) > 1}
+    if len(tops) > 1 and tops <= PARTS and all(len(path) > 1 for path in paths):
+        if split not in (*tops, "all"):
             raise ConfigError(
-                f"data.split = {split!r}: the data have only the parts {', '.join(sorted(tops))}; allowed: one of train, test, all"
+                f"data.split = {split!r}: the data have the parts {', '.join(sorted(tops))}; allowed: train or test of them, or all"
             )
-        kept, _ = _below_common([paths[i][1:] for i in chosen]) if split != "all" else ([paths[i][1:] for i in chosen], 0)
-        for i, path in zip(chosen, kept, strict=True):
-            paths[i] = path
+        pairs = [(path[1:], entry) for path, entry in pairs if split in ("all", path[0].lower())]
+        if split != "all":
+            pairs = list(zip(_below_common([path for path, _ in pairs]), [entry for _, entry in pairs], strict=True))
     elif split not in ("train", "all"):
-        raise ConfigError(
-            f"data.split = {split!r}: the data have no sub-folder {split}; leave data.split out, or point data.name at the part you want"
-        )
-    names = sorted({paths[i][0] for i in chosen if len(paths[i]) > 1})
-    if len(names) < 2 or any(len(paths[i]) == 1 for i in chosen):
-        return Listing([entries[i] for i in sorted(chosen, key=lambda i: paths[i])], None, ())
-    number = {name: k for k, name in enumerate(names)}
-    turn: Counter[str] = Counter()
-    order = []
-    for i in sorted(chosen, key=lambda i: paths[i]):
-        order.append((turn[paths[i][0]], number[paths[i][0]], i))
-        turn[paths[i][0]] += 1
-    order.sort()
-    return Listing([entries[i] for _, _, i in order], [label for _, label, _ in order], tuple(names))
+        raise ConfigError(f"data.split = {split!r}: the data have no sub-folders train and test; point data.name at the part you want")
+    pairs.sort(key=lambda pair: (pair[0], pair[1].name))
+    classes = tuple(sorted({path[0] for path, _ in pairs if len(path) > 1}))
+    if len(classes) < 2 or any(len(path) == 1 for path, _ in pairs):
+        return Listing([entry for _, entry in pairs], None, ())
+    number = {name: label for label, name in enumerate(classes)}
+    turn: Counter[int] = Counter()
+    dealt = []
+    for path, entry in pairs:
+        label = number[path[0]]
+        dealt.append((turn[label], label, entry))
+        turn[label] += 1
+    dealt.sort(key=lambda item: item[:2])
+    return Listing([entry for _, _, entry in dealt], [label for _, label, _ in dealt], classes)
 
 
-def _below_common(paths: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], int]:
-    """Paths without the folders that all of them share, and how many those were."""
+def _below_common(paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Paths without the folders that all of them share."""
     depth = 0
     while paths and all(len(path) > depth + 1 and path[depth] == paths[0][depth] for path in paths):
         depth += 1
-    return [path[depth:] for path in paths], depth
+    return [path[depth:] for path in paths]
 
 
 def _hidden(part: str) -> bool:

@@ -6,7 +6,8 @@ Order: upright (EXIF), 8 bits, opaque, channels, square, antialiased resize. An 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,13 +125,8 @@ def square(image: Image.Image, target: Target) -> Image.Image:
         sheet = Image.new("RGB", (side, side), target.colour).convert(image.mode)
         sheet.paste(image, ((side - width) // 2, (side - height) // 2))
         image = sheet
-    gap = target.resolution - image.width
-    if gap > 0 and target.zero_pad:
-        sheet = Image.new(image.mode, (target.resolution, target.resolution))
-        sheet.paste(image, (gap // 2, gap // 2))
-        return sheet
     size = (target.resolution, target.resolution)
-    return image if gap == 0 else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def planes(image: Image.Image) -> Pixels:
@@ -149,9 +145,8 @@ def convert(images: Pixels, target: Target, pool: ThreadPoolExecutor | None = No
     images = _opaque(images, target)
     if images.shape[1] == 3 and target.channels == 1:
         # ITU-R 601-2 luma in the fixed point that Pillow uses, so that arrays and files agree.
-        images = ((images.astype(np.uint32) * np.array([19595, 38470, 7471], np.uint32)[:, None, None]).sum(1) + 0x8000 >> 16).astype(
-            np.uint8
-        )[:, None]
+        red, green, blue = images.astype(np.uint32).transpose(1, 0, 2, 3)
+        images = ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[:, None]
     if images.shape[1] == 1 and target.channels == 3 and width != height and target.fit == "pad":
         images = np.repeat(images, 3, axis=1)  # the border may be coloured
     if height != width or height != target.resolution:
@@ -165,11 +160,17 @@ def convert(images: Pixels, target: Target, pool: ThreadPoolExecutor | None = No
     return np.ascontiguousarray(images)
 
 
-def in_chunks(images: Pixels, target: Target) -> Iterator[Pixels]:
-    """`convert` for many images, a part at a time, on all processors."""
-    with ThreadPoolExecutor() as pool:
+def in_chunks(images: NDArray[Any], target: Target, to_bytes: Callable[[NDArray[Any]], Pixels] | None = None) -> Iterator[Pixels]:
+    """`convert` for many images (N, C, H, W), a part at a time, on all processors. `to_bytes` makes a part uint8 first."""
+    with ThreadPoolExecutor(processors()) as pool:
         for start in range(0, len(images), CHUNK):
-            yield convert(np.ascontiguousarray(images[start : start + CHUNK]), target, pool)
+            part = images[start : start + CHUNK]
+            yield convert(np.ascontiguousarray(part if to_bytes is None else to_bytes(part)), target, pool)
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _opaque(images: Pixels, target: Target) -> Pixels:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from pathlib import Path
 
 from distgan.config import KNOWN_SETS, ConfigError, DataConfig
@@ -28,12 +27,16 @@ def source(config: DataConfig) -> Source:
         from distgan.data.stacked import StackedDigits
 
         return StackedDigits(config)
+    if known == "celeba":
+        from distgan.data.celeba import CelebSource
+
+        return CelebSource(config)
     if known is not None:
         from distgan.data.known import KnownSource
 
         return KnownSource(config, known)
     path = Path(config.name).expanduser()
-    if path.is_dir() or path.suffix.lower() == ".zip" and path.is_file():
+    if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
         from distgan.data.folder import FolderSource
 
         return FolderSource(config, path)
@@ -51,7 +54,7 @@ def _why_not(name: str, path: Path) -> str:
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
             return f"is a single image; training needs many. Give the folder that holds them, for example {path.parent}"
-        if Counter("".join(path.suffixes).lower())["."] and re.search(r"\.(tar|tgz|rar|7z|gz|xz|bz2)", path.name.lower()):
+        if re.search(r"\.(tar|tgz|rar|7z|gz|xz|bz2)\b", path.name.lower()):
             return "archives of this type are not read; unpack it and give the folder, or pack the images as .zip"
         return f"files of type {path.suffix or '(no suffix)'} are not read; allowed: {known}"
     if "/" in name or "\\" in name or path.suffix:
@@ -63,7 +66,7 @@ def _why_not(name: str, path: Path) -> str:
     near = difflib.get_close_matches(_plain(name), [_plain(known_name) for known_name in KNOWN_SETS], 1, 0.5)
     spelled = {_plain(known_name): known_name for known_name in KNOWN_SETS}
     hint = f"; did you mean {spelled[near[0]]}?" if near else ""
-    return f"neither a known set nor a path that exists{hint} Allowed: {known}"
+    return f"neither a known set nor a path that exists{hint}; allowed: {known}"
 
 
 def _plain(name: str) -> str:
