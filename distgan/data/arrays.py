@@ -97,7 +97,7 @@ class ArraySource:
         except ConfigError:
             raise
         except Exception as error:  # zip, zlib, header and end-of-file errors: the file is damaged or something else
-            objects = "Object arrays" in str(error)
+            objects = any(words in str(error) for words in ("Object arrays", "Python objects"))
             reason = (
                 "holds Python objects (images of different sizes?)" if objects else f"not a readable array file ({type(error).__name__})"
             )
@@ -146,7 +146,7 @@ class ArraySource:
         low, high = np.inf, -np.inf
         for start in range(0, len(self._raw), CHUNK):
             part = self._raw[start : start + CHUNK]
-            low, high = min(low, float(part.min())), max(high, float(part.max()))
+            low, high = float(np.minimum(low, part.min())), float(np.maximum(high, part.max()))  # unlike min, these keep nan
         if low >= -1e-6 and high <= 1 + 1e-6:
             return 0.0, 255.0
         if low >= -1 - 1e-6 and high <= 1 + 1e-6:

@@ -58,7 +58,7 @@ class KnownSource:
             images, labels = self._read(found)
             return in_memory(np.concatenate(list(in_chunks(images, target))), labels, self.known.classes, self.name)
         key = {
-            "set": self.name,
+            "set": (self.name, self.parts),  # one archive can hold several parts
             "files": [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for _, files in found for file in files],
             "target": vars(target),
             "settings": (self.config.labels, self.config.limit),
