@@ -2,6 +2,7 @@
 
 The inner gradient is torch.autograd.grad(create_graph=True), never .backward(create_graph=True), which would run
 DistributedDataParallel's hooks in the middle; the penalty is then part of the same scalar, and the same backward, as the loss.
+Under autocast the discriminator's layers keep their bf16 kernels, as in R3GAN; the images, their gradients and the norms are float32.
 """
 
 from __future__ import annotations

@@ -55,11 +55,12 @@ def check_models(model: ModelConfig, *, channels: int, resolution: int, n_classe
     The families' limits are checked without building anything; own classes and further arguments are tried out with three samples.
     """
     check_family(model, resolution=resolution, n_classes=n_classes)
+    draw = torch.Generator().manual_seed(0)  # torch's own generator stays where it is
     n, size = 3, {"channels": channels, "resolution": resolution, "n_classes": n_classes}
     c = torch.arange(n) % n_classes if model.conditioning != "none" else None
     image = (n, channels, resolution, resolution)
     if model.generator is not None or model.g_args:
-        x = _try("generator", model.generator, build_generator(model, **size), torch.randn(n, model.latent_dim), c)
+        x = _try("generator", model.generator, build_generator(model, **size), torch.randn(n, model.latent_dim, generator=draw), c)
         _expect("generator", model.generator, x, image, f"images (N, {channels}, {resolution}, {resolution})")
         if not bool(torch.isfinite(x).all()) or float(x.abs().max()) > 1 + 1e-3:
             where = model.generator or model.name
