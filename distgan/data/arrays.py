@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distgan.config import ConfigError, DataConfig
 from distgan.data.cache import Writer, cached
 from distgan.data.images import DataSpec, ImageSet, Labels, Pixels, Progress, first, in_memory
-from distgan.data.pixels import CHUNK, Target, in_chunks
+from distgan.data.pixels import Target, in_chunks
 
 IMAGE_KEYS = ("images", "x", "data", "x_train", "train_images", "arr_0")
 LABEL_KEYS = ("labels", "y", "targets", "y_train", "train_labels", "arr_1")
@@ -144,8 +144,8 @@ class ArraySource:
         if self._raw.dtype == np.uint8:
             return 0.0, 1.0
         low, high = np.inf, -np.inf
-        for start in range(0, len(self._raw), CHUNK):
-            part = self._raw[start : start + CHUNK]
+        for start in range(0, len(self._raw), 256):
+            part = self._raw[start : start + 256]
             low, high = float(np.minimum(low, part.min())), float(np.maximum(high, part.max()))  # unlike min, these keep nan
         if low >= -1e-6 and high <= 1 + 1e-6:
             return 0.0, 255.0

@@ -70,6 +70,8 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.fileno())
         self.close()
+        if self._source is not None:
+            (self.folder / "images.npy").unlink()
         if self.labels is not None:
             np.save(self.folder / "labels.npy", self.labels)
         meta = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from distgan.config import ConfigError, DataConfig
@@ -64,12 +65,12 @@ class CelebSource:
 
     def _find(self) -> Path | None:
         """The folder or archive of faces: data.root itself, its usual places, or anywhere below."""
-        if self.root.name == FOLDER and self.root.is_dir():
+        if self.root.name == FOLDER and os.path.isdir(self.root):
             return self.root
         for folder in (self.root, self.root / "celeba", *walk(self.root)):
-            if (folder / FOLDER).is_dir():
+            if os.path.isdir(folder / FOLDER):
                 return folder / FOLDER
-            if (folder / f"{FOLDER}.zip").is_file():
+            if os.path.isfile(folder / f"{FOLDER}.zip"):
                 return folder / f"{FOLDER}.zip"
         return None
 

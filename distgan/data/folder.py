@@ -17,7 +17,7 @@ from distgan.config import ConfigError, DataConfig
 from distgan.data.cache import Writer, cached
 from distgan.data.images import DataSpec, ImageSet, Pixels, Progress, first
 from distgan.data.listing import FolderReader, Listing, ZipReader, arrange
-from distgan.data.pixels import CHUNK, Target, check_size, decode, flatten, processors
+from distgan.data.pixels import Target, check_size, chunk, decode, flatten, processors
 
 SAMPLE = 200  # files that resolution and channels are derived from where they are not set
 
@@ -106,8 +106,9 @@ class FolderSource:
                 except Exception as error:  # Pillow's decoders raise many kinds; each means that this file is unreadable
                     return _reason(entry.name, error)
 
-            for start in range(0, total, CHUNK):
-                numbers = range(start, min(start + CHUNK, total))
+            step = chunk(0, target)
+            for start in range(0, total, step):
+                numbers = range(start, min(start + step, total))
                 results = list(pool.map(one, numbers))
                 good = [(i, result) for i, result in zip(numbers, results, strict=True) if not isinstance(result, str)]
                 writer.skipped += [result for result in results if isinstance(result, str)]

@@ -244,7 +244,7 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 def _present(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in names if os.path.isfile(folder / name)), None)
 
 
 def _plain(name: str) -> str:

@@ -41,6 +41,8 @@ class FolderReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise ConfigError(f"data.name = {path}: this user may not read the folder; change its permissions or choose another")
 
     def entries(self) -> tuple[list[Entry], Counter[str]]:
         """The image files, and how many files of each other type were passed over."""

@@ -6,6 +6,7 @@ Order: upright (EXIF), 8 bits, opaque, channels, square, antialiased resize. An 
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,6 @@ from distgan.data.images import Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
-
-CHUNK = 1024  # images that are converted and written at once
 
 
 @dataclass(frozen=True)
@@ -163,9 +162,16 @@ def convert(images: Pixels, target: Target, pool: ThreadPoolExecutor | None = No
 def in_chunks(images: NDArray[Any], target: Target, to_bytes: Callable[[NDArray[Any]], Pixels] | None = None) -> Iterator[Pixels]:
     """`convert` for many images (N, C, H, W), a part at a time, on all processors. `to_bytes` makes a part uint8 first."""
     with ThreadPoolExecutor(processors()) as pool:
-        for start in range(0, len(images), CHUNK):
-            part = images[start : start + CHUNK]
+        step = chunk(math.prod(images.shape[1:]) * images.itemsize, target)
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
             yield convert(np.ascontiguousarray(part if to_bytes is None else to_bytes(part)), target, pool)
+
+
+def chunk(stored_bytes: int, target: Target) -> int:
+    """Images to convert and write at once: many, but not so many that they fill the memory."""
+    largest = max(stored_bytes, target.channels * target.resolution**2)
+    return max(16, min(1024, (1 << 27) // largest))
 
 
 def processors() -> int:

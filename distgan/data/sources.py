@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 
@@ -36,11 +37,11 @@ def source(config: DataConfig) -> Source:
 
         return KnownSource(config, known)
     path = Path(config.name).expanduser()
-    if path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file()):
+    if os.path.isdir(path) or (path.suffix.lower() == ".zip" and os.path.isfile(path)):
         from distgan.data.folder import FolderSource
 
         return FolderSource(config, path)
-    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
+    if path.suffix.lower() in (".npy", ".npz") and os.path.isfile(path):
         from distgan.data.arrays import ArraySource
 
         return ArraySource(config, path)
@@ -51,7 +52,7 @@ def _why_not(name: str, path: Path) -> str:
     from distgan.data.listing import SUFFIXES
 
     known = f"a known set ({', '.join(KNOWN_SETS)}), or the path of a folder of images, .zip, .npy or .npz"
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() in SUFFIXES:
             return f"is a single image; training needs many. Give the folder that holds them, for example {path.parent}"
         if re.search(r"\.(tar|tgz|rar|7z|gz|xz|bz2)\b", path.name.lower()):
@@ -59,9 +60,9 @@ def _why_not(name: str, path: Path) -> str:
         return f"files of type {path.suffix or '(no suffix)'} are not read; allowed: {known}"
     if "/" in name or "\\" in name or path.suffix:
         folder = path.parent
-        siblings = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        siblings = [entry.name for entry in folder.iterdir()] if os.path.isdir(folder) else []
         near = difflib.get_close_matches(path.name, siblings, 1)
-        where = f"; did you mean {folder / near[0]}?" if near else ("" if folder.is_dir() else f" ({folder} does not exist either)")
+        where = f"; did you mean {folder / near[0]}?" if near else ("" if os.path.isdir(folder) else f" ({folder} does not exist either)")
         return f"no such file or folder{where}; allowed: {known}"
     near = difflib.get_close_matches(_plain(name), [_plain(known_name) for known_name in KNOWN_SETS], 1, 0.5)
     spelled = {_plain(known_name): known_name for known_name in KNOWN_SETS}

@@ -12,10 +12,11 @@ from distgan.config import ConfigError, DataConfig
 from distgan.data.cache import Writer, cached
 from distgan.data.images import DataSpec, ImageSet, Progress, first
 from distgan.data.known import KnownSource
-from distgan.data.pixels import CHUNK, Target
+from distgan.data.pixels import Target
 from distgan.randomness import integers
 
 IMAGES = 50_000
+STEP = 1000  # images written at once
 SEED = 1000  # the set is the same for every run, worker and machine
 
 
@@ -55,8 +56,8 @@ class StackedDigits:
 
     def _build(self, writer: Writer, digits: ImageSet, n: int) -> None:
         choice = integers(SEED, "stacked-mnist", torch.arange(3 * n), len(digits)).view(n, 3).numpy()
-        for start in range(0, n, CHUNK):
-            writer.add(digits.images[choice[start : start + CHUNK], 0])
+        for start in range(0, n, STEP):
+            writer.add(digits.images[choice[start : start + STEP], 0])
         if self.config.labels and digits.labels is not None:
             writer.labels = digits.labels[choice] @ np.array([100, 10, 1])
             writer.classes = self.classes
