@@ -112,6 +112,8 @@ class KnownSource:
             images.append(pixels)
             labels.append(answers)
         n = first(self.config, sum(map(len, images)))
+        if n == 0:
+            raise self._damaged([file for _, files in found for file in files], ValueError("no images in it"))
         joined = np.concatenate(images)[:n] if len(images) > 1 else images[0][:n]
         known = [answers for answers in labels if answers is not None]
         if not known or not self.config.labels:
