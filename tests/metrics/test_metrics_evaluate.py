@@ -213,3 +213,14 @@ def test_class_accuracy_where_the_classifier_knows_the_labels(digits) -> None:
     assert evaluator.evaluate(lambda i: images[pick[i]], 200, lambda i: (labels[pick[i]] + 1) % 10)["class_accuracy"] < 0.03
     foreign = Evaluator(images.numpy(), (labels.numpy() + 3) % 10, "f", net, ["fid"])  # classes in an order of their own
     assert "class_accuracy" not in foreign.evaluate(lambda i: images[pick[i]], 200, lambda i: labels[pick[i]])
+
+
+def test_pairs_are_capped_evenly_over_the_real_set_and_moments_are_not(monkeypatch) -> None:
+    from distgan.metrics import density_coverage, evaluate
+
+    monkeypatch.setattr(evaluate, "CAP", 20)
+    result = measure(61)
+    real, made = extractor()(torch.from_numpy(REAL))[0], extractor()(made_images(torch.arange(61)))[0]
+    spread = torch.tensor([i * 103 // 20 for i in range(20)])
+    assert (result["density"], result["coverage"]) == density_coverage(made[:20], real[spread])
+    assert result["fid"] == pytest.approx(frechet_distance(Moments(6).update(made), Moments(6).update(real)), rel=1e-9)
