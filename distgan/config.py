@@ -31,7 +31,7 @@ class ConfigError(ValueError):
 
 def setting(default: Any, text: str, *, unit: str = "", **bounds: Any) -> Any:
     """A field with its meaning and unit; mutable defaults are copied for each instance."""
-    extra = {"unit": unit} if unit else None
+    extra: Any = {"unit": unit} if unit else None
     if callable(default) or isinstance(default, list | dict):
         factory = default if callable(default) else (lambda: default.copy())
         return Field(default_factory=factory, description=text, json_schema_extra=extra, **bounds)

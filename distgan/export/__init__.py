@@ -1,1 +1,1 @@
-""""""
+"""What leaves a run: a generator that rebuilds itself, and pictures."""

@@ -1,1 +1,1 @@
-""""""
+"""Ray at the edge: the only folder that imports it."""

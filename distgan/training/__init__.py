@@ -1,1 +1,1 @@
-""""""
+"""The per-worker loop, its checkpoints and logs; on torch.distributed, without Ray."""

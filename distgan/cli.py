@@ -1,0 +1,260 @@
+"""The `distgan` command: reads what was typed, calls the library, prints the outcome. No logic of its own.
+
+Nothing heavy is imported before a command needs it: `distgan --help` answers without torch and ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distgan import __version__
+from distgan.config import ConfigError, RunConfig, allowed_text, dump_config, load_config, walk_fields
+
+OVERVIEW = """\
+usage: distgan COMMAND ...
+
+  train     train a generator, or go on with a run        distgan train --config jobs/configs/mnist.yaml --kimg 100
+  sample    images from a run or a generator              distgan sample mnist10k -n 64 --seed 0 --out grid.png
+  evaluate  measure a run, a generator or a folder        distgan evaluate mnist10k --metrics fid,kid
+  runs      list the runs in a storage                    distgan runs --storage s3://bucket/runs
+  resume    go on with a run by its name                  distgan resume mnist10k
+  config    print the settings that a command would use   distgan config --optim.g.lr 1e-4
+
+`distgan COMMAND --help` tells more; `distgan train --help` lists every setting.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(OVERVIEW, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"distgan {__version__}")
+        return 0
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        import difflib
+
+        near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return _refuse(f"{arguments[0]}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
+    try:
+        return command(arguments[1:])
+    except ConfigError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _refuse(text: str) -> int:
+    for line in text.splitlines():
+        print(f"distgan: {line}", file=sys.stderr)
+    return 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+
+
+def train(arguments: list[str]) -> int:
+    if _wants_help(arguments):
+        _print_settings("usage: distgan train [--config FILE.yaml] [--SETTING VALUE ...]")
+        return 0
+    return _train(_read_config(arguments))
+
+
+def _train(config: RunConfig) -> int:
+    from distgan.training.prepare import prepare
+
+    prepared = prepare(config)
+    if prepared.state == "complete":
+        print(f"already complete: {prepared.folder} (--kimg {2 * config.kimg:g} would train on, --name NAME starts another run)")
+        return 0
+    if config.engine == "local":
+        from distgan.training.local import run
+    else:
+        from distgan.orchestration.train import run
+    return run(prepared)
+
+
+def resume(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("distgan resume", description="Go on with a run from its newest checkpoint, with the settings saved beside it.")
+    parser.add_argument("run", help="the run's name, folder or URI")
+    parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
+    options, rest = parser.parse_known_args(arguments)
+    from distgan.storage import Folder
+    from distgan.training.prepare import read_run_config
+
+    folder = Folder(options.run)
+    if "://" not in options.run and not folder.exists("config.yaml"):
+        folder = Folder(options.storage).child(options.run)
+    config = read_run_config(folder)
+    head, mark, query = folder.uri.partition("?")
+    above, _, name = head.rstrip("/").rpartition("/")
+    place = {"storage": above + mark + query, "name": name}
+    return _train(load_config(base=config.model_dump(mode="json") | place, overrides=parse_overrides(rest)[1]))
+
+
+def config(arguments: list[str]) -> int:
+    if _wants_help(arguments):
+        _print_settings("usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML")
+        return 0
+    print(dump_config(_read_config(arguments)), end="")
+    return 0
+
+
+def sample(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("distgan sample", description="Make images with the generator of a run.")
+    parser.add_argument("source", metavar="RUN_OR_GENERATOR", help="a run's name, its folder or URI, or a generator's folder")
+    parser.add_argument("-n", type=int, default=64, help="number of images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="image i of a seed is always the same (default: %(default)s)")
+    parser.add_argument("--label", help="class, by name or number, for conditional generators (default: all classes)")
+    parser.add_argument("--out", required=True, help="FILE.png (a grid), FILE.npy (uint8, N x H x W or N x H x W x C), or a folder of PNGs")
+    parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    from distgan.export.sample import write_samples
+
+    print(write_samples(options.source, options.n, options.out, seed=options.seed, label=options.label, storage=options.storage))
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("distgan evaluate", description="Measure the generator of a run, or a folder or array of images, against real ones.")
+    parser.add_argument("source", metavar="RUN_OR_GENERATOR_OR_FOLDER")
+    parser.add_argument("--against", help="real images: a known set or a path (default: the data that the run was trained on)")
+    parser.add_argument("--metrics", default="fid,kid", help="comma-separated: fid, kid, precision-recall, density-coverage, inception-score, modes")
+    parser.add_argument("-n", type=int, default=10000, help="generated images to measure (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generated images (default: %(default)s)")
+    parser.add_argument("--extractor", default="auto", help="feature extractor (see metrics.extractor in `distgan train --help`)")
+    parser.add_argument("--weights", help="file with the extractor's weights")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
+    options, rest = parser.parse_known_args(arguments)
+    if options.n < 2:
+        raise ConfigError(f"-n {options.n}: allowed: at least 2")
+    from distgan.training.evaluate import as_json, as_table, evaluate_source
+
+    found = evaluate_source(
+        options.source, against=options.against, metrics=options.metrics, n=options.n, seed=options.seed,
+        extractor=options.extractor, weights=options.weights, storage=options.storage, overrides=parse_overrides(rest)[1],
+    )  # fmt: skip
+    print(as_json(found) if options.json else as_table(found))
+    return 0
+
+
+def runs(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("distgan runs", description="List the runs in a storage.")
+    parser.add_argument("--storage", default="./runs", help="folder or URI (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    from distgan.storage import Folder
+    from distgan.training.logs import read_status
+
+    storage = Folder(options.storage)
+    rows = [("RUN", "STATE", "KIMG", "BEST", "HEARTBEAT")]
+    for name in storage.list():
+        folder = storage.child(name)
+        if not folder.exists("config.yaml"):
+            continue
+        status = read_status(folder)
+        age = time.time() - status.get("heartbeat", time.time())
+        state = status.get("state", "new")
+        if state == "training" and age > 60:
+            state = "interrupted"
+        best = status.get("best") or {}
+        value = f"{best['metric']} {best['value']:.4g}" if best.get("value") is not None else "-"
+        rows.append((name, state, f"{status.get('kimg', 0):g} of {status.get('total_kimg', 0):g}", value, f"{_span(age)} ago" if status else "-"))
+    if len(rows) == 1:
+        print(f"no runs in {storage}")
+        return 0
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+COMMANDS = {"train": train, "sample": sample, "evaluate": evaluate, "runs": runs, "resume": resume, "config": config}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading what was typed
+
+
+def parse_overrides(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """(config file, settings by dotted name) from `--key value`, `--key=value`, `--key a b` (a list) and `--flag` (true)."""
+    file: str | None = None
+    values: dict[str, Any] = {}
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        position += 1
+        if not word.startswith("--") or word == "--":
+            raise ConfigError(f"{word}: settings are typed as --name value, for example --kimg 100")
+        key, equals, value = word[2:].partition("=")
+        words = [value] if equals else []
+        while not equals and position < len(arguments) and not arguments[position].startswith("--"):
+            words.append(arguments[position])
+            position += 1
+        if key == "config":
+            if len(words) != 1:
+                raise ConfigError("--config: needs one FILE.yaml")
+            file = words[0]
+        elif key.replace("-", "_") in values:
+            raise ConfigError(f"--{key}: given twice")
+        else:
+            values[key.replace("-", "_")] = "true" if not words else words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+    return file, values
+
+
+def _read_config(arguments: list[str]) -> RunConfig:
+    file, values = parse_overrides(arguments)
+    return load_config(file, values)
+
+
+def _wants_help(arguments: list[str]) -> bool:
+    return any(a in ("-h", "--help") for a in arguments)
+
+
+def _print_settings(usage: str) -> None:
+    """Every setting with default, unit, what is allowed and meaning, section by section."""
+    print(f"{usage}\n\nSettings (in YAML: sections; here: dotted names; the command line wins over the file):")
+    section = None
+    for name, info in walk_fields():
+        head = name.rpartition(".")[0]
+        if head != section:
+            section = head
+            print(f"\n{head or 'run'}")
+        extra = info.json_schema_extra
+        unit = f" {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
+        default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+        shown = "none" if default is None else f"{default}{unit}"
+        text = f"{info.description}  [default: {shown}; allowed: {allowed_text(info)}]"
+        print(textwrap.fill(text, 118, initial_indent=f"  --{name.replace('_', '-'):<34} ", subsequent_indent=" " * 39))
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def default_config_path(name: str) -> Path:
+    """jobs/configs/NAME.yaml of a source checkout, for messages."""
+    return Path("jobs/configs") / f"{name}.yaml"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

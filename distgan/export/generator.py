@@ -1,0 +1,147 @@
+"""The exported generator: generator.safetensors and generator.json, all that is needed to make images.
+
+The JSON names the network and everything its constructor needs, so that neither the run's config nor the training code is
+read to rebuild it, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distgan import __version__
+from distgan.config import ConfigError, ModelConfig
+from distgan.randomness import integers, latents
+from distgan.storage import Folder
+
+FORMAT = 1
+
+
+@dataclass
+class Generator:
+    """A generator with what belongs to it: how its noise is drawn, its classes, where it comes from."""
+
+    G: nn.Module
+    model: ModelConfig
+    channels: int
+    resolution: int
+    classes: tuple[str, ...]
+    info: dict[str, Any]
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.classes) and self.model.conditioning != "none"
+
+    def labels(self, index: Tensor, seed: int, label: int | None = None) -> Tensor | None:
+        """Labels int64 (N,) for sample indices: `label` for all, or each class as often as the others, shuffled by the seed."""
+        if not self.conditional:
+            return None
+        if label is not None:
+            return torch.full_like(index, label)
+        return integers(seed, "sample/label", index, len(self.classes))
+
+    @torch.inference_mode()
+    def sample(self, index: Tensor, seed: int = 0, label: int | None = None) -> Tensor:
+        """Images uint8 (N, C, H, W) for sample indices int64 (N,): image i of a seed is always the same one."""
+        device = next(self.G.parameters()).device
+        index = index.to(device)
+        z = latents(seed, "sample/z", index, self.model.latent_dim, self.model.latent)
+        return to_uint8(self.G(z, self.labels(index, seed, label)))
+
+    def batches(self, n: int, seed: int = 0, label: int | None = None, batch_size: int = 250) -> Iterator[Tensor]:
+        """Images of samples 0..n-1, uint8 (<= batch_size, C, H, W) at a time, on the CPU."""
+        for start in range(0, n, batch_size):
+            yield self.sample(torch.arange(start, min(n, start + batch_size)), seed, label).cpu()
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[-1, 1] to 0..255, rounded to the nearest."""
+    return (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
+
+
+def save_generator(
+    folder: Folder,
+    weights: dict[str, Tensor],
+    model: ModelConfig,
+    *,
+    channels: int,
+    resolution: int,
+    classes: tuple[str, ...],
+    info: dict[str, Any],
+) -> None:
+    """Write generator.safetensors and generator.json into `folder`.
+
+    weights: the generator's state_dict; classes: names, () where the generator takes no labels; info: for people (data, kimg,
+    metrics).
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    folder.write("generator.safetensors", save(tensors, {"format": "pt"}))
+    folder.write(
+        "generator.json",
+        json.dumps(
+            {
+                "format": FORMAT,
+                "distgan": __version__,
+                "model": model.model_dump(mode="json"),
+                "channels": channels,
+                "resolution": resolution,
+                "classes": list(classes),
+                "input": {"z": [model.latent_dim], "latent": model.latent, "label": bool(classes) and model.conditioning != "none"},
+                "output": {"shape": [channels, resolution, resolution], "range": [-1, 1]},
+                "info": info,
+            },
+            indent=1,
+        ),
+    )
+
+
+def load_generator(folder: Folder, device: torch.device | None = None) -> Generator:
+    """The generator in `folder`, in eval mode. ConfigError tells what is missing or does not fit."""
+    from safetensors.torch import load
+
+    from distgan.models import build_generator
+
+    try:
+        meta = json.loads(folder.read("generator.json"))
+        weights = load(folder.read("generator.safetensors"))
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
+        model = ModelConfig.model_validate(meta["model"])
+        classes = tuple(meta["classes"])
+        n_classes = len(classes) if model.conditioning != "none" else 0
+        G = build_generator(model, channels=meta["channels"], resolution=meta["resolution"], n_classes=n_classes, seed=0)
+        G.load_state_dict(weights)
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: no generator there (generator.json and generator.safetensors are expected)") from None
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{folder}: the generator cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+    G.to(device or torch.device("cpu")).eval().requires_grad_(False)
+    return Generator(G, model, meta["channels"], meta["resolution"], classes, meta["info"])
+
+
+def find_generator(where: str, storage: str = "./runs") -> Folder:
+    """The folder of a generator, given that folder, a run's folder or URI, or a run's name in `storage`.
+
+    ConfigError lists what was looked for, and the runs that there are.
+    """
+    candidates = [where] if "://" in where else [where, str(Folder(storage).child(where))]
+    for candidate in candidates:
+        folder = Folder(candidate.removesuffix("/generator.json").removesuffix("/generator.safetensors"))
+        for place in (folder, folder.child("generator")):
+            if place.exists("generator.json"):
+                return place
+    for candidate in candidates:
+        if Folder(candidate).exists("config.yaml"):
+            raise ConfigError(f"{where}: this run has no generator yet; it is written at the first checkpoint. `distgan train` continues the run")
+    runs = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
+    known = f"; runs in {storage}: {', '.join(runs)}" if runs else f"; there are no runs in {storage} (--storage says where to look)"
+    raise ConfigError(f"{where}: no run or generator there (looked for generator.json in {', '.join(candidates)} and generator/ below){known}")

@@ -1,0 +1,71 @@
+"""Images from a generator, as a grid, an array, or single files."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distgan.config import ConfigError
+from distgan.export.generator import Generator, find_generator, load_generator
+from distgan.export.grid import enlargement, make_grid, png
+
+
+def write_samples(source: str, n: int, out: str, *, seed: int = 0, label: str | None = None, storage: str = "./runs") -> str:
+    """Write n images of the generator at `source` (see `find_generator`) and say what was written.
+
+    out: FILE.png, a grid; FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); anything else: a folder of PNG files. Image i of a
+    seed is always the same, whatever n. ConfigError for a bad number, seed, label or place.
+    """
+    if n < 1:
+        raise ConfigError(f"-n {n}: allowed: at least 1")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed {seed}: allowed: a whole number from 0 to 2^63 - 1")
+    target = Path(out).expanduser()
+    kind = target.suffix.lower()
+    if kind not in (".png", ".npy", "") or (not kind and target.is_file()):
+        raise ConfigError(f"--out {out}: allowed: FILE.png (a grid), FILE.npy, or a folder")
+    if kind == ".png" and n > 10000:
+        raise ConfigError(f"-n {n}: a grid holds at most 10000 images; write FILE.npy or a folder")
+
+    generator = load_generator(find_generator(source, storage), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    number = find_label(generator, label)
+    columns = None
+    if generator.conditional and number is None and kind == ".png" and 1 < len(generator.classes) <= 20 and n % len(generator.classes) == 0:
+        columns = len(generator.classes)
+    try:
+        (target if not kind else target.parent).mkdir(parents=True, exist_ok=True)
+        if not kind:
+            width, written = len(str(n - 1)), 0
+            for batch in generator.batches(n, seed, number):
+                for image in batch.numpy():
+                    (target / f"{written:0{width}d}.png").write_bytes(png(make_grid(image[None], pad=0)))
+                    written += 1
+        else:
+            images = torch.cat(list(generator.batches(n, seed, number))).numpy()
+            if kind == ".png":
+                target.write_bytes(png(make_grid(images, columns), enlargement(generator.resolution)))
+            else:
+                array = images.transpose(0, 2, 3, 1)
+                np.save(target, array[..., 0] if generator.channels == 1 else array)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    return f"{n} image{'s' if n > 1 else ''} of {generator.info['run']} at {generator.info['kimg']:g} kimg: {target}"
+
+
+def find_label(generator: Generator, label: str | None) -> int | None:
+    """A class's number from its name or number; ConfigError lists the classes."""
+    if label is None:
+        return None
+    if not generator.conditional:
+        raise ConfigError(f"--label {label}: this generator was trained without labels; leave --label out")
+    classes = generator.classes
+    if label in classes:
+        return classes.index(label)
+    if label.isdigit() and int(label) < len(classes):
+        return int(label)
+    near = difflib.get_close_matches(label, classes, 1)
+    shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    raise ConfigError(f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}" + (f"; did you mean {near[0]}?" if near else ""))

@@ -1,0 +1,88 @@
+"""The Ray cluster that a run uses: one that exists, or a private one on this machine for as long as the command runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distgan.config import ConfigError, RayConfig
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where workers can run."""
+
+    private: bool
+    nodes: list[dict[str, float]]
+    """Resources of each living node, Ray's names: CPU, GPU, memory in bytes."""
+
+    def total(self, resource: str) -> float:
+        return sum(node.get(resource, 0.0) for node in self.nodes)
+
+
+@contextmanager
+def cluster(settings: RayConfig) -> Iterator[Cluster]:
+    """Connect to `settings.address` or $RAY_ADDRESS, else start a private Ray here; disconnect and end it afterwards.
+
+    Raises ConfigError if the cluster cannot be reached or refuses the token.
+    """
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    # Read by Ray when it is imported or when workers are started, so they are set before.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(settings.poll_s))
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(settings.start_timeout_s))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address:
+        _use_token()
+    else:
+        _private_environment()
+    import ray
+
+    joined = ray.is_initialized()
+    if not joined:
+        options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        if address:
+            _connect(ray, address, options)
+        else:
+            cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            ray.init(
+                address="local", num_cpus=cpus, include_dashboard=settings.dashboard, object_store_memory=128 * 2**20,
+                _node_ip_address="127.0.0.1", **options,
+            )  # fmt: skip
+    try:
+        yield Cluster(private=not address, nodes=[dict(n["Resources"]) for n in ray.nodes() if n["Alive"]])
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _private_environment() -> None:
+    """A private cluster is for this command alone: loopback only, and a token that is in no file and ends with it."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _use_token() -> None:
+    """A token that is at hand is used: Ray itself ignores it unless RAY_AUTH_MODE says so."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _connect(ray: Any, address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "check ray.address (or $RAY_ADDRESS) and that the head node runs"
+        if "auth" in f"{type(error).__name__} {error}".lower():
+            hint = "the cluster asks for a token: export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on its head node"
+        raise ConfigError(f"ray.address = {address}: cannot connect to the cluster ({reason}); {hint}") from None

@@ -1,0 +1,232 @@
+"""Ray Train around the loop: processes, placement, failures and restarts are Ray's; the training is `training.loop`.
+
+What differs from Ray's TorchTrainer, and why. Ray Train V2's DataParallelTrainer, its base class, is used with a process group
+that the workers set up themselves: (1) the driver and Ray's controller need not import torch, which makes the start seconds
+faster; (2) a group that cannot be formed is a worker's failure, which Ray retries, and not a controller's, which it does not.
+Checkpoints are the loop's own, in the run's folder: Ray registers a reported checkpoint only when its controller has polled all
+workers, and a truncated file of its book-keeping makes a run impossible to resume.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+from distgan.config import ConfigError, RunConfig, validate
+from distgan.orchestration.cluster import cluster
+from distgan.orchestration.placement import Placement, place
+from distgan.storage import Folder
+from distgan.training.logs import read_status
+from distgan.training.prepare import Prepared
+from distgan.training.progress import ProgressLine, final_words
+
+STOP = "stop-requested"
+
+
+def run(prepared: Prepared) -> int:
+    """Train on Ray and show the progress; returns the exit status."""
+    with cluster(prepared.config.ray) as found:
+        placement = place(prepared.config, found.nodes)
+        line = ProgressLine(f"{prepared.images}; {placement}")
+        try:
+            status = fit(prepared.config, prepared.folder, placement, line)
+        finally:
+            line.close()
+    print(final_words(prepared, status))
+    return 0 if status["state"] == "complete" else 130
+
+
+def fit(config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None = None) -> dict[str, Any]:
+    """One run on the connected cluster, start to end; returns the loop's last status.
+
+    Ctrl-C and SIGTERM ask the workers for a checkpoint and a clean end; the second Ctrl-C ends at once. Raises ConfigError and
+    DivergedError (as RuntimeError) as the loop does, and RuntimeError if workers failed more often than ray.max_failures.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig as RayRunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    folder.remove(STOP)
+    elastic = placement.fewest != placement.most
+    trainer = DataParallelTrainer(
+        worker,
+        train_loop_config={"config": config.model_dump(mode="json"), "folder": folder.uri, "cpus": placement.cpus},
+        backend_config=_backend(placement.gpus > 0),
+        scaling_config=ScalingConfig(
+            num_workers=(placement.fewest, placement.most) if elastic else placement.most,
+            use_gpu=placement.gpus > 0,
+            resources_per_worker=placement.resources,
+        ),
+        # Ray keeps a marker file of its own there, and nothing else: no checkpoint is reported to it
+        run_config=RayRunConfig(name="ray", storage_path=folder.uri, failure_config=FailureConfig(max_failures=config.ray.max_failures)),
+    )
+    # In a thread, where Ray installs no signal handler of its own (which would end the workers without a checkpoint).
+    outcome: dict[str, Any] = {}
+    thread = threading.Thread(target=_call, args=(trainer.fit, outcome), name="ray-train", daemon=True)
+    asked = _Asked(folder, line)
+    with asked:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.3)
+            if line is not None:
+                line.update(read_status(folder))
+            asked.act()
+    if line is not None:
+        line.update(read_status(folder))
+    if "error" in outcome:
+        raise _readable(outcome["error"], ray)
+    answer = outcome["result"].return_value
+    if answer.get("refused"):
+        raise ConfigError(answer["refused"])
+    if answer.get("failed"):
+        raise RunFailedError(answer["failed"])
+    return dict(answer["status"])
+
+
+class RunFailedError(RuntimeError):
+    """The run ended with an error; the message is for a person."""
+
+
+def worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """What Ray runs in every worker process: set up the process group, then the loop."""
+    import ray.train
+    import torch
+    import torch.distributed as dist
+
+    config, folder = validate(settings["config"]), Folder(settings["folder"])
+    torch.set_num_threads(settings["cpus"])
+    context = ray.train.get_context()
+    if torch.cuda.is_available() and ray.get_gpu_ids():
+        from ray.train.torch import get_device
+
+        device = get_device()
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if context.get_world_size() > 1:
+        _join_process_group(context, device)
+
+    from distgan.training.context import Context
+    from distgan.training.loop import DivergedError, train
+
+    here = Context(device, on_report=ray.train.report)
+    if here.is_main:
+        threading.Thread(target=_watch_for_stop, args=(folder, here), daemon=True).start()
+    try:
+        return {"status": train(config, here, folder)}
+    except ConfigError as error:  # on all workers alike; trying again would give the same
+        return {"refused": str(error)}
+    except DivergedError as error:
+        return {"failed": str(error)}
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join_process_group(context: Any, device: Any) -> None:
+    """All workers meet at rank 0's address. The network interface is the one that has the node's address in Ray."""
+    from datetime import timedelta
+
+    import ray
+    import torch.distributed as dist
+    from ray.train.collective import broadcast_from_rank_zero
+
+    from distgan.orchestration.network import free_port, interface_of
+
+    address = ray.util.get_node_ip_address()
+    interface = interface_of(address)
+    if interface:
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, interface)
+    meeting = broadcast_from_rank_zero({"address": address, "port": free_port()} if context.get_world_rank() == 0 else None)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"tcp://{meeting['address']}:{meeting['port']}",
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        timeout=timedelta(seconds=float(os.environ.get("DISTGAN_COLLECTIVE_TIMEOUT_S", "600"))),
+    )
+
+
+def _backend(on_gpu: bool) -> Any:
+    """Ray's minimal backend; on GPUs every worker sees those of its node, as NCCL wants it."""
+    from ray.train.backend import Backend, BackendConfig
+
+    if not on_gpu:
+        return BackendConfig()
+
+    class SharedDevices(Backend):  # type: ignore[misc]
+        share_cuda_visible_devices = True
+
+    class GPUConfig(BackendConfig):  # type: ignore[misc]
+        @property
+        def backend_cls(self) -> type[Backend]:
+            return SharedDevices
+
+    return GPUConfig()
+
+
+def _watch_for_stop(folder: Folder, context: Any) -> None:
+    """Rank 0 looks for the driver's request in storage, the one place that both can reach in every set-up."""
+    while True:
+        time.sleep(0.5 if folder.is_local else 3)
+        try:
+            if folder.exists(STOP):
+                context.request_stop()
+                return
+        except OSError:
+            continue
+
+
+class _Asked:
+    """Signals to the driver: the first asks the workers to stop, through storage; a second Ctrl-C gives up waiting."""
+
+    def __init__(self, folder: Folder, line: ProgressLine | None) -> None:
+        self.folder, self.line = folder, line
+        self.count, self.told = 0, False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Asked:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self.count += 1
+        if self.count > 1 and number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    def act(self) -> None:
+        if self.count and not self.told:
+            self.told = True
+            self.folder.write(STOP, b"")
+            if self.line is not None:
+                self.line.note("stopping: a checkpoint is written first (Ctrl-C again ends at once, from the last one)")
+
+
+def _call(action: Any, outcome: dict[str, Any]) -> None:
+    try:
+        outcome["result"] = action()
+    except BaseException as error:
+        outcome["error"] = error
+
+
+def _readable(error: BaseException, ray: Any) -> RunFailedError:
+    """Ray's errors carry long traces of its own; the person needs the worker's."""
+    failures = getattr(error, "worker_failures", None) or {}
+    lines = [f"worker {rank}: {type(e).__name__}: {_last_line(e)}" for rank, e in sorted(failures.items())]
+    text = "\n".join(lines) or f"{type(error).__name__}: {_last_line(error)}"
+    return RunFailedError(f"the workers failed and were restarted as often as ray.max_failures allows\n{text}\nThe same command goes on from the last checkpoint")
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

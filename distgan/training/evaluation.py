@@ -1,0 +1,86 @@
+"""Measurement of the averaged generator during a run: metrics, and the sample grid at fixed latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from distgan.config import RunConfig
+from distgan.data import ImageSet
+from distgan.export.generator import to_uint8
+from distgan.randomness import integers, latents
+from distgan.storage import Folder
+from distgan.training.context import Context
+
+
+class Measurement:
+    """Metrics and grids of generators G, on the same latents and labels each time."""
+
+    def __init__(self, config: RunConfig, context: Context, images: ImageSet, folder: Folder) -> None:
+        self.config, self.context, self.images, self.folder = config, context, images, folder
+        self._evaluator: Any = None
+        conditional = config.model.conditioning != "none" and images.labels is not None
+        self._labels = torch.as_tensor(images.labels, device=context.device) if conditional else None
+
+    def __call__(self, G: nn.Module, n: int) -> dict[str, float]:
+        """The metrics of n images of G; all workers call it and get the same numbers."""
+        if self._evaluator is None:
+            self._evaluator = self._prepare()
+        measured: dict[str, float] = self._evaluator.evaluate(lambda index: self.sample(G, index), n)
+        return measured
+
+    @torch.inference_mode()
+    def sample(self, G: nn.Module, index: Tensor) -> Tensor:
+        """Images uint8 (N, C, H, W) of measuring samples int64 (N,); labels are distributed as in the data."""
+        index = index.to(self.context.device)
+        settings = self.config.model
+        z = latents(self.config.seed, "measure/z", index, settings.latent_dim, settings.latent)
+        c = None
+        if self._labels is not None:
+            c = self._labels[integers(self.config.seed, "measure/c", index, len(self._labels))]
+        return to_uint8(G(z, c))
+
+    @torch.inference_mode()
+    def grid(self, G: nn.Module) -> npt.NDArray[np.uint8]:
+        """The images of the sample grid, uint8 (log.grid, C, H, W); with labels, one class a column."""
+        n = self.config.log.grid
+        index = torch.arange(n, device=self.context.device)
+        settings = self.config.model
+        z = latents(self.config.seed, "grid/z", index, settings.latent_dim, settings.latent)
+        c = index % columns if self._labels is not None and (columns := self.columns) else None
+        parts = [to_uint8(G(z[i : i + 256], c[i : i + 256] if c is not None else None)) for i in range(0, n, 256)]
+        return torch.cat(parts).cpu().numpy()
+
+    @property
+    def columns(self) -> int | None:
+        """Columns of the sample grid: the classes, if there are labels and not too many; None = a square."""
+        count = len(self.images.classes)
+        return count if self._labels is not None and 1 < count <= 20 else None
+
+    def _prepare(self) -> Any:
+        from distgan.metrics.evaluate import Evaluator
+        from distgan.metrics.extractors import get_extractor
+
+        settings = self.config.metrics
+        extractor = get_extractor(
+            settings.extractor,
+            self.context.device,
+            settings.weights,
+            data_channels=self.images.channels,
+            resolution=self.images.resolution,
+            data_name=self.config.data.name,
+        )
+        return Evaluator(
+            self.images.images,
+            self.images.labels,
+            self.images.fingerprint,
+            extractor,
+            list(settings.names),
+            cache_dir=None,
+            context=self.context,
+            batch_size=settings.batch_size,
+        )

@@ -1,0 +1,341 @@
+"""The training loop. `train` reads from top to bottom; `Alternation` is one step of the two players.
+
+    while images seen < budget:
+        D step (n_dis times), G step, running averages of G
+        now and then: log, sample grid, measure, checkpoint
+
+Progress is counted in real images shown to D. Which images, latents, labels and augmentations a step uses depends on the seed
+and that count alone: not on the number of workers, nor on where a run was interrupted. All workers run this same code and make
+the same decisions; only rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distgan.config import RunConfig
+from distgan.data import Feed, ImageSet, open_images
+from distgan.export.generator import save_generator
+from distgan.gan.augment import Augment, adapt_p
+from distgan.gan.schedules import value
+from distgan.gan.step import d_step_loss, frozen, g_step_loss
+from distgan.randomness import DataOrder, integers, latents, uniform
+from distgan.storage import Folder
+from distgan.training.checkpoint import CheckpointDamagedError, CheckpointStore
+from distgan.training.context import Context, share
+from distgan.training.evaluation import Measurement
+from distgan.training.logs import RunLog
+from distgan.training.meter import Meter, Stopwatch
+from distgan.training.state import TrainState, average_buffers, channels_last, gradient_norm, replicate
+
+
+class DivergedError(RuntimeError):
+    """Losses or gradients are no longer finite, and going back did not help or was not wanted."""
+
+
+def train(
+    config: RunConfig, context: Context, folder: Folder, *, on_tick: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Train until the budget is spent or a stop is asked for; returns the last status, whose `state` says which.
+
+    `folder` is the run's place in storage. Every start is a resume: the newest intact checkpoint there, else the beginning.
+    `on_tick` is called on rank 0 with the status after each log line. Raises, on all workers alike, ConfigError for data that
+    cannot be read, and DivergedError.
+    """
+    # The real images
+    images = context.together(lambda: open_images(config.data))
+    feed = Feed(
+        images, context.device, DataOrder(images.n, config.seed),
+        device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed,
+    )  # fmt: skip
+
+    # The two players, and where they left off
+    n_classes = len(images.classes) if config.model.conditioning != "none" else 0
+    state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device)
+    store = CheckpointStore(folder, config.checkpoint.keep)
+    if context.is_main:
+        store.sweep()
+    _restore(state, store, context)
+    step = Alternation(config, context, state, feed, images)
+
+    # What is measured and written down
+    meter, watch = Meter(), Stopwatch()
+    measure = Measurement(config, context, images, folder)
+    log = RunLog(folder, state.nimg, tensorboard=config.log.tensorboard) if context.is_main else None
+    if log is not None and state.nimg == 0:
+        log.grid(0, "reals", images.images[feed.order(0, config.log.grid).numpy()])
+        log.grid(0, _kimg_name(0), measure.grid(state.ema.modules[0]), measure.columns)
+    total, logged = config.total_images, state.nimg
+    status = _status("training", state, total, {})
+    if log is not None:
+        log.status(status, urgent=True)
+        if state.nimg == 0:
+            store.save(0, state.state_dict())  # so that there is always a state to go back to
+    watch.lap()
+
+    with context.stop_on_signals():
+        while state.nimg < total:
+            last = state.nimg + step.images >= total
+            due_log, due_samples, due_measure, due_checkpoint = (
+                last or _crosses(state.nimg, step.images, every)
+                for every in (config.log.every_kimg, config.log.samples_every_kimg, config.metrics.every_kimg, config.checkpoint.every_kimg)
+            )
+            due_log = due_log or due_samples or due_measure or due_checkpoint
+
+            meter.add(step(with_norms=due_log))
+            stopping = context.stop_agreed() if due_log or context.world_size == 1 else False
+            if not (due_log or stopping):
+                continue
+
+            # Here alone do numbers leave the device
+            values = meter.read(context)
+            if not all(map(math.isfinite, values.values())):
+                _roll_back(state, store, context, log, config)
+                logged = state.nimg
+                continue
+            values |= {"images_per_s": (state.nimg - logged) / watch.lap(), **step.rates()}
+            logged = state.nimg
+            with watch.paused():
+                if due_samples and log is not None:
+                    log.grid(state.nimg, _kimg_name(state.nimg), measure.grid(state.ema.modules[0]), measure.columns)
+                is_best = False
+                if due_measure:
+                    chosen, measured = _measure(measure, state, config, last)
+                    values |= measured
+                    is_best = _note_best(state, measured, chosen, config.checkpoint.best_metric)
+                if (due_checkpoint or is_best or stopping) and log is not None:
+                    _save(state, store, log, images, config)
+                status = _status("stopped" if stopping and not last else "training", state, total, values)
+                if log is not None:
+                    log.scalars(state.nimg, values)
+                    log.status(status)
+                    if on_tick is not None:
+                        on_tick(status)
+                if due_measure or due_checkpoint:
+                    context.report({"kimg": state.nimg / 1000, **values})
+            if stopping:
+                break
+
+    # The end: everything is in storage before anyone is told so
+    if log is not None:
+        store.wait()
+        if state.nimg >= total:
+            _export_best(state, store, images, config)
+            status = {**status, "state": "complete"}
+        log.status(status, urgent=True)
+        log.close()
+    context.barrier()
+    return status
+
+
+class Alternation:
+    """One step of each player on a global batch, of which this worker sees its share. `images` is what a step adds to nimg."""
+
+    def __init__(self, config: RunConfig, context: Context, state: TrainState, feed: Feed, images: ImageSet) -> None:
+        self.config, self.context, self.state, self.feed = config, context, state, feed
+        self.G_ddp, self.D_ddp = replicate(state.G, context), replicate(state.D, context)
+        # SyncBatchNorm replaces modules, so what is stepped and saved is what the replicas hold
+        state.G, state.D = (getattr(r, "module", r) for r in (self.G_ddp, self.D_ddp))
+        self.images = config.batch_size * config.training.n_dis
+        labels = images.labels if config.model.conditioning != "none" else None
+        self.labels = torch.as_tensor(labels, device=context.device) if labels is not None else None
+        self.augment = Augment(config.augment, config.seed) if config.augment.kind != "none" else None
+        self.layout = torch.channels_last if channels_last(config, context.device) else torch.contiguous_format
+        bf16 = config.training.precision == "bf16" or (config.training.precision == "auto" and context.device.type == "cuda")
+        self.autocast = torch.autocast(context.device.type, torch.bfloat16, enabled=bf16)
+        start, stop = share(config.batch_size, context.rank, context.world_size)
+        self.start, self.stop = start, stop
+        # DDP averages over workers, losses are means over a worker's share: this makes them means over the global batch
+        self.weight = (stop - start) * context.world_size / config.batch_size
+
+    def __call__(self, *, with_norms: bool = False) -> dict[str, Tensor]:
+        """Train D n_dis times and G once; returns statistics as tensors on the device."""
+        config, state, D, G = self.config, self.state, self.state.D, self.state.G
+        state.schedule()
+        gamma = value(1.0, config.loss.gamma_schedule, state.nimg, config.total_images)
+        number = state.nimg // self.images  # of this step
+
+        for _ in range(config.training.n_dis):
+            index = torch.arange(state.nimg + self.start, state.nimg + self.stop, device=self.context.device)
+            x, c = self.feed.batch(state.nimg + self.start, state.nimg + self.stop)
+            x = x.contiguous(memory_format=self.layout)
+            self.feed.prefetch(state.nimg + config.batch_size + self.start, state.nimg + config.batch_size + self.stop)
+            mixing = uniform(config.seed, "gp", index, 1)[:, 0] if config.loss.gp_lambda else None
+            with self.autocast:
+                loss, stats = d_step_loss(
+                    G, self.D_ddp, x, self._real_labels(c), self._z("d", index), self._fake_labels("d", index), config.loss,
+                    gamma=gamma, augment=self._augmentation("d", index), with_penalty=number % config.loss.penalty_every == 0, share=mixing,
+                )  # fmt: skip
+            state.d_opt.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss * self.weight)
+            if with_norms:
+                stats["d_grad_norm"] = gradient_norm(D)
+            state.d_opt.step()
+            average_buffers(D, self.context)
+            state.nimg += config.batch_size
+            if config.augment.target is not None:
+                self._adapt(stats["sign_stat"])
+
+        with frozen(D), self.autocast:
+            loss, g_stats = g_step_loss(
+                self.G_ddp, D, x, self._real_labels(c), self._z("g", index), self._fake_labels("g", index), config.loss,
+                augment=self._augmentation("g", index),
+            )  # fmt: skip
+            state.g_opt.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss * self.weight)
+        stats |= g_stats
+        if with_norms:
+            stats["g_grad_norm"] = gradient_norm(G)
+        state.g_opt.step()
+        average_buffers(G, self.context)
+        state.ema.update(G, self.images, state.nimg)
+        return stats
+
+    def rates(self) -> dict[str, float]:
+        rates = {"g_lr": self.state.g_opt.param_groups[0]["lr"], "d_lr": self.state.d_opt.param_groups[0]["lr"]}
+        return rates | ({"augment_p": float(self.state.augment_p)} if self.augment else {})
+
+    def _stream(self, name: str) -> str:
+        """After a rollback the same images meet new noise: the old way led to divergence."""
+        return name if self.state.rollbacks == 0 else f"{name}/{self.state.rollbacks}"
+
+    def _z(self, player: str, index: Tensor) -> Tensor:
+        model = self.config.model
+        return latents(self.config.seed, self._stream(f"{player}/z"), index, model.latent_dim, model.latent)
+
+    def _real_labels(self, c: Tensor | None) -> Tensor | None:
+        return c if self.labels is not None else None
+
+    def _fake_labels(self, player: str, index: Tensor) -> Tensor | None:
+        """Labels as often as in the data: those of images picked at random."""
+        if self.labels is None:
+            return None
+        return self.labels[integers(self.config.seed, self._stream(f"{player}/c"), index, len(self.labels))]
+
+    def _augmentation(self, player: str, index: Tensor) -> Callable[[Tensor, str], Tensor] | None:
+        augment, config = self.augment, self.config.augment
+        if augment is None:
+            return None
+        if config.target is not None:
+            p: float | Tensor = self.state.augment_p
+        else:
+            p = value(config.p, config.p_schedule, self.state.nimg, self.config.total_images)
+        return lambda x, kind: augment(x, index, p, self._stream(f"{player}/augment/{kind}"))
+
+    def _adapt(self, sign: Tensor) -> None:
+        config = self.config.augment
+        assert config.target is not None
+        sign = self.context.all_reduce_sum(sign * self.weight) / self.context.world_size
+        self.state.augment_p.copy_(adapt_p(self.state.augment_p, sign, config.target, self.config.batch_size, config.ramp_kimg))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What happens now and then
+
+
+def _crosses(nimg: int, step: int, every_kimg: float) -> bool:
+    """Whether a multiple of `every_kimg` lies in the step's images."""
+    every = every_kimg * 1000
+    return math.floor((nimg + step) / every) > math.floor(nimg / every)
+
+
+def _kimg_name(nimg: int) -> str:
+    return f"{nimg // 1000:06d}"
+
+
+def _restore(state: TrainState, store: CheckpointStore, context: Context) -> None:
+    """Continue from the newest intact checkpoint. Rank 0 decides which one that is; the others read the same."""
+    found = store.newest() if context.is_main else None
+    nimg = context.broadcast(found[0] if found else None)
+    if nimg is not None:
+        state.load_state_dict(found[1] if found else store.load(nimg)[1])
+
+
+def _roll_back(state: TrainState, store: CheckpointStore, context: Context, log: RunLog | None, config: RunConfig) -> None:
+    """Non-finite numbers, seen by all workers in the same step: back to the last good checkpoint, with new noise."""
+    where, rollbacks = state.nimg, state.rollbacks + 1
+    stop = config.training.on_divergence == "stop" or rollbacks > config.training.max_rollbacks
+    if log is not None:
+        store.wait()
+        log.event(where, f"diverged at {where / 1000:g} kimg" + ("" if stop else ": going back to the last checkpoint"))
+    if stop:
+        raise DivergedError(
+            f"losses or gradients are not finite at {where / 1000:g} kimg (rollbacks so far: {state.rollbacks}). Try a lower optim.d.lr "
+            "and optim.g.lr, or loss.r1_gamma > 0; training.max_rollbacks allows more attempts"
+        )
+    found = store.newest() if context.is_main else None
+    nimg = context.broadcast(found[0] if found else None)
+    if nimg is None:
+        raise DivergedError(f"losses are not finite at {where / 1000:g} kimg, and no checkpoint is intact")
+    state.load_state_dict(found[1] if found else store.load(nimg)[1])
+    state.rollbacks = rollbacks
+    if log is not None:  # remembered at once, so that a restart from here takes the new way too
+        store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"))
+
+
+def _measure(measure: Measurement, state: TrainState, config: RunConfig, last: bool) -> tuple[int, dict[str, float]]:
+    """(which average, its metrics): the first one during the run; at the end the best of all."""
+    n = config.metrics.final_samples if last else config.metrics.samples
+    results = [measure(G, n) for G in (state.ema.modules if last else state.ema.modules[:1])]
+    key = config.checkpoint.best_metric
+    chosen = min(range(len(results)), key=lambda i: results[i].get(key, math.inf))
+    return chosen, results[chosen]
+
+
+def _note_best(state: TrainState, measured: dict[str, float], chosen: int, metric: str) -> bool:
+    """Remember where the best metric was; True if it is here."""
+    found = measured.get(metric)
+    if found is None or not math.isfinite(found) or (state.best and found >= state.best["value"]):
+        return False
+    state.best = {"metric": metric, "value": found, "nimg": state.nimg, "ema": chosen}
+    return True
+
+
+def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageSet, config: RunConfig) -> None:
+    """Checkpoint and, from the same copy of the weights, the generator as it is now; the log files follow to storage."""
+
+    def export(saved: dict[str, Any]) -> None:
+        _export(store.folder, saved, images, config, which=0)
+        log.sync()
+
+    store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"), then=export)
+
+
+def _export_best(state: TrainState, store: CheckpointStore, images: ImageSet, config: RunConfig) -> None:
+    """The final generator: the average with the best metric of the whole run, or the last one if nothing was measured."""
+    saved = state.state_dict()
+    if state.best and state.best["nimg"] != state.nimg:
+        try:
+            saved = store.load(state.best["nimg"])[1]
+        except CheckpointDamagedError as error:
+            warnings.warn(f"{error}; exporting the last generator in its place", stacklevel=2)
+    _export(store.folder, saved, images, config, which=saved["best"].get("ema", 0) if saved["best"].get("nimg") == saved["nimg"] else 0)
+
+
+def _export(folder: Folder, saved: dict[str, Any], images: ImageSet, config: RunConfig, which: int) -> None:
+    prefix = f"{config.training.ema_half_life_kimg[which]:g}/"
+    save_generator(
+        folder.child("generator"),
+        {name.removeprefix(prefix): tensor for name, tensor in saved["ema"].items() if name.startswith(prefix)},
+        config.model,
+        channels=images.channels,
+        resolution=images.resolution,
+        classes=images.classes if config.model.conditioning != "none" else (),
+        info={
+            "run": config.run_name, "data": images.name, "kimg": saved["nimg"] / 1000, "seed": config.seed,
+            "ema_half_life_kimg": config.training.ema_half_life_kimg[which], "best": saved["best"],
+        },
+    )  # fmt: skip
+
+
+def _status(kind: str, state: TrainState, total: int, values: dict[str, float]) -> dict[str, Any]:
+    return {
+        "state": kind, "nimg": state.nimg, "kimg": state.nimg / 1000, "total_kimg": total / 1000, "best": state.best,
+        "values": {k: v for k, v in values.items() if math.isfinite(v)},
+    }  # fmt: skip

@@ -1,0 +1,58 @@
+"""Statistics of the steps since the last log line, kept on the device, and the clock that goes with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from distgan.training.context import Context
+
+
+class Meter:
+    """Means of scalar tensors over steps and workers. Adding costs no synchronisation with the device; reading one."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, stats: dict[str, Tensor]) -> None:
+        for name, tensor in stats.items():
+            self._sums[name] = self._sums[name] + tensor if name in self._sums else tensor.detach().float()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self, context: Context) -> dict[str, float]:
+        """The means, equal on all workers, which must call this together; the meter is empty afterwards."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        means = torch.stack([self._sums[name] / self._counts[name] for name in names])
+        means = context.all_reduce_sum(means) / context.world_size
+        self._sums, self._counts = {}, {}
+        return dict(zip(names, means.tolist(), strict=True))
+
+
+class Stopwatch:
+    """Time spent on training steps alone."""
+
+    def __init__(self) -> None:
+        self._since, self._idle = time.perf_counter(), 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside (measuring, drawing, waiting for storage) is not training."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._idle += time.perf_counter() - start
+
+    def lap(self) -> float:
+        """Seconds of training since the last lap."""
+        now = time.perf_counter()
+        elapsed = now - self._since - self._idle
+        self._since, self._idle = now, 0.0
+        return max(elapsed, 1e-9)

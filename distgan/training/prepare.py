@@ -1,0 +1,92 @@
+"""What is checked before any worker starts: data, networks, storage, and the run that may already be there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
+from distgan.storage import Folder
+
+# Settings that may change between a run's start and its continuation: none of them alters what a step computes.
+_FREE = (
+    "name", "storage", "engine", "workers", "kimg", "ray.", "log.", "checkpoint.", "metrics.", "tune.",
+    "data.root", "data.download", "data.cache", "data.device_mib", "data.max_bad_share", "training.on_divergence", "training.max_rollbacks",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start: its settings, its folder, and what is there already."""
+
+    config: RunConfig
+    folder: Folder
+    state: Literal["new", "resume", "complete"]
+    images: str
+    """The real images, in words."""
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check everything that can be checked without starting a worker, and claim the run's folder by writing config.yaml.
+
+    Raises ConfigError with one line a mistake. Nothing that exists is changed before all checks have passed.
+    """
+    from distgan.data import describe
+    from distgan.models import check_models
+
+    spec = describe(config.data)
+    n_classes = spec.n_classes if config.data.labels else 0
+    if config.model.conditioning != "none" and not n_classes:
+        raise ConfigError(
+            f"model.conditioning = {config.model.conditioning!r}: {spec.name} has no class labels; allowed here: none. "
+            "A folder of images gets classes from its sub-folders, an .npz from an array named labels"
+        )
+    check_models(config.model, channels=spec.channels, resolution=spec.resolution, n_classes=n_classes)
+    Folder(config.storage).check_writable()
+    folder = Folder(config.storage).child(config.run_name)
+    state = _existing(config, folder)
+    if state != "complete":
+        folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
+    count = f"{spec.n:,} " if spec.n else ""
+    classes = f", {n_classes} classes" if n_classes else ""
+    size = f"{spec.resolution} x {spec.resolution} x {spec.channels}"
+    return Prepared(config, folder, state, f"{count}images of {spec.name}, {size}{classes}")
+
+
+def read_run_config(folder: Folder) -> RunConfig:
+    """The settings of a run from its config.yaml; ConfigError if there is none, or it cannot be read."""
+    try:
+        values = yaml.safe_load(folder.read("config.yaml"))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: no run there (config.yaml is missing)") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{folder}/config.yaml: cannot be read ({' '.join(str(error).split())})") from None
+    return validate(values)
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Settings that make two runs different ones: (name, value in a, value in b)."""
+    names = [name for name, _ in walk_fields() if not name.startswith(_FREE)]
+    return [(n, get_dotted(a, n), get_dotted(b, n)) for n in names if get_dotted(a, n) != get_dotted(b, n)]
+
+
+def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
+    from distgan.training.logs import read_status
+
+    if not folder.exists("config.yaml"):
+        return "new"
+    try:
+        before = read_run_config(folder)
+    except ConfigError as error:
+        if not folder.exists("checkpoints"):
+            return "new"
+        raise ConfigError(f"{error}; move {folder} away, or give another --name") from None
+    changed = differences(before, config)
+    if changed and folder.exists("checkpoints"):
+        lines = [f"{name} = {new!r}: run {folder} was started with {old!r}" for name, old, new in changed]
+        raise ConfigError("\n".join(lines) + "\nGive this run another --name, or the same settings to continue the old one")
+    status = read_status(folder)
+    done = status.get("state") == "complete" and status.get("nimg", 0) >= config.total_images and folder.exists("generator/generator.json")
+    return "complete" if done else ("resume" if folder.exists("checkpoints") else "new")

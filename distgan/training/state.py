@@ -1,0 +1,119 @@
+"""Everything that a step changes, and so everything that a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distgan.config import AdamConfig, RunConfig
+from distgan.gan.ema import GeneratorEMA
+from distgan.gan.schedules import apply_adam
+from distgan.models import build_discriminator, build_generator
+from distgan.training.context import Context
+
+
+class TrainState:
+    """G, D, their optimisers, the averages of G, and the run's counters. Equal on all workers after every step."""
+
+    def __init__(self, config: RunConfig, *, channels: int, resolution: int, n_classes: int, device: torch.device) -> None:
+        self.config = config
+        shape = {"channels": channels, "resolution": resolution, "n_classes": n_classes}
+        self.G: nn.Module = build_generator(config.model, **shape, seed=config.seed)
+        self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
+        self.ema = GeneratorEMA(self.G, config.training.ema_half_life_kimg, config.training.ema_rampup)
+        layout = torch.channels_last if channels_last(config, device) else torch.contiguous_format
+        for network in (self.G, self.D, *self.ema.modules):
+            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.g_opt, self.d_opt = adam(self.G, config.optim.g), adam(self.D, config.optim.d)
+        self.nimg = 0
+        self.augment_p = torch.tensor(config.augment.p, device=device)
+        self.best: dict[str, Any] = {}
+        self.rollbacks = 0
+
+    def schedule(self) -> None:
+        """Set both optimisers to what holds at the present number of images."""
+        total = self.config.total_images
+        apply_adam(self.g_opt, self.config.optim.g, self.nimg, total)
+        apply_adam(self.d_opt, self.config.optim.d, self.nimg, total)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "G": self.G.state_dict(),
+            "D": self.D.state_dict(),
+            "ema": self.ema.state_dict(),
+            "g_opt": self.g_opt.state_dict()["state"],
+            "d_opt": self.d_opt.state_dict()["state"],
+            "nimg": self.nimg,
+            "augment_p": self.augment_p,
+            "best": dict(self.best),
+            "rollbacks": self.rollbacks,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint. Rates and betas are not in it: they come from the config and the number of images."""
+        self.G.load_state_dict(state["G"])
+        self.D.load_state_dict(state["D"])
+        self.ema.load_state_dict(state["ema"])
+        for optimizer, key in ((self.g_opt, "g_opt"), (self.d_opt, "d_opt")):
+            optimizer.load_state_dict({"state": state[key], "param_groups": optimizer.state_dict()["param_groups"]})
+        self.nimg = int(state["nimg"])
+        self.augment_p.copy_(state["augment_p"])
+        self.best = dict(state["best"])
+        self.rollbacks = int(state["rollbacks"])
+
+
+def adam(network: nn.Module, settings: AdamConfig) -> torch.optim.Optimizer:
+    """Adam, or AdamW where there is weight decay; one fused kernel a step."""
+    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
+    return kind(
+        network.parameters(),
+        lr=settings.lr,
+        betas=(float(settings.beta1), float(settings.beta2)),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def channels_last(config: RunConfig, device: torch.device) -> bool:
+    choice = config.training.channels_last
+    return choice == "on" or (choice == "auto" and device.type == "cuda")
+
+
+def replicate(network: nn.Module, context: Context) -> nn.Module:
+    """The network as it is trained by several workers: gradients averaged in the backward pass.
+
+    On CUDA batch norm then takes its statistics over all workers. On the CPU, where torch has no such layer, statistics are
+    each worker's own and the running ones are averaged after every step (`average_buffers`).
+    """
+    if context.world_size == 1:
+        return network
+    if context.device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return DistributedDataParallel(
+        network,
+        device_ids=[context.device] if context.device.type == "cuda" else None,
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+        gradient_as_bucket_view=True,
+    )
+
+
+def average_buffers(network: nn.Module, context: Context) -> None:
+    """Make running statistics equal on all workers: their mean. No communication if there are none."""
+    buffers = [b for b in network.buffers() if b.is_floating_point()]
+    if context.world_size == 1 or not buffers:
+        return
+    flat = context.all_reduce_sum(torch.cat([b.detach().flatten() for b in buffers])) / context.world_size
+    for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """The length of the network's whole gradient, a scalar tensor."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
