@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan import __version__
-from distgan.config import ConfigError, RunConfig, allowed_text, dump_config, load_config, walk_fields
+from distgan.config import ConfigError, RunConfig, RunError, allowed_text, dump_config, load_config, walk_fields
 
 OVERVIEW = """\
 usage: distgan COMMAND ...
@@ -23,6 +23,7 @@ usage: distgan COMMAND ...
   train     train a generator, or go on with a run        distgan train --config jobs/configs/mnist.yaml --kimg 100
   sample    images from a run or a generator              distgan sample mnist10k -n 64 --seed 0 --out grid.png
   evaluate  measure a run, a generator or a folder        distgan evaluate mnist10k --metrics fid,kid
+  report    one HTML page about a run                     distgan report mnist10k
   runs      list the runs in a storage                    distgan runs --storage s3://bucket/runs
   resume    go on with a run by its name                  distgan resume mnist10k
   config    print the settings that a command would use   distgan config --optim.g.lr 1e-4
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments[1:])
     except ConfigError as error:
         return _refuse(str(error))
+    except RunError as error:
+        _refuse(str(error))
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -91,16 +95,15 @@ def _train(config: RunConfig) -> int:
 
 
 def resume(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("distgan resume", description="Go on with a run from its newest checkpoint, with the settings saved beside it.")
+    parser = argparse.ArgumentParser(
+        "distgan resume", description="Go on with a run from its newest checkpoint, with the settings saved beside it."
+    )
     parser.add_argument("run", help="the run's name, folder or URI")
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options, rest = parser.parse_known_args(arguments)
-    from distgan.storage import Folder
-    from distgan.training.prepare import read_run_config
+    from distgan.training.prepare import find_run, read_run_config
 
-    folder = Folder(options.run)
-    if "://" not in options.run and not folder.exists("config.yaml"):
-        folder = Folder(options.storage).child(options.run)
+    folder = find_run(options.run, options.storage)
     config = read_run_config(folder)
     head, mark, query = folder.uri.partition("?")
     above, _, name = head.rstrip("/").rpartition("/")
@@ -132,10 +135,14 @@ def sample(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("distgan evaluate", description="Measure the generator of a run, or a folder or array of images, against real ones.")
+    parser = argparse.ArgumentParser(
+        "distgan evaluate", description="Measure the generator of a run, or a folder or array of images, against real ones."
+    )
     parser.add_argument("source", metavar="RUN_OR_GENERATOR_OR_FOLDER")
     parser.add_argument("--against", help="real images: a known set or a path (default: the data that the run was trained on)")
-    parser.add_argument("--metrics", default="fid,kid", help="comma-separated: fid, kid, precision-recall, density-coverage, inception-score, modes")
+    parser.add_argument(
+        "--metrics", default="fid,kid", help="comma-separated: fid, kid, precision-recall, density-coverage, inception-score, modes"
+    )
     parser.add_argument("-n", type=int, default=10000, help="generated images to measure (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generated images (default: %(default)s)")
     parser.add_argument("--extractor", default="auto", help="feature extractor (see metrics.extractor in `distgan train --help`)")
@@ -175,7 +182,9 @@ def runs(arguments: list[str]) -> int:
             state = "interrupted"
         best = status.get("best") or {}
         value = f"{best['metric']} {best['value']:.4g}" if best.get("value") is not None else "-"
-        rows.append((name, state, f"{status.get('kimg', 0):g} of {status.get('total_kimg', 0):g}", value, f"{_span(age)} ago" if status else "-"))
+        rows.append(
+            (name, state, f"{status.get('kimg', 0):g} of {status.get('total_kimg', 0):g}", value, f"{_span(age)} ago" if status else "-")
+        )
     if len(rows) == 1:
         print(f"no runs in {storage}")
         return 0
@@ -185,7 +194,23 @@ def runs(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "sample": sample, "evaluate": evaluate, "runs": runs, "resume": resume, "config": config}
+def report(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("distgan report", description="Write report.html, one page about a run, into its folder.")
+    parser.add_argument("run", help="the run's name, folder or URI")
+    parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    from distgan.export.report import write_report
+    from distgan.training.prepare import find_run
+
+    folder = find_run(options.run, options.storage)
+    if not folder.exists("metrics.jsonl"):
+        raise ConfigError(f"{folder}: nothing is logged there yet")
+    write_report(folder)
+    print(f"{folder}/report.html")
+    return 0
+
+
+COMMANDS = {"report": report, "train": train, "sample": sample, "evaluate": evaluate, "runs": runs, "resume": resume, "config": config}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

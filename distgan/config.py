@@ -29,6 +29,10 @@ class ConfigError(ValueError):
     """A setting that cannot be used. The message names the setting, its value, what is allowed and the fix."""
 
 
+class RunError(RuntimeError):
+    """A run that ended with an error. The message is for a person."""
+
+
 def setting(default: Any, text: str, *, unit: str = "", **bounds: Any) -> Any:
     """A field with its meaning and unit; mutable defaults are copied for each instance."""
     extra: Any = {"unit": unit} if unit else None
@@ -72,7 +76,11 @@ class DataConfig(Section):
     root: str | None = setting(None, "folder that holds (or receives) a known set; empty = $DISTGAN_DATA or ~/.cache/distgan/data")
     split: Literal["train", "test", "all", "extra", "unlabeled"] = setting("train", "part of a known set")
     resolution: Count | None = setting(
-        None, "side of the square images; empty = the set's own, or for folders a power of two from 16 to 64 that fits them", unit="pixels", ge=4, le=1024
+        None,
+        "side of the square images; empty = the set's own, or for folders a power of two from 16 to 64 that fits them",
+        unit="pixels",
+        ge=4,
+        le=1024,
     )
     channels: Literal[1, 3] | None = setting(None, "1 = grey, 3 = RGB; empty = as in the data")
     fit: Literal["crop", "pad"] = setting("crop", "how images that are not square become so: centre crop, or pad with the background")
@@ -82,7 +90,9 @@ class DataConfig(Section):
     download: bool = setting(True, "fetch a known set that is not in root (one process a node does it)")
     cache: str | None = setting(None, "folder for decoded images; empty = $DISTGAN_CACHE or ~/.cache/distgan/decoded")
     limit: Count | None = setting(None, "use only the first so many images", unit="images", ge=1)
-    device_mib: Count = setting(2048, "sets up to this size are kept on the training device, larger ones are memory-mapped", unit="MiB", ge=0)
+    device_mib: Count = setting(
+        2048, "sets up to this size are kept on the training device, larger ones are memory-mapped", unit="MiB", ge=0
+    )
     mirror: bool = setting(False, "show each image flipped left to right half of the time")
 
     @field_validator("background")
@@ -172,7 +182,9 @@ class AugmentConfig(Section):
     )
     p: Number = setting(1.0, "probability of each transformation (ada: where the adaptive p starts)", ge=0, le=1)
     p_schedule: Schedule = setting(Schedule, "course of p")
-    target: Number | None = setting(None, "ada: the sign statistic that p is steered to, for example 0.6; empty = p follows p_schedule", gt=0, lt=1)
+    target: Number | None = setting(
+        None, "ada: the sign statistic that p is steered to, for example 0.6; empty = p follows p_schedule", gt=0, lt=1
+    )
     ramp_kimg: Number = setting(500.0, "ada: images in which p can move from 0 to 1", unit="kimg", gt=0)
 
 
@@ -184,9 +196,13 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
     channels_last: Literal["auto", "on", "off"] = setting("auto", "memory layout of images; auto = on with CUDA")
     compile: bool = setting(False, "torch.compile for what has no double backward")
-    ema_half_life_kimg: list[Number] = setting([10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1)
+    ema_half_life_kimg: list[Number] = setting(
+        [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
+    )
     ema_rampup: Number = setting(0.05, "half-life is at most this share of the images seen so far; 0 = no ramp", ge=0, le=1)
-    on_divergence: Literal["stop", "rollback"] = setting("rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint")
+    on_divergence: Literal["stop", "rollback"] = setting(
+        "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"
+    )
     max_rollbacks: Count = setting(3, "rollbacks after which the run stops all the same", ge=0)
 
     @field_validator("ema_half_life_kimg", mode="before")
@@ -228,7 +244,9 @@ class MetricsConfig(Section):
     every_kimg: Number = setting(20.0, "images between two measurements", unit="kimg", gt=0)
     samples: Count = setting(5000, "generated images for each measurement in the loop", unit="images", ge=2)
     final_samples: Count = setting(10000, "generated images for the last measurement", unit="images", ge=2)
-    extractor: str = setting("auto", "feature extractor: auto, digits, inception, torchvision:NAME, or package.module:Class")
+    extractor: str = setting(
+        "auto", "feature extractor: auto, digits, inception, random-conv, efficientnet-lite0, torchvision:NAME, or package.module:Class"
+    )
     weights: str | None = setting(None, "file with the extractor's weights")
     batch_size: Count = setting(500, "images a worker pushes through the networks at once", unit="images", ge=1)
 
@@ -333,7 +351,9 @@ class RunConfig(Section):
                     f"batch_size: {self.batch_size} is not divisible by workers = {most}; allowed: a multiple of {most}, for example {low} or {high}"
                 )
         if self.kimg * 1000 < self.batch_size:
-            raise ValueError(f"kimg: {self.kimg} kimg is less than one batch of {self.batch_size} images; allowed: at least {self.batch_size / 1000}")
+            raise ValueError(
+                f"kimg: {self.kimg} kimg is less than one batch of {self.batch_size} images; allowed: at least {self.batch_size / 1000}"
+            )
         return self
 
     @property
@@ -352,7 +372,13 @@ class RunConfig(Section):
 # Reading
 
 
-def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None) -> RunConfig:
+_OPEN = ("tune.space.", "model.g_args.", "model.d_args.", *(f"training.{key}" for key in ("batch_size", "kimg", "seed", "workers")))
+"""Beginnings of dotted names that are no fields: free mappings, and the top-level settings' other names."""
+
+
+def load_config(
+    file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+) -> RunConfig:
     """The run description from `base` (a nested dict), a YAML file over it, and dotted overrides over both.
 
     Override values may be strings as typed on a command line ("1e-4", "[1, 2]", "null"). Raises ConfigError with one line
@@ -365,7 +391,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     for key, value in (overrides or {}).items():
         dotted = key.strip("-").replace("-", "_")
         info = find_field(dotted)
-        if info is None and not dotted.startswith(("tune.space.", "model.g_args.", "model.d_args.", "training.batch_size", "training.kimg")):
+        if info is None and not dotted.startswith(_OPEN):
             problems.append(f"--{key.strip('-')}: no such setting{_nearest(dotted)}")
             continue
         set_dotted(values, dotted, _typed(value, info))
@@ -411,7 +437,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
         here = out.get(key)
-        out[key] = merge(here, value) if isinstance(value, Mapping) and isinstance(here, Mapping) and "space" != key else value
+        out[key] = merge(here, value) if isinstance(value, Mapping) and isinstance(here, Mapping) and key != "space" else value
     return out
 
 
@@ -453,7 +479,9 @@ def find_field(dotted: str) -> FieldInfo | None:
     info: FieldInfo | None = None
     for part in dotted.split("."):
         if info is not None:
-            inner = _section(info.annotation) or next((a for a in _members(info.annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+            inner = _section(info.annotation) or next(
+                (a for a in _members(info.annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
+            )
             if inner is None:
                 return None
             model = inner
@@ -561,7 +589,13 @@ def _explain(error: Any) -> str:
     near = ""
     if isinstance(value, str) and info is not None:
         choices = [str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)]
-        choices += [str(v) for m in _members(info.annotation) for a in typing.get_args(m) if typing.get_origin(a) is Literal for v in typing.get_args(a)]
+        choices += [
+            str(v)
+            for m in _members(info.annotation)
+            for a in typing.get_args(m)
+            if typing.get_origin(a) is Literal
+            for v in typing.get_args(a)
+        ]
         match = difflib.get_close_matches(value.lower().replace("_", "-"), choices, 1, 0.4)
         near = f"; did you mean {match[0]}?" if match else ""
     return f"{dotted} = {value!r}: allowed: {allowed}{near}"

@@ -122,8 +122,8 @@ class Folder:
         except Exception as error:  # pyarrow raises many kinds; all mean that nothing could be kept here
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"storage = {self.uri}: cannot write there ({reason}); allowed: a folder you may write to, or s3://bucket/path or gs://bucket/path "
-                "of an existing bucket, with credentials in the environment"
+                f"storage = {self.uri}: cannot write there ({reason}); allowed: a folder you may write to, or s3://bucket/path or "
+                "gs://bucket/path of an existing bucket, with credentials in the environment"
             ) from None
 
 

@@ -141,7 +141,11 @@ def find_generator(where: str, storage: str = "./runs") -> Folder:
                 return place
     for candidate in candidates:
         if Folder(candidate).exists("config.yaml"):
-            raise ConfigError(f"{where}: this run has no generator yet; it is written at the first checkpoint. `distgan train` continues the run")
+            raise ConfigError(
+                f"{where}: this run has no generator yet; it is written at the first checkpoint. `distgan train` continues the run"
+            )
     runs = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
     known = f"; runs in {storage}: {', '.join(runs)}" if runs else f"; there are no runs in {storage} (--storage says where to look)"
-    raise ConfigError(f"{where}: no run or generator there (looked for generator.json in {', '.join(candidates)} and generator/ below){known}")
+    raise ConfigError(
+        f"{where}: no run or generator there (looked for generator.json in {', '.join(candidates)} and generator/ below){known}"
+    )

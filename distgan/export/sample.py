@@ -68,4 +68,6 @@ def find_label(generator: Generator, label: str | None) -> int | None:
         return int(label)
     near = difflib.get_close_matches(label, classes, 1)
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-    raise ConfigError(f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}" + (f"; did you mean {near[0]}?" if near else ""))
+    raise ConfigError(
+        f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}" + (f"; did you mean {near[0]}?" if near else "")
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .collective import Collective
+from distgan.metrics.collective import Collective
 
 
 class ClassStatistics:

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import METRICS, ConfigError
-from .collective import Collective, SingleProcess
-from .extractors import Extractor
-from .kid import kernel_distance, kernel_distance_subsets
-from .manifold import density_coverage, precision_recall
-from .moments import frechet_distance
-from .sums import DC_K, PR_K, Real, Sums
+from distgan.config import METRICS, ConfigError
+from distgan.metrics.collective import Collective, SingleProcess
+from distgan.metrics.extractors import Extractor
+from distgan.metrics.kid import kernel_distance, kernel_distance_subsets
+from distgan.metrics.manifold import density_coverage, precision_recall
+from distgan.metrics.moments import frechet_distance
+from distgan.metrics.sums import DC_K, PR_K, Real, Sums
 
 log = logging.getLogger(__name__)
 

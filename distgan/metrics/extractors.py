@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ConfigError
-from .digits import load_digits, to_digits
+from distgan.config import ConfigError
+from distgan.metrics.digits import load_digits, to_digits
 
 NAMES = ("auto", "digits", "inception", "random-conv", "efficientnet-lite0")
 DIGIT_SETS = ("mnist10k", "mnist", "stacked-mnist")

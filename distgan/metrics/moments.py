@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .collective import Collective
+from distgan.metrics.collective import Collective
 
 
 class Moments:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .classify import ClassStatistics
-from .collective import Collective
-from .kid import kernel_sum
-from .manifold import radii
-from .moments import Moments, frechet_distance
+from distgan.metrics.classify import ClassStatistics
+from distgan.metrics.collective import Collective
+from distgan.metrics.kid import kernel_sum
+from distgan.metrics.manifold import radii
+from distgan.metrics.moments import Moments, frechet_distance
 
 PR_K, DC_K = 3, 5  # neighbours in precision and recall, and in density and coverage, as in the two papers
 

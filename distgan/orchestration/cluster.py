@@ -84,5 +84,7 @@ def _connect(ray: Any, address: str, options: dict[str, Any]) -> None:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "check ray.address (or $RAY_ADDRESS) and that the head node runs"
         if "auth" in f"{type(error).__name__} {error}".lower():
-            hint = "the cluster asks for a token: export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on its head node"
+            hint = (
+                "the cluster asks for a token: export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on its head node"
+            )
         raise ConfigError(f"ray.address = {address}: cannot connect to the cluster ({reason}); {hint}") from None

@@ -40,7 +40,8 @@ def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
     able = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus]
     if not able:
-        raise ConfigError(f"ray.gpus_per_worker = {gpus:g}: no node of the cluster has that; the largest has {max((n.get('GPU', 0) for n in nodes), default=0):g}")
+        largest = max((node.get("GPU", 0) for node in nodes), default=0)
+        raise ConfigError(f"ray.gpus_per_worker = {gpus:g}: no node of the cluster has that and a CPU; allowed: 0 to {largest:g}")
 
     if config.workers == "auto":
         per_node = [int(node["GPU"] // gpus) if gpus else 1 for node in able]
@@ -55,11 +56,17 @@ def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
     fit = sum(_fit(node, cpus, gpus) for node in able)
     if fit < fewest:
         each = f"{cpus} CPU{'s' if cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
-        have = f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
+        have = (
+            f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs on {_count(len(nodes), 'node')}"
+        )
         raise ConfigError(
-            f"workers = {fewest}: the cluster has {have}, room for {fit} worker{'s' if fit != 1 else ''} of {each}; allowed: auto, or 1 to {max(fit, 1)}"
+            f"workers = {fewest}: the cluster has {have}, room for {_count(fit, 'worker')} of {each}; allowed: auto, or 1 to {max(fit, 1)}"
         )
     return Placement(fewest, most, cpus, gpus)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _fit(node: dict[str, float], cpus: int, gpus: float) -> int:

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-from distgan.config import ConfigError, RunConfig, validate
+from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import cluster
 from distgan.orchestration.placement import Placement, place
 from distgan.storage import Folder
@@ -43,10 +43,11 @@ def fit(config: RunConfig, folder: Folder, placement: Placement, line: ProgressL
     """One run on the connected cluster, start to end; returns the loop's last status.
 
     Ctrl-C and SIGTERM ask the workers for a checkpoint and a clean end; the second Ctrl-C ends at once. Raises ConfigError and
-    DivergedError (as RuntimeError) as the loop does, and RuntimeError if workers failed more often than ray.max_failures.
+    RunError as the loop does, and RunError if workers failed more often than ray.max_failures.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig as RayRunConfig, ScalingConfig
+    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     folder.remove(STOP)
@@ -82,12 +83,8 @@ def fit(config: RunConfig, folder: Folder, placement: Placement, line: ProgressL
     if answer.get("refused"):
         raise ConfigError(answer["refused"])
     if answer.get("failed"):
-        raise RunFailedError(answer["failed"])
+        raise RunError(answer["failed"])
     return dict(answer["status"])
-
-
-class RunFailedError(RuntimeError):
-    """The run ended with an error; the message is for a person."""
 
 
 def worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +107,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
         _join_process_group(context, device)
 
     from distgan.training.context import Context
-    from distgan.training.loop import DivergedError, train
+    from distgan.training.loop import train
 
     here = Context(device, on_report=ray.train.report)
     if here.is_main:
@@ -119,7 +116,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
         return {"status": train(config, here, folder)}
     except ConfigError as error:  # on all workers alike; trying again would give the same
         return {"refused": str(error)}
-    except DivergedError as error:
+    except RunError as error:
         return {"failed": str(error)}
     finally:
         if dist.is_initialized():
@@ -219,12 +216,15 @@ def _call(action: Any, outcome: dict[str, Any]) -> None:
         outcome["error"] = error
 
 
-def _readable(error: BaseException, ray: Any) -> RunFailedError:
+def _readable(error: BaseException, ray: Any) -> RunError:
     """Ray's errors carry long traces of its own; the person needs the worker's."""
     failures = getattr(error, "worker_failures", None) or {}
     lines = [f"worker {rank}: {type(e).__name__}: {_last_line(e)}" for rank, e in sorted(failures.items())]
     text = "\n".join(lines) or f"{type(error).__name__}: {_last_line(error)}"
-    return RunFailedError(f"the workers failed and were restarted as often as ray.max_failures allows\n{text}\nThe same command goes on from the last checkpoint")
+    return RunError(
+        f"the workers failed and were restarted as often as ray.max_failures allows\n{text}\n"
+        "The same command goes on from the last checkpoint"
+    )
 
 
 def _last_line(error: BaseException) -> str:

@@ -40,7 +40,9 @@ class CheckpointStore:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def save(self, nimg: int, state: dict[str, Any], *, best: int | None = None, then: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def save(
+        self, nimg: int, state: dict[str, Any], *, best: int | None = None, then: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         """Write `state` (nested dicts and lists of tensors and plain values) as the checkpoint at `nimg` images.
 
         The state is copied to memory at once and written in the background. `best` is the images count of the checkpoint

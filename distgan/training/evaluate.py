@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distgan.config import METRICS, ConfigError, DataConfig, load_config
+from distgan.config import ConfigError, DataConfig, load_config
 from distgan.data import ImageSet, open_images
 from distgan.export.generator import Generator, find_generator, load_generator
 from distgan.storage import Folder
@@ -70,7 +70,9 @@ def evaluate_source(
 
 def _required(against: str | None) -> str:
     if against is None:
-        raise ConfigError("--against: needed when images are measured that no run made; give a known set or a path, for example --against mnist10k")
+        raise ConfigError(
+            "--against: needed when images are measured that no run made; give a known set or a path, for example --against mnist10k"
+        )
     return against
 
 
@@ -93,7 +95,7 @@ def _side(source: str) -> int | None:
     for file in sorted(path.rglob("*")):
         try:
             with Image.open(file) as image:
-                return min(image.size)
+                return int(min(image.size))
         except (OSError, UnidentifiedImageError):
             continue
     return None
@@ -104,16 +106,21 @@ def _data_of(place: Folder, against: str | None, overrides: dict[str, Any] | Non
     if against is not None:
         base = {"data": {"name": against}}
     else:
-        run = Folder(place.uri.partition("?")[0].rstrip("/").rpartition("/")[0] + ("?" + place.uri.partition("?")[2] if "?" in place.uri else ""))
+        run = Folder(
+            place.uri.partition("?")[0].rstrip("/").rpartition("/")[0] + ("?" + place.uri.partition("?")[2] if "?" in place.uri else "")
+        )
         if not run.exists("config.yaml"):
-            raise ConfigError("--against: needed for a generator outside its run's folder; give a known set or a path, for example --against mnist10k")
+            raise ConfigError(
+                "--against: needed for a generator outside its run's folder; give a known set or a path, for example --against mnist10k"
+            )
         base = {"data": read_run_config(run).data.model_dump(mode="json")}
     return load_config(base=base, overrides=overrides).data
 
 
 def as_table(found: dict[str, Any]) -> str:
     """The metrics for a person: what was compared, then one line each."""
-    head = f"{found['source']} against {found['against']}, {found['samples']:,.0f} and {found['real_samples']:,.0f} images, extractor {found['extractor']}"
+    counts = f"{found['samples']:,.0f} and {found['real_samples']:,.0f} images"
+    head = f"{found['source']} against {found['against']}, {counts}, extractor {found['extractor']}"
     rest = {k: v for k, v in found.items() if k not in ("source", "against", "samples", "real_samples", "extractor")}
     width = max(map(len, rest), default=0)
     return "\n".join([head, *(f"  {name.ljust(width)}  {value:.5g}" for name, value in rest.items())])

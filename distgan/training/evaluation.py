@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,8 @@ class Measurement:
         """The metrics of n images of G; all workers call it and get the same numbers."""
         if self._evaluator is None:
             self._evaluator = self._prepare()
-        measured: dict[str, float] = self._evaluator.evaluate(lambda index: self.sample(G, index), n)
+        labels = self.labels if self._labels is not None else None
+        measured: dict[str, float] = self._evaluator.evaluate(lambda index: self.sample(G, index), n, labels)
         return measured
 
     @torch.inference_mode()
@@ -39,10 +42,12 @@ class Measurement:
         index = index.to(self.context.device)
         settings = self.config.model
         z = latents(self.config.seed, "measure/z", index, settings.latent_dim, settings.latent)
-        c = None
-        if self._labels is not None:
-            c = self._labels[integers(self.config.seed, "measure/c", index, len(self._labels))]
-        return to_uint8(G(z, c))
+        return to_uint8(G(z, self.labels(index) if self._labels is not None else None))
+
+    def labels(self, index: Tensor) -> Tensor:
+        """The classes asked for in measuring samples int64 (N,)."""
+        assert self._labels is not None
+        return self._labels[integers(self.config.seed, "measure/c", index.to(self.context.device), len(self._labels))]
 
     @torch.inference_mode()
     def grid(self, G: nn.Module) -> npt.NDArray[np.uint8]:
@@ -51,7 +56,7 @@ class Measurement:
         index = torch.arange(n, device=self.context.device)
         settings = self.config.model
         z = latents(self.config.seed, "grid/z", index, settings.latent_dim, settings.latent)
-        c = index % columns if self._labels is not None and (columns := self.columns) else None
+        c = index % (self.columns or len(self.images.classes)) if self._labels is not None else None
         parts = [to_uint8(G(z[i : i + 256], c[i : i + 256] if c is not None else None)) for i in range(0, n, 256)]
         return torch.cat(parts).cpu().numpy()
 
@@ -80,7 +85,7 @@ class Measurement:
             self.images.fingerprint,
             extractor,
             list(settings.names),
-            cache_dir=None,
+            cache_dir=Path(os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan").expanduser() / "statistics",
             context=self.context,
             batch_size=settings.batch_size,
         )

@@ -16,14 +16,14 @@ def run(prepared: Prepared) -> int:
     import torch.distributed as dist
 
     from distgan.training.context import Context, default_device
-    from distgan.training.loop import DivergedError, train
+    from distgan.training.loop import train
 
     config, torchrun = prepared.config, "RANK" in os.environ and "WORLD_SIZE" in os.environ
     wanted = config.workers.max if isinstance(config.workers, WorkerRange) else config.workers
     processes = int(os.environ["WORLD_SIZE"]) if torchrun else 1
     if wanted not in ("auto", processes):
         raise ConfigError(
-            f"workers = {wanted}: engine = 'local' runs in {processes} process{'es' if processes > 1 else ''}; allowed: auto or {processes}, engine = 'ray', "
+            f"workers = {wanted}: engine = 'local' runs in {processes} process(es) here; allowed: auto or {processes}, engine = 'ray', "
             f"or `torchrun --nproc-per-node {wanted} -m distgan train --engine local ...`"
         )
     device = default_device()
@@ -37,8 +37,6 @@ def run(prepared: Prepared) -> int:
     line = ProgressLine(prepared.images) if context.is_main else None
     try:
         status: dict[str, Any] = train(config, context, prepared.folder, on_tick=line.update if line else None)
-    except DivergedError as error:
-        raise SystemExit(f"distgan: {error}") from None
     finally:
         if line:
             line.close()

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distgan.config import RunConfig
+from distgan.config import RunConfig, RunError
 from distgan.data import Feed, ImageSet, open_images
 from distgan.export.generator import save_generator
 from distgan.gan.augment import Augment, adapt_p
@@ -35,7 +35,7 @@ from distgan.training.meter import Meter, Stopwatch
 from distgan.training.state import TrainState, average_buffers, channels_last, gradient_norm, replicate
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunError):
     """Losses or gradients are no longer finite, and going back did not help or was not wanted."""
 
 

@@ -66,6 +66,17 @@ def read_run_config(folder: Folder) -> RunConfig:
     return validate(values)
 
 
+def find_run(run: str, storage: str) -> Folder:
+    """A run's folder, given itself, its URI, or its name in `storage`; ConfigError lists the runs that there are."""
+    folders = [Folder(run)] if "://" in run else [Folder(storage).child(run), Folder(run)]
+    for folder in folders:
+        if folder.exists("config.yaml"):
+            return folder
+    near = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
+    known = f"; runs in {storage}: {', '.join(near)}" if near else f"; there are no runs in {storage} (--storage says where to look)"
+    raise ConfigError(f"{run}: no such run{known}")
+
+
 def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
     """Settings that make two runs different ones: (name, value in a, value in b)."""
     names = [name for name, _ in walk_fields() if not name.startswith(_FREE)]
