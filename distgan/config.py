@@ -348,7 +348,8 @@ class RunConfig(Section):
             if isinstance(self.workers, int) and self.batch_size % most:
                 low, high = self.batch_size // most * most, -(-self.batch_size // most) * most
                 raise ValueError(
-                    f"batch_size: {self.batch_size} is not divisible by workers = {most}; allowed: a multiple of {most}, for example {low} or {high}"
+                    f"batch_size: {self.batch_size} is not divisible by workers = {most}; "
+                    f"allowed: a multiple of {most}, for example {low} or {high}"
                 )
         if self.kimg * 1000 < self.batch_size:
             raise ValueError(
