@@ -277,23 +277,37 @@ class RayConfig(Section):
 
 
 class TuneConfig(Section):
-    """The search. Its space is in `space`: dotted setting -> distribution."""
+    """The search. Its space is in `space`: setting -> distribution."""
 
     scheduler: Literal["asha", "hyperband", "pbt", "pb2", "median", "none"] = setting("asha", "who stops or replaces trials")
-    searcher: Literal["random", "optuna"] = setting("optuna", "who proposes values")
-    trials: Count = setting(16, "trials at most", ge=1)
-    time_s: Number | None = setting(None, "wall time of the whole search", unit="s", gt=0)
-    total_kimg: Number | None = setting(None, "images of all trials together", unit="kimg", gt=0)
-    metric: Literal["fid", "kid", "class_kl"] = setting("fid", "objective, of the averaged generator; lower is better")
+    searcher: Literal["random", "optuna"] = setting("optuna", "who proposes values (pbt and pb2 begin with random ones in any case)")
+    trials: Count = setting(16, "trials at most; the first has the config's own values", ge=1)
+    time_s: Number | None = setting(None, "wall time of the search, before the best are confirmed", unit="s", gt=0)
+    total_kimg: Number | None = setting(None, "images of all trials together, before the best are confirmed", unit="kimg", gt=0)
+    metric: list[Literal["fid", "kid", "class_kl", "modes"]] = setting(
+        ["fid"],
+        "objective, of the averaged generator (of modes more is better); of several the first decides, and optuna proposes for all",
+        min_length=1,
+    )
     concurrent: Count | None = setting(None, "trials at once; empty = as many as fit", ge=1)
     trials_per_gpu: Count = setting(1, "trials that share a GPU", ge=1)
     reduction: Number = setting(3.0, "asha, hyperband: one in so many goes on", gt=1)
-    grace_share: Number = setting(0.15, "asha, hyperband, median: share of the budget before a trial can be stopped", gt=0, le=1)
+    grace_share: Number = setting(
+        0.15, "share of the budget between two measurements, and before asha, hyperband or median stop a trial", gt=0, le=1
+    )
     interval_share: Number = setting(0.1, "pbt, pb2: share of the budget between two exploits", gt=0, le=1)
     quantile: Number = setting(0.25, "pbt, pb2: share of trials that are replaced", gt=0, le=0.5)
     confirm_top: Count = setting(3, "best trials to run again with new seeds", ge=0)
     confirm_seeds: Count = setting(3, "seeds for each of them", ge=1)
-    space: dict[str, Any] = setting(dict, "dotted setting -> {loguniform: [a, b]}, {uniform: [a, b]}, {choice: [...]}, {grid: [...]}, ...")
+    space: dict[str, Any] = setting(
+        dict,
+        "setting -> {loguniform: [a, b]}, {uniform: [a, b]}, {randint: [a, b]}, {choice: [...]}, {grid: [...]}; empty = rates and betas",
+    )
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
 
 
 class RunConfig(Section):
