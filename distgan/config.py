@@ -407,7 +407,7 @@ def load_config(
         dotted = key.strip("-").replace("-", "_")
         info = find_field(dotted)
         if info is None and not dotted.startswith(_OPEN):
-            problems.append(f"--{key.strip('-')}: no such setting{_nearest(dotted)}")
+            problems.append(f"--{key.strip('-')}: no such setting (value {_typed(value, None)!r}){_nearest(dotted)}")
             continue
         set_dotted(values, dotted, _typed(value, info))
     if problems:
@@ -522,8 +522,6 @@ def allowed_text(info: FieldInfo) -> str:
     for member in _members(info.annotation):
         if typing.get_origin(member) is Literal:
             kinds += [str(v) for v in typing.get_args(member)]
-        elif member is type(None):
-            kinds.append("null")
         elif isinstance(member, type) and issubclass(member, bool):
             kinds.append("true or false")
         elif member is int:
@@ -540,8 +538,8 @@ def allowed_text(info: FieldInfo) -> str:
             kinds.append("a mapping")
         elif isinstance(member, type) and issubclass(member, BaseModel):
             kinds.append("{" + ", ".join(member.model_fields) + "}")
-    text = ", ".join(kinds)
-    return f"{text} {' and '.join(bounds)}".strip() if bounds else text
+    text = " ".join([", ".join(kinds), " and ".join(bounds)]).strip()
+    return f"{text}, or null" if type(None) in _members(info.annotation) else text
 
 
 def _members(annotation: Any, keep_annotated: bool = False) -> list[Any]:
