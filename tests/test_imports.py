@@ -1,0 +1,72 @@
+"""The rooms of the house and the one way that dependencies point (see the overview in CONTRIBUTING.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import distgan
+
+ROOT = Path(distgan.__file__).parent
+FILES = sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.py"))
+
+# room -> rooms that its files may import from, beside its own
+MAY = {
+    "config": set(),
+    "randomness": set(),
+    "storage": {"config"},
+    "data": {"config", "randomness"},
+    "models": {"config", "randomness"},
+    "gan": {"config", "randomness"},
+    "metrics": {"config", "randomness", "data"},
+    "export": {"config", "randomness", "storage", "models"},
+    "training": {"config", "randomness", "storage", "data", "models", "gan", "metrics", "export"},
+    "orchestration": {"config", "randomness", "storage", "data", "models", "gan", "metrics", "export", "training"},
+    "cli": {"config", "storage", "export", "training", "orchestration", "metrics", "data", "models"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+
+def imports(file):
+    """Dotted names of everything that a file imports, wherever in it, and the ways around an import statement."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
+            yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+def room(file):
+    return file.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_only_orchestration_imports_ray(file):
+    if room(file) != "orchestration":
+        assert not [name for name in imports(file) if name.split(".")[0] == "ray"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_dependencies_point_one_way(file):
+    own = room(file)
+    used = {name.split(".")[1] for name in imports(file) if name.startswith("distgan.")} - {own, "__version__"}
+    assert used <= MAY[own], f"{file} imports {', '.join(sorted(used - MAY[own]))}"
+
+
+def test_the_rule_sees_what_it_should(tmp_path, monkeypatch):
+    """The checks above must fail where the rule is broken."""
+    (tmp_path / "bad.py").write_text("def f():\n    from ray import train\n    import importlib\n    importlib.import_module('ray.tune')\n")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    assert list(imports(Path("bad.py"))) == ["ray", "ray.train", "importlib", "ray.tune"]
+
+
+def test_the_loop_stays_short():
+    """Rule 13 of the house: one loop file that reads top to bottom; and no file that nobody reads."""
+    for file in FILES:
+        lines = len((ROOT / file).read_text().splitlines())
+        assert lines <= (700 if file.name == "config.py" else 420), f"{file} has {lines} lines"
