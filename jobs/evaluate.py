@@ -1,4 +1,7 @@
-"""`distgan evaluate` as a script, for job submission: ray job submit --working-dir . -- python jobs/evaluate.py s3://bucket/runs/mnist"""
+"""`distgan evaluate` as a script, for job submission:
+
+    ray job submit --working-dir . -- python jobs/evaluate.py s3://bucket/runs/mnist
+"""
 
 import sys
 

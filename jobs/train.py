@@ -1,4 +1,7 @@
-"""`distgan train` as a script, for job submission: ray job submit --working-dir . -- python jobs/train.py --config jobs/configs/mnist.yaml"""
+"""`distgan train` as a script, for job submission:
+
+    ray job submit --working-dir . -- python jobs/train.py --config jobs/configs/mnist.yaml
+"""
 
 import sys
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def isolated(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolated(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, cache or data of the person who runs the tests; one thread, as bit-for-bit comparisons want it."""
     import torch
 
@@ -56,7 +56,6 @@ def isolated(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("RAY_ADDRESS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(variable, raising=False)
     torch.set_num_threads(1)
-    yield
 
 
 @pytest.fixture

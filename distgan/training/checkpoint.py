@@ -5,11 +5,12 @@
 
 A checkpoint counts only if its manifest is there and its bytes agree with it. On a local file system it is built in a hidden
 folder that is renamed when it is whole; in an object store the manifest is the last object. Newest intact wins; a damaged
-one is named in a warning and passed over.
+one is named in a warning, passed over, and removed once newer ones are in storage.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -19,24 +20,57 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from distgan.storage import Folder
+from distgan.config import RunError
+from distgan.storage import Folder, free_bytes
 
 ROOM = "checkpoints"
 FORMAT = 1
 
+PATIENCE_S = 120.0
+"""How long the training goes on while no checkpoint can be written, before it is asked to stop."""
+DISK_FULL_PATIENCE_S = 20.0
+"""The same when the disk is full, which passes less often by itself."""
+
+
+class CheckpointDamagedError(Exception):
+    """A checkpoint that is incomplete, altered or unreadable."""
+
+
+class CheckpointWriteError(RunError):
+    """Checkpoints cannot be written, and have not been for longer than the training should go on without."""
+
+
+@dataclass
+class _Job:
+    nimg: int
+    state: dict[str, Any]
+    best: int | None
+    then: Callable[[dict[str, Any]], None] | None
+
 
 class CheckpointStore:
-    """Checkpoints of one run. `save` copies the state and returns; a thread writes, checks and prunes."""
+    """Checkpoints of one run. `save` copies the state and returns; a thread writes, checks and prunes.
 
-    def __init__(self, folder: Folder, keep: int = 2) -> None:
+    While storage fails the thread keeps trying, always with the newest state, and the training goes on. When that has lasted
+    too long, `on_trouble` is called, once and from the thread, and `wait` raises CheckpointWriteError.
+    """
+
+    def __init__(self, folder: Folder, keep: int = 2, on_trouble: Callable[[], None] | None = None) -> None:
         self.folder, self.keep = folder, keep
+        self.on_trouble = on_trouble
+        self.patience_s, self.disk_full_patience_s = PATIENCE_S, DISK_FULL_PATIENCE_S
+        self._lock = threading.Lock()
+        self._job: _Job | None = None
         self._writer: threading.Thread | None = None
-        self._failure: BaseException | None = None
+        self._failing_since: float | None = None
+        self._trouble: BaseException | None = None
+        self._damaged: set[str] = set()
+        self._notes: list[str] = []
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -45,72 +79,150 @@ class CheckpointStore:
     ) -> None:
         """Write `state` (nested dicts and lists of tensors and plain values) as the checkpoint at `nimg` images.
 
-        The state is copied to memory at once and written in the background. `best` is the images count of the checkpoint
-        to keep beside the newest; `then` is called with the copy when it is in storage. An earlier write that failed raises
-        here.
+        The state is copied to memory at once and written in the background, after the one before. `best` is the images count
+        of the checkpoint to keep beside the newest; `then` is called with the copy when it is in storage.
         """
-        self.wait()
-        snapshot = _to_host(state)
-        self._writer = threading.Thread(target=self._write, args=(nimg, snapshot, best, then), name="checkpoint-writer")
-        self._writer.start()
+        if self._failing_since is None and self._writer is not None:
+            self._writer.join()
+        job = _Job(nimg, _to_host(state), best, then)
+        with self._lock:
+            self._job = job  # an older one that could not be written yet gives way
+            if self._writer is None or not self._writer.is_alive():
+                self._trouble = None
+                self._writer = threading.Thread(target=self._work, name="checkpoint-writer")
+                self._writer.start()
 
     def wait(self) -> None:
-        """Until the last save is in storage; raises what it raised."""
+        """Until the last save is in storage; raises CheckpointWriteError if it could not be brought there."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
 
-    def _write(self, nimg: int, state: dict[str, Any], best: int | None, then: Callable[[dict[str, Any]], None] | None) -> None:
-        try:
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            data = buffer.getbuffer()
-            manifest = {
-                "format": FORMAT,
-                "nimg": nimg,
-                "files": {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}},
-                "written": time.time(),
-            }
-            self._commit(_name(nimg), bytes(data), json.dumps(manifest, indent=1).encode())
-            self._prune(best)
-            if then is not None:
-                then(state)
-        except BaseException as error:
-            self._failure = error
+    def notes(self) -> list[str]:
+        """What a person should know and has not been told: writes that failed, damaged checkpoints. Each is returned once."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+        return notes
+
+    def _note(self, text: str) -> None:
+        with self._lock:
+            self._notes.append(text)
+
+    def _work(self) -> None:
+        """The writer's thread: the newest job, until there is none or hope is given up."""
+        pause = 0.5
+        while True:
+            with self._lock:
+                job = self._job
+                if job is None:
+                    self._writer = None if self._writer is threading.current_thread() else self._writer
+                    return
+            try:
+                self._write(job)
+                pause = 0.5
+                with self._lock:
+                    self._failing_since = None
+                    if self._job is job:
+                        self._job = None
+            except OSError as error:
+                now = time.monotonic()
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if self._failing_since is None:
+                    self._failing_since = now
+                    self._note(f"checkpoint at {job.nimg / 1000:g} kimg not written, trying on: {error}")
+                failing = now - self._failing_since
+                if failing >= (self.disk_full_patience_s if full else self.patience_s):
+                    self._give_up(CheckpointWriteError(f"no checkpoint could be written for {failing:.0f} s: {error}"))
+                    return
+                time.sleep(pause)
+                pause = min(2 * pause, 10.0)
+            except BaseException as error:
+                self._give_up(error)
+                return
+
+    def _give_up(self, error: BaseException) -> None:
+        with self._lock:
+            self._trouble, self._job = error, None
+        if self.on_trouble is not None:
+            self.on_trouble()
+
+    def _write(self, job: _Job) -> None:
+        buffer = io.BytesIO()
+        torch.save(job.state, buffer)
+        data = buffer.getvalue()
+        manifest = {
+            "format": FORMAT,
+            "nimg": job.nimg,
+            "files": {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}},
+            "written": time.time(),
+        }
+        self._commit(_name(job.nimg), data, json.dumps(manifest, indent=1).encode())
+        self._damaged.discard(_name(job.nimg))
+        self._prune(job.best)
+        if job.then is not None:
+            try:
+                job.then(job.state)
+            except OSError as error:  # what follows a checkpoint is made anew after the next one
+                self._note(f"checkpoint at {job.nimg / 1000:g} kimg is written, what belongs to it is not: {error}")
 
     def _commit(self, name: str, data: bytes, manifest: bytes) -> None:
         if not self.folder.is_local:
             self.folder.remove(f"{ROOM}/{name}/manifest.json")  # a checkpoint that is being replaced is absent meanwhile
-            _retry(lambda: self.folder.write(f"{ROOM}/{name}/state.pt", data))
-            _retry(lambda: self.folder.write(f"{ROOM}/{name}/manifest.json", manifest))
+            self.folder.write(f"{ROOM}/{name}/state.pt", data)
+            self.folder.write(f"{ROOM}/{name}/manifest.json", manifest)
             return
-        aside = f"{ROOM}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
+        aside, old = (f"{ROOM}/.{name}.{uuid.uuid4().hex[:8]}.tmp" for _ in range(2))
         try:
+            self._need(len(data) + len(manifest))
             self.folder.write(f"{aside}/state.pt", data)
             self.folder.write(f"{aside}/manifest.json", manifest)
-            self.folder.remove(f"{ROOM}/{name}")
+            if self.folder.exists(f"{ROOM}/{name}"):
+                os.rename(self.folder.path(f"{ROOM}/{name}"), self.folder.path(old))
             os.rename(self.folder.path(aside), self.folder.path(f"{ROOM}/{name}"))
-        except BaseException:
-            self.folder.remove(aside)
+            _sync(self.folder.path(ROOM))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._full(len(data), error) from error
             raise
+        finally:
+            self.folder.remove(aside)
+            self.folder.remove(old)
+
+    def _need(self, needed: int) -> None:
+        free = free_bytes(self.folder)
+        if free is not None and free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _full(self, needed: int, error: OSError) -> OSError:
+        free = free_bytes(self.folder)
+        text = (
+            f"{self.folder.path(ROOM)}: {error.strerror}: a checkpoint needs {needed:,} bytes, {free:,} are free; the checkpoints there "
+            "are intact, delete something else, or move the run to a larger disk"
+        )
+        full = OSError(text)
+        full.errno = error.errno
+        return full
 
     def _prune(self, best: int | None) -> None:
         names = self.names()
-        kept = set(names[-self.keep :]) | ({_name(best)} if best is not None else set())
+        intact = [name for name in names if name not in self._damaged]
+        kept = set(intact[-self.keep :]) | ({_name(best)} if best is not None else set())
         for name in names:
             if name not in kept:
                 # The manifest goes first: should the deletion be cut short, what is left is no checkpoint.
                 self.folder.remove(f"{ROOM}/{name}/manifest.json")
                 self.folder.remove(f"{ROOM}/{name}")
+                self._damaged.discard(name)
 
     def sweep(self) -> None:
         """Remove what interrupted writes left behind; for the one process that owns the run."""
-        for name in self.folder.list(ROOM):
-            if name.startswith(".") and name.endswith(".tmp"):
-                self.folder.remove(f"{ROOM}/{name}")
+        self.folder.sweep(keep=(".lease", ".stop"))  # those are the driver's
+        for name in self.names():
+            if not self.folder.exists(f"{ROOM}/{name}/manifest.json"):
+                self._damaged.add(name)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -124,44 +236,53 @@ class CheckpointStore:
             try:
                 return self.load(int(name))
             except CheckpointDamagedError as error:
+                self._damaged.add(name)
+                self._note(f"{error}; going back to the one before")
                 warnings.warn(f"{error}; going back to the one before", stacklevel=2)
         return None
 
     def load(self, nimg: int) -> tuple[int, dict[str, Any]]:
-        """(images seen, state) of one checkpoint; CheckpointDamagedError names the file and what is wrong with it."""
+        """(images seen, state) of one checkpoint; CheckpointDamagedError names the file and what is wrong with it.
+
+        A storage that cannot be reached is no damage: its OSError is passed on.
+        """
         where = f"{ROOM}/{_name(nimg)}"
         try:
-            manifest = json.loads(self.folder.read(f"{where}/manifest.json"))
+            manifest = json.loads(self._fetch(f"{where}/manifest.json"))
             expected = manifest["files"]["state.pt"]
             if manifest["format"] != FORMAT or manifest["nimg"] != nimg:
                 raise ValueError(f"manifest is of format {manifest['format']}, {manifest['nimg']} images")
-            data = self.folder.read(f"{where}/state.pt")
+            data = self._fetch(f"{where}/state.pt")
             if len(data) != expected["bytes"] or hashlib.sha256(data).hexdigest() != expected["sha256"]:
                 raise ValueError("state.pt does not match its checksum")
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except OSError:
+            raise
         except Exception as error:  # whatever a damaged file provokes in the parsers
             raise CheckpointDamagedError(f"checkpoint {self.folder}/{where} is damaged ({type(error).__name__}: {error})") from error
         return nimg, state
 
-
-class CheckpointDamagedError(Exception):
-    """A checkpoint that is incomplete, altered or unreadable."""
+    def _fetch(self, name: str) -> bytes:
+        try:
+            return self.folder.read(name)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+            if missing or (self.folder.is_local and error.errno == errno.EIO):  # the disk itself has lost it
+                raise ValueError(f"{name.rpartition('/')[2]} cannot be read: {error}") from error
+            raise
 
 
 def _name(nimg: int) -> str:
     return f"{nimg:012d}"
 
 
-def _retry(action: Any, tries: int = 5) -> None:
-    """Object stores and networks fail for moments: try again with growing pauses, then give up with the last error."""
-    for attempt in range(tries):
-        try:
-            action()
-            return
-        except OSError:
-            if attempt == tries - 1:
-                raise
-            time.sleep(0.5 * 2**attempt)
+def _sync(path: str) -> None:
+    """Make the names in a local folder outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _to_host(value: Any) -> Any:
@@ -173,14 +294,3 @@ def _to_host(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_to_host(v) for v in value]
     return value
-
-
-def free_bytes(folder: Folder) -> int | None:
-    """Free space where a local folder lies; None for object stores."""
-    if not folder.is_local:
-        return None
-    path = Path(folder.path())
-    while not path.exists():
-        path = path.parent
-    stats = os.statvfs(path)
-    return stats.f_bavail * stats.f_frsize
