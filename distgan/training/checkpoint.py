@@ -64,7 +64,7 @@ class CheckpointStore:
         self.folder, self.keep = folder, keep
         self.on_trouble = on_trouble
         self.patience_s, self.disk_full_patience_s = PATIENCE_S, DISK_FULL_PATIENCE_S
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._job: _Job | None = None
         self._writer: threading.Thread | None = None
         self._failing_since: float | None = None
@@ -82,21 +82,20 @@ class CheckpointStore:
         The state is copied to memory at once and written in the background, after the one before. `best` is the images count
         of the checkpoint to keep beside the newest; `then` is called with the copy when it is in storage.
         """
-        if self._failing_since is None and self._writer is not None:
-            self._writer.join()
         job = _Job(nimg, _to_host(state), best, then)
         with self._lock:
+            self._lock.wait_for(lambda: self._job is None or self._failing_since is not None)
             self._job = job  # an older one that could not be written yet gives way
-            if self._writer is None or not self._writer.is_alive():
+            if self._writer is None:
                 self._trouble = None
-                self._writer = threading.Thread(target=self._work, name="checkpoint-writer")
+                self._writer = threading.Thread(target=self._work, name="checkpoint-writer", daemon=True)
                 self._writer.start()
 
     def wait(self) -> None:
         """Until the last save is in storage; raises CheckpointWriteError if it could not be brought there."""
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
+        writer = self._writer
+        if writer is not None:
+            writer.join()
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
@@ -118,7 +117,7 @@ class CheckpointStore:
             with self._lock:
                 job = self._job
                 if job is None:
-                    self._writer = None if self._writer is threading.current_thread() else self._writer
+                    self._writer = None
                     return
             try:
                 self._write(job)
@@ -127,12 +126,15 @@ class CheckpointStore:
                     self._failing_since = None
                     if self._job is job:
                         self._job = None
+                    self._lock.notify_all()
             except OSError as error:
                 now = time.monotonic()
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 if self._failing_since is None:
-                    self._failing_since = now
                     self._note(f"checkpoint at {job.nimg / 1000:g} kimg not written, trying on: {error}")
+                    with self._lock:
+                        self._failing_since = now
+                        self._lock.notify_all()
                 failing = now - self._failing_since
                 if failing >= (self.disk_full_patience_s if full else self.patience_s):
                     self._give_up(CheckpointWriteError(f"no checkpoint could be written for {failing:.0f} s: {error}"))
@@ -145,7 +147,8 @@ class CheckpointStore:
 
     def _give_up(self, error: BaseException) -> None:
         with self._lock:
-            self._trouble, self._job = error, None
+            self._trouble, self._job, self._writer = error, None, None
+            self._lock.notify_all()
         if self.on_trouble is not None:
             self.on_trouble()
 

@@ -31,7 +31,7 @@ class Context:
         self.world_size = dist.get_world_size() if grouped else 1
         self.device = device or default_device()
         self._on_report = on_report
-        self._stop = threading.Event()
+        self._stop, self._checkpoint = threading.Event(), threading.Event()
 
     @property
     def is_main(self) -> bool:
@@ -96,6 +96,16 @@ class Context:
         if self.world_size == 1:
             return self._stop.is_set()
         return bool(self.all_reduce_sum(torch.tensor([float(self._stop.is_set())], device=self.device)).item() > 0)
+
+    # Rank 0 alone writes, so a checkpoint out of turn (this node will be taken away soon) needs no agreement.
+    def request_checkpoint(self) -> None:
+        self._checkpoint.set()
+
+    def checkpoint_wanted(self) -> bool:
+        """Whether one was asked for since this was called last."""
+        wanted = self._checkpoint.is_set()
+        self._checkpoint.clear()
+        return wanted
 
     @contextmanager
     def stop_on_signals(self) -> Iterator[None]:

@@ -1,15 +1,19 @@
 """What a run writes down for people: metrics.jsonl, TensorBoard events, sample grids, status.json. Rank 0 only.
 
 All of it lies in the run's folder. In an object store the growing files are written to a local folder and uploaded with each
-checkpoint. After a resume the lines past the checkpoint are dropped, so that each point of the curves appears once.
+checkpoint. After a resume the lines past the checkpoint are dropped, so that each point of the curves appears once. What cannot
+be written down (a full disk, a storage that is away) is left out: it must not stop the training that it tells of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ class RunLog:
         self.folder, self.local = folder, local_copy(folder)
         self.local.mkdir(parents=True, exist_ok=True)
         self._lines = self.local / "metrics.jsonl"
+        self._told: list[str] = []
         self._keep_lines(nimg)
         self._file = self._lines.open("a")
         self._events: Any = None
@@ -44,8 +49,8 @@ class RunLog:
         if not self.folder.is_local and self.folder.exists("metrics.jsonl"):
             self._lines.write_bytes(self.folder.read("metrics.jsonl"))
         if self._lines.exists():
-            kept = [line for line in self._lines.read_text().splitlines() if _nimg(line) <= nimg]
-            aside = self._lines.with_suffix(".tmp")
+            kept = [line for line in self._lines.read_text(errors="replace").splitlines() if _nimg(line) <= nimg]
+            aside = self._lines.with_name(".metrics.jsonl.tmp")
             aside.write_text("".join(f"{line}\n" for line in kept))
             aside.replace(self._lines)
 
@@ -53,26 +58,30 @@ class RunLog:
         """One line of metrics.jsonl and one point of each curve."""
         line: dict[str, float | None] = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}
         line |= {k: v if math.isfinite(v) else None for k, v in values.items()}
+        _try(lambda: self._append(line))
+        if self._events is not None:
+            _try(lambda: [self._events.add_scalar(name, value, nimg) for name, value in values.items()])
+
+    def event(self, nimg: int, *texts: str) -> None:
+        """What a person should know: a rollback, a damaged checkpoint, a storage that is away. The next status tells it too."""
+        for text in texts:
+            line = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3), "event": text}
+            self._told = [*self._told[-4:], text]
+            _try(lambda line=line: self._append(line))  # type: ignore[misc]
+            if self._events is not None:
+                _try(lambda text=text: self._events.add_text("events", text, nimg))  # type: ignore[misc]
+
+    def _append(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, nimg)
-
-    def event(self, nimg: int, text: str) -> None:
-        """Something that a person should know: a rollback, a warning."""
-        self._file.write(json.dumps({"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3), "event": text}) + "\n")
-        self._file.flush()
-        if self._events is not None:
-            self._events.add_text("events", text, nimg)
 
     def grid(self, nimg: int, name: str, images: npt.NDArray[np.uint8], columns: int | None = None) -> None:
         """A grid of images uint8 (N, C, H, W) as samples/NAME.png and in TensorBoard."""
         picture = make_grid(images, columns)
-        self.folder.write(f"samples/{name}.png", png(picture, enlargement(images.shape[-1])))
+        _try(lambda: self.folder.write(f"samples/{name}.png", png(picture, enlargement(images.shape[-1]))))
         if self._events is not None:
             tag = "samples" if name[:1].isdigit() else name
-            self._events.add_image(tag, picture, nimg, dataformats="HW" if picture.ndim == 2 else "HWC")
+            _try(lambda: self._events.add_image(tag, picture, nimg, dataformats="HW" if picture.ndim == 2 else "HWC"))
 
     def status(self, values: dict[str, Any], *, urgent: bool = False) -> None:
         """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's way."""
@@ -82,7 +91,7 @@ class RunLog:
             if self._sender is not None and self._sender.is_alive() and not urgent:
                 return
         self._last_status = time.time()
-        data = json.dumps({**values, "heartbeat": time.time()})
+        data = json.dumps({**values, "notes": self._told, "heartbeat": time.time()})
         if self.folder.is_local:
             write_status(self.folder, data)
         else:
@@ -96,15 +105,24 @@ class RunLog:
     def sync(self) -> None:
         """Bring the growing files to storage (remote only)."""
         if self._events is not None:
-            self._events.flush()
+            _try(self._events.flush)
         if not self.folder.is_local:
             self.folder.upload(self.local, "")
 
     def close(self) -> None:
+        """The last lines to storage; OSError if they cannot be brought there (an object store)."""
         if self._events is not None:
-            self._events.close()
-        self._file.close()
+            _try(self._events.close)
+            self._events = None
+        _try(self._file.close)
         self.sync()
+        if not self.folder.is_local:
+            shutil.rmtree(self.local, ignore_errors=True)
+
+
+def _try(action: Callable[[], Any]) -> None:
+    with contextlib.suppress(OSError):
+        action()
 
 
 def write_status(folder: Folder, data: str) -> None:

@@ -12,7 +12,6 @@ the same decisions; only rank 0 writes.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,17 +20,17 @@ from torch import Tensor
 
 from distgan.config import RunConfig, RunError
 from distgan.data import Feed, ImageSet, open_images
-from distgan.export.generator import save_generator
 from distgan.gan.augment import Augment, adapt_p
 from distgan.gan.schedules import value
 from distgan.gan.step import d_step_loss, frozen, g_step_loss
 from distgan.randomness import DataOrder, integers, latents, uniform
 from distgan.storage import Folder
-from distgan.training.checkpoint import CheckpointDamagedError, CheckpointStore
+from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, share
 from distgan.training.evaluation import Measurement
 from distgan.training.logs import RunLog
 from distgan.training.meter import Meter, Stopwatch
+from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
 from distgan.training.state import TrainState, average_buffers, channels_last, gradient_norm, replicate
 
 
@@ -50,6 +49,7 @@ def train(
     """
     # The real images
     images = context.together(lambda: open_images(config.data))
+    config = config.for_classes(len(images.classes))
     feed = Feed(
         images, context.device, DataOrder(images.n, config.seed),
         device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed,
@@ -58,7 +58,7 @@ def train(
     # The two players, and where they left off
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
     state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device)
-    store = CheckpointStore(folder, config.checkpoint.keep)
+    store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
     if context.is_main:
         store.sweep()
     _restore(state, store, context)
@@ -74,6 +74,7 @@ def train(
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {})
     if log is not None:
+        log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
@@ -90,6 +91,7 @@ def train(
 
             meter.add(step(with_norms=due_log))
             stopping = context.stop_agreed() if due_log or context.world_size == 1 else False
+            wanted = due_log and context.checkpoint_wanted()
             if not (due_log or stopping):
                 continue
 
@@ -106,14 +108,15 @@ def train(
                     log.grid(state.nimg, _kimg_name(state.nimg), measure.grid(state.ema.modules[0]), measure.columns)
                 is_best = False
                 if due_measure:
-                    chosen, measured = _measure(measure, state, config, last)
+                    chosen, measured = measure_averages(measure, state, config, last)
                     values |= measured
-                    is_best = _note_best(state, measured, chosen, config.checkpoint.best_metric)
-                if (due_checkpoint or is_best or stopping) and log is not None:
+                    is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
+                if (due_checkpoint or is_best or stopping or wanted) and log is not None:
                     _save(state, store, log, images, config)
                 status = _status("stopped" if stopping and not last else "training", state, total, values)
                 if log is not None:
                     log.scalars(state.nimg, values)
+                    log.event(state.nimg, *store.notes())
                     log.status(status)
                     if on_tick is not None:
                         on_tick(status)
@@ -123,14 +126,21 @@ def train(
                 break
 
     # The end: everything is in storage before anyone is told so
+    problem = None
     if log is not None:
-        store.wait()
-        if state.nimg >= total:
-            _export_best(state, store, images, config)
-            status = {**status, "state": "complete"}
+        try:
+            store.wait()
+            if state.nimg >= total:
+                export_best(state, store, images, config)
+                status = {**status, "state": "complete"}
+            log.close()
+        except (OSError, RunError) as error:
+            problem, status = f"{folder}: {error}. The same command goes on from the last checkpoint", {**status, "state": "failed"}
+        log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
-        log.close()
-    context.barrier()
+    problem = context.broadcast(problem)
+    if problem:
+        raise RunError(problem)
     return status
 
 
@@ -279,59 +289,14 @@ def _roll_back(state: TrainState, store: CheckpointStore, context: Context, log:
         store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"))
 
 
-def _measure(measure: Measurement, state: TrainState, config: RunConfig, last: bool) -> tuple[int, dict[str, float]]:
-    """(which average, its metrics): the first one during the run; at the end the best of all."""
-    n = config.metrics.final_samples if last else config.metrics.samples
-    results = [measure(G, n) for G in (state.ema.modules if last else state.ema.modules[:1])]
-    key = config.checkpoint.best_metric
-    chosen = min(range(len(results)), key=lambda i: results[i].get(key, math.inf))
-    return chosen, results[chosen]
-
-
-def _note_best(state: TrainState, measured: dict[str, float], chosen: int, metric: str) -> bool:
-    """Remember where the best metric was; True if it is here."""
-    found = measured.get(metric)
-    if found is None or not math.isfinite(found) or (state.best and found >= state.best["value"]):
-        return False
-    state.best = {"metric": metric, "value": found, "nimg": state.nimg, "ema": chosen}
-    return True
-
-
 def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageSet, config: RunConfig) -> None:
     """Checkpoint and, from the same copy of the weights, the generator as it is now; the log files follow to storage."""
 
     def export(saved: dict[str, Any]) -> None:
-        _export(store.folder, saved, images, config, which=0)
+        export_generator(store.folder, saved, images, config, which=0)
         log.sync()
 
     store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"), then=export)
-
-
-def _export_best(state: TrainState, store: CheckpointStore, images: ImageSet, config: RunConfig) -> None:
-    """The final generator: the average with the best metric of the whole run, or the last one if nothing was measured."""
-    saved = state.state_dict()
-    if state.best and state.best["nimg"] != state.nimg:
-        try:
-            saved = store.load(state.best["nimg"])[1]
-        except CheckpointDamagedError as error:
-            warnings.warn(f"{error}; exporting the last generator in its place", stacklevel=2)
-    _export(store.folder, saved, images, config, which=saved["best"].get("ema", 0) if saved["best"].get("nimg") == saved["nimg"] else 0)
-
-
-def _export(folder: Folder, saved: dict[str, Any], images: ImageSet, config: RunConfig, which: int) -> None:
-    prefix = f"{config.training.ema_half_life_kimg[which]:g}/"
-    save_generator(
-        folder.child("generator"),
-        {name.removeprefix(prefix): tensor for name, tensor in saved["ema"].items() if name.startswith(prefix)},
-        config.model,
-        channels=images.channels,
-        resolution=images.resolution,
-        classes=images.classes if config.model.conditioning != "none" else (),
-        info={
-            "run": config.run_name, "data": images.name, "kimg": saved["nimg"] / 1000, "seed": config.seed,
-            "ema_half_life_kimg": config.training.ema_half_life_kimg[which], "best": saved["best"],
-        },
-    )  # fmt: skip
 
 
 def _status(kind: str, state: TrainState, total: int, values: dict[str, float]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def prepare(config: RunConfig) -> Prepared:
 
     spec = describe(config.data)
     n_classes = spec.n_classes if config.data.labels else 0
+    config = config.for_classes(n_classes)
     if config.model.conditioning != "none" and not n_classes:
         raise ConfigError(
             f"model.conditioning = {config.model.conditioning!r}: {spec.name} has no class labels; allowed here: none. "

@@ -18,11 +18,16 @@ class ProgressLine:
         self.live, self.every_s = self.out.isatty(), every_s
         self._first: tuple[float, float] | None = None
         self._shown: dict[str, Any] = {}
+        self._told: set[str] = set()
         self._next, self._width = 0.0, 0
         print(headline, file=self.out, flush=True)
 
     def update(self, status: dict[str, Any]) -> None:
-        """Show a status if it is new and it is time."""
+        """Show a status if it is new and it is time, and what it has to tell that was not told before."""
+        for text in status.get("notes", ()):
+            if text not in self._told:
+                self._told.add(text)
+                self.note(text)
         if not status.get("values") or status.get("nimg") == self._shown.get("nimg"):
             return
         now = time.monotonic()
