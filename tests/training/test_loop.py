@@ -1,0 +1,364 @@
+"""The whole loop in one process: what it leaves behind, and that interrupted + resumed == uninterrupted."""
+
+import json
+import math
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from distgan.config import ConfigError, RunError, load_config
+from distgan.export.generator import load_generator
+from distgan.storage import Folder
+from distgan.training import loop
+from distgan.training.checkpoint import CheckpointStore
+from distgan.training.context import Context
+from distgan.training.evaluation import Measurement
+from distgan.training.logs import read_status
+from distgan.training.prepare import differences, prepare, read_run_config
+
+CPU = torch.device("cpu")
+
+
+def run(config, on_tick=None):
+    """Train as `distgan train --engine local` does; returns (status, folder)."""
+    prepared = prepare(config)
+    context = Context(CPU)
+    try:
+        status = loop.train(config, context, prepared.folder, on_tick=lambda s: on_tick and on_tick(s, context))
+    finally:  # what an interrupted process would not live to see
+        for thread in threading.enumerate():
+            if thread.name == "checkpoint-writer":
+                thread.join()
+    return status, prepared.folder
+
+
+def newest(folder):
+    return CheckpointStore(folder).newest()
+
+
+def assert_same_state(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same_state(a[key], b[key])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def curves(folder, *, all_lines=True):
+    """metrics.jsonl without what depends on the clock."""
+    found = [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("time", "images_per_s")} for line in found if all_lines or "fid" in line]
+
+
+CASES = {
+    "batchnorm": {},
+    "everything": {
+        "batch_size": 16,
+        "training.n_dis": 2,
+        "model.conditioning": "projection",
+        "model.g_norm": "none",
+        "model.d_norm": "none",
+        "loss.name": "relativistic",
+        "loss.r1_gamma": 0.1,
+        "loss.r2_gamma": 0.1,
+        "loss.penalty_every": 3,
+        "augment.kind": "ada",
+        "augment.policy": "[translate, colour]",
+        "augment.p": 0.1,
+        "augment.target": 0.6,
+        "augment.ramp_kimg": 1,
+        "data.mirror": True,
+        "optim.g.lr_schedule.kind": "cosine",
+        "optim.g.lr_schedule.final": 0.1,
+        "optim.d.beta2_schedule.kind": "linear",
+        "optim.d.beta2_schedule.final": 0.5,
+        "training.ema_half_life_kimg": "[0.1, 0.5]",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folders of undisturbed runs, made once each."""
+    made = {}
+
+    def get(name, tiny):
+        if name not in made:
+            made[name] = run(tiny(**CASES[name], storage=str(tmp_path_factory.mktemp(name))))[1]
+        return made[name]
+
+    return get
+
+
+def test_what_a_run_leaves_behind(tiny, uninterrupted):
+    folder = uninterrupted("batchnorm", tiny)
+    assert folder.list() == ["checkpoints", "config.yaml", "generator", "metrics.jsonl", "samples", "status.json"]
+    config = read_run_config(folder)
+    assert not differences(config, tiny())
+    lines = curves(folder)
+    assert [line["nimg"] for line in lines] == list(range(128, 1025, 128))
+    expected = {"d_loss", "g_loss", "d_real", "d_fake", "logit_gap", "d_grad_norm", "g_grad_norm", "g_lr", "d_lr"}
+    for line in lines:
+        assert expected <= line.keys()
+        assert all(math.isfinite(line[k]) for k in expected)
+        assert ("fid" in line) == (line["nimg"] % 512 == 0)
+    assert folder.list("samples") == ["000000.png", "000001.png", "reals.png"]
+    status = read_status(folder)
+    assert (status["state"], status["nimg"], status["total_kimg"]) == ("complete", 1024, 1.024)
+    assert status["values"]["images_per_s"] > 0
+    best = min((line for line in lines if "fid" in line), key=lambda line: line["fid"])
+    assert (status["best"]["nimg"], status["best"]["value"]) == (best["nimg"], best["fid"])
+    kept = [int(n) for n in CheckpointStore(folder).names()]
+    assert kept == sorted({best["nimg"], 768, 1024})
+
+
+def test_losses_are_those_of_the_run_s_own_steps(tiny, uninterrupted):
+    first = curves(uninterrupted("batchnorm", tiny))[0]
+    assert first["d_real"] == pytest.approx(0.5, abs=0.2)
+    assert first["d_loss"] == pytest.approx(2 * math.log(2), abs=0.5)
+    assert first["d_lr"] == first["g_lr"] == 2e-4
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("how", ["stop", "exception", "both"])
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tiny, uninterrupted, case, how):
+    class PowerCutError(Exception):
+        pass
+
+    def stop(status, context):
+        if 300 < status["nimg"] < 500:
+            context.request_stop()
+
+    def fail(status, context):
+        if 600 < status["nimg"] < 800:
+            raise PowerCutError
+
+    config = tiny(**CASES[case])
+    step = config.batch_size * config.training.n_dis
+    if how in ("stop", "both"):
+        status, folder = run(config, stop)
+        assert status["state"] == "stopped"
+        assert status["nimg"] == 384 + step  # noticed at the next step, which is between two cadences
+        assert newest(folder)[0] == status["nimg"]
+        assert prepare(config).state == "resume"
+    if how in ("exception", "both"):
+        with pytest.raises(PowerCutError):
+            run(config, fail)
+        folder = prepare(config).folder
+        assert newest(folder)[0] == 512
+        assert curves(folder)[-1]["nimg"] == 640  # past the checkpoint: must be taken back
+    status, folder = run(config)
+    assert status["state"] == "complete"
+
+    whole = uninterrupted(case, tiny)
+    assert_same_state(newest(folder)[1], newest(whole)[1])
+    assert folder.read("generator/generator.safetensors") == whole.read("generator/generator.safetensors")
+    assert folder.read("samples/000001.png") == whole.read("samples/000001.png")
+    if how == "exception":
+        assert curves(folder) == curves(whole)
+    else:  # the window of means that the stop cut in two differs; measurements do not
+        assert [(line["nimg"], line["fid"]) for line in curves(folder, all_lines=False)] == [
+            (line["nimg"], line["fid"]) for line in curves(whole, all_lines=False)
+        ]
+        assert len(curves(folder)) == len(curves(whole)) + 1
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(tiny, uninterrupted):
+    config = tiny(kimg=0.768, **{"metrics.every_kimg": 5})
+    _, folder = run(config)
+    folder.write(f"checkpoints/{768:012d}/state.pt", b"damaged")
+    longer = tiny(**{"metrics.every_kimg": 5})
+    with pytest.warns(UserWarning, match="000000000768 is damaged"):
+        run(longer)
+    assert_same_state(newest(folder)[1]["G"], newest(uninterrupted("batchnorm", tiny))[1]["G"])
+
+
+def test_the_same_command_again_is_complete_and_a_larger_budget_goes_on(tiny, uninterrupted):
+    config = tiny(kimg=0.512)
+    run(config)
+    assert prepare(config).state == "complete"
+    assert prepare(tiny(kimg=0.256)).state == "complete"
+    longer = tiny()
+    assert prepare(longer).state == "resume"
+    status, folder = run(longer)
+    assert status["nimg"] == 1024
+    assert_same_state(newest(folder)[1], newest(uninterrupted("batchnorm", tiny))[1])
+    assert prepare(longer).state == "complete"
+
+
+def test_another_run_of_the_same_name_is_refused_and_free_settings_are_free(tiny):
+    run(tiny(kimg=0.128))
+    with pytest.raises(
+        ConfigError, match=r"optim\.g\.lr = 0\.001: run .* was started with 0\.0002\nseed = 3|seed = 3.*\n.*optim"
+    ) as caught:
+        prepare(tiny(seed=3, **{"optim.g.lr": 1e-3}))
+    assert "another --name" in str(caught.value)
+    assert read_run_config(prepare(tiny(kimg=0.256, **{"log.every_kimg": 0.5})).folder).kimg == 0.256
+
+
+def test_seeds_make_different_runs_and_the_same_seed_the_same(tiny, tmp_path):
+    finals = [newest(run(tiny(kimg=0.128, seed=s, name=name))[1])[1]["G"] for s, name in ((0, "a"), (0, "b"), (1, "c"))]
+    assert_same_state(finals[0], finals[1])
+    assert not all(torch.equal(a, b) for a, b in zip(finals[0].values(), finals[2].values(), strict=True))
+
+
+# -- the best is kept and exported ------------------------------------------------------------------------------------
+
+
+def test_the_generator_is_the_best_one_not_the_last(tiny, monkeypatch):
+    scores = iter([30.0, 10.0, 20.0, 40.0])
+    monkeypatch.setattr(Measurement, "__call__", lambda *a: {"fid": next(scores)})
+    status, folder = run(tiny(**{"metrics.every_kimg": 0.256}))
+    assert status["best"] == {"metric": "fid", "value": 10.0, "nimg": 512, "ema": 0}
+    store = CheckpointStore(folder)
+    assert [int(n) for n in store.names()] == [512, 768, 1024]
+    generator = load_generator(folder.child("generator"))
+    assert generator.info["kimg"] == 0.512
+    best, last = store.load(512)[1]["ema"], store.load(1024)[1]["ema"]
+    weights = generator.G.state_dict()
+    assert all(torch.equal(weights[name], best[f"0.2/{name}"]) for name in weights)
+    assert not all(torch.equal(weights[name], last[f"0.2/{name}"]) for name in weights)
+
+
+def test_of_several_averages_the_best_at_the_end_is_exported(tiny, monkeypatch):
+    measured = []  # the averages, in the order in which they are measured
+
+    def score(self, G, n):
+        if not any(G is other for other in measured):
+            measured.append(G)
+        return {"fid": [9.0, 3.0, 6.0][next(i for i, other in enumerate(measured) if other is G)]}
+
+    monkeypatch.setattr(Measurement, "__call__", score)
+    status, folder = run(tiny(**{"training.ema_half_life_kimg": "[0, 0.1, 0.5]", "metrics.every_kimg": 5}))
+    assert status["best"]["ema"] == 1
+    generator = load_generator(folder.child("generator"))
+    assert generator.info["ema_half_life_kimg"] == 0.1
+    averages = newest(folder)[1]["ema"]
+    weights = generator.G.state_dict()
+    assert all(torch.equal(weights[name], averages[f"0.1/{name}"]) for name in weights)
+
+
+# -- divergence -------------------------------------------------------------------------------------------------------
+
+
+def poison(monkeypatch, when):
+    """Losses of D become NaN where `when(nimg, rollbacks)` says so."""
+    real = loop.Alternation.__call__
+
+    def step(self, **how):
+        stats = real(self, **how)
+        if when(self.state.nimg, self.state.rollbacks):
+            with torch.no_grad():
+                for parameter in self.state.D.parameters():
+                    parameter.fill_(math.nan)
+            stats["d_loss"] = stats["d_loss"] * math.nan
+        return stats
+
+    monkeypatch.setattr(loop.Alternation, "__call__", step)
+
+
+def test_after_non_finite_numbers_the_run_goes_back_and_takes_another_way(tiny, uninterrupted, monkeypatch):
+    poison(monkeypatch, lambda nimg, rollbacks: nimg == 704 and rollbacks == 0)
+    status, folder = run(tiny())
+    assert status["state"] == "complete"
+    final = newest(folder)[1]
+    assert final["rollbacks"] == 1
+    assert all(bool(torch.isfinite(t).all()) for part in ("G", "D", "ema") for t in final[part].values())
+    events = [line for line in curves(folder) if "event" in line]
+    assert [(e["nimg"], e["event"]) for e in events] == [(768, "diverged at 0.768 kimg: going back to the last checkpoint")]
+    other = newest(uninterrupted("batchnorm", tiny))[1]
+    assert not torch.equal(final["G"]["output.weight"], other["G"]["output.weight"])  # new noise after 0.512 kimg
+
+
+def test_a_restart_after_a_rollback_takes_the_new_way_too(tiny, monkeypatch):
+    poison(monkeypatch, lambda nimg, rollbacks: nimg == 704 and rollbacks == 0)
+    _, whole = run(tiny(name="whole"))
+
+    def fail(status, context):
+        if status["nimg"] >= 640 and newest(prepare(tiny()).folder)[1]["rollbacks"]:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(tiny(), fail)
+    _, folder = run(tiny())
+    assert_same_state(newest(folder)[1], newest(whole)[1])
+
+
+def test_a_run_that_goes_on_diverging_ends_with_words(tiny, monkeypatch):
+    poison(monkeypatch, lambda nimg, rollbacks: nimg == 704)
+    with pytest.raises(RunError, match=r"not finite at 0\.768 kimg \(rollbacks so far: 2\).*optim\.d\.lr.*training\.max_rollbacks"):
+        run(tiny(**{"training.max_rollbacks": 2}))
+    assert newest(prepare(tiny()).folder)[0] == 512  # nothing that diverged was saved
+
+
+def test_stop_on_divergence(tiny, monkeypatch):
+    poison(monkeypatch, lambda nimg, rollbacks: nimg == 64)
+    with pytest.raises(RunError, match=r"not finite at 0\.128 kimg \(rollbacks so far: 0\)"):
+        run(tiny(**{"training.on_divergence": "stop"}))
+
+
+# -- other places and other data --------------------------------------------------------------------------------------
+
+
+def test_the_same_run_in_an_object_store(tiny, uninterrupted):
+    _, folder = run(tiny(storage="memory://loop-test/runs"))
+    assert not folder.is_local
+    whole = uninterrupted("batchnorm", tiny)
+    assert folder.list() == whole.list()
+    assert_same_state(newest(folder)[1], newest(whole)[1])
+    assert curves(folder) == curves(whole)
+    assert prepare(tiny(storage="memory://loop-test/runs")).state == "complete"
+
+
+def test_memory_mapped_data_gives_the_same_run(tiny, uninterrupted):
+    _, folder = run(tiny(**{"data.device_mib": 0}))
+    assert_same_state(newest(folder)[1]["G"], newest(uninterrupted("batchnorm", tiny))[1]["G"])
+
+
+def test_a_conditional_run_on_own_arrays(tiny, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", images=pixels, labels=np.arange(50) % 3)
+    config = tiny(
+        kimg=0.128,
+        **{"data.name": str(tmp_path / "own.npz"), "data.limit": "null", "model.name": "dcgan", "model.conditioning": "auxiliary"},
+        **{"model.g_width": 4, "model.d_width": 4, "metrics.every_kimg": 5, "metrics.names": "[kid]", "checkpoint.best_metric": "kid"},
+    )
+    status, folder = run(config)
+    assert status["best"]["metric"] == "kid"
+    generator = load_generator(folder.child("generator"))
+    assert (generator.channels, generator.resolution, len(generator.classes)) == (3, 16, 3)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(tiny, tmp_path):
+    for changes, says in (
+        ({"model.name": "dcgan", "data.resolution": "20"}, r"data\.resolution = 20: .*16, 28, 32"),
+        ({"data.name": "mnist11k"}, "did you mean mnist10k"),
+        ({"data.labels": "false", "model.conditioning": "projection"}, r"model\.conditioning = 'projection'"),
+        ({"model.generator": "nowhere:G"}, "cannot import nowhere"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            prepare(tiny(**changes))
+        assert not os.path.exists(tmp_path / "runs" / "tiny")
+
+
+def test_a_foreign_folder_is_left_alone(tiny):
+    config = tiny()
+    folder = Folder(config.storage).child("tiny")
+    folder.write("config.yaml", "kimg: -5\n")
+    folder.write("checkpoints/x", b"")
+    with pytest.raises(ConfigError, match=r"kimg = -5.*another --name"):
+        prepare(config)
+    assert folder.read("config.yaml") == b"kimg: -5\n"
+
+
+def test_a_stop_at_the_last_step_is_complete(tiny):
+    status, _ = run(tiny(kimg=0.128), lambda s, context: context.request_stop())
+    assert status["state"] == "complete"
+    assert load_config(base=tiny().model_dump(mode="json")) == tiny()

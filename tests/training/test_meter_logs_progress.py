@@ -1,0 +1,221 @@
+"""What a run tells: means over steps, lines that appear once, a live line, final words."""
+
+import io
+import itertools
+import json
+import math
+import time
+import uuid
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distgan.export.grid import enlargement, make_grid, png
+from distgan.storage import Folder
+from distgan.training.context import Context, share
+from distgan.training.logs import RunLog, read_status, write_status
+from distgan.training.meter import Meter, Stopwatch
+from distgan.training.prepare import Prepared
+from distgan.training.progress import ProgressLine, final_words, span
+
+# -- meter and clock --------------------------------------------------------------------------------------------------
+
+
+def test_means_over_the_steps_that_have_the_number():
+    meter, here = Meter(), Context(torch.device("cpu"))
+    for i in range(4):
+        meter.add({"d_loss": torch.tensor(float(i)), **({"r1": torch.tensor(10.0)} if i == 0 else {})})
+    assert meter.read(here) == {"d_loss": 1.5, "r1": 10.0}
+    assert meter.read(here) == {}
+    meter.add({"d_loss": torch.tensor(5.0)})
+    assert meter.read(here) == {"d_loss": 5.0}
+
+
+def test_a_mean_does_not_change_the_step_s_tensor_and_keeps_nan():
+    meter, x = Meter(), torch.tensor(1.0, requires_grad=True)
+    meter.add({"a": x})
+    meter.add({"a": torch.tensor(math.nan)})
+    meter.add({"a": torch.tensor(1.0)})
+    assert float(x.detach()) == 1
+    assert math.isnan(meter.read(Context(torch.device("cpu")))["a"])
+
+
+def test_the_stopwatch_stands_still_while_paused(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    watch = Stopwatch()
+    now[0] = 2.0
+    with watch.paused():
+        now[0] = 10.0
+    now[0] = 11.0
+    assert watch.lap() == 3.0
+    now[0] = 12.5
+    assert watch.lap() == 1.5
+
+
+def test_shares_cover_everything_once():
+    for total, workers in ((64, 2), (10, 3), (3, 4)):
+        parts = [share(total, rank, workers) for rank in range(workers)]
+        assert parts[0][0] == 0
+        assert parts[-1][1] == total
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
+        assert max(b - a for a, b in parts) - min(b - a for a, b in parts) <= 1
+
+
+# -- metrics.jsonl, status.json, samples ------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["local", "remote"])
+def folder(request, tmp_path):
+    return Folder(tmp_path / "run") if request.param == "local" else Folder(f"memory://{uuid.uuid4().hex}/run")
+
+
+def lines(folder):
+    return [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines()]
+
+
+def test_a_resume_drops_later_lines_and_a_torn_last_one(folder):
+    log = RunLog(folder, 0, tensorboard=False)
+    for nimg in (100, 200, 300):
+        log.scalars(nimg, {"d_loss": nimg / 2})
+    log.event(300, "diverged")
+    log.close()
+    folder.write("metrics.jsonl", folder.read("metrics.jsonl") + b'{"nimg": 150, "d_l')
+    log = RunLog(folder, 200, tensorboard=False)
+    log.scalars(300, {"d_loss": -1.0})
+    log.close()
+    assert [(line["nimg"], line["kimg"], line["d_loss"]) for line in lines(folder)] == [
+        (100, 0.1, 50.0),
+        (200, 0.2, 100.0),
+        (300, 0.3, -1.0),
+    ]
+
+
+def test_numbers_that_are_not_finite_are_valid_json(folder):
+    log = RunLog(folder, 0, tensorboard=False)
+    log.scalars(1, {"a": math.nan, "b": math.inf, "c": 1.0})
+    log.close()
+    (line,) = lines(folder)
+    assert (line["a"], line["b"], line["c"]) == (None, None, 1.0)
+
+
+def test_curves_and_grids_reach_tensorboard(folder):
+    log = RunLog(folder, 0, tensorboard=True)
+    log.scalars(64, {"d_loss": 1.0})
+    log.grid(64, "000000", np.zeros((4, 1, 8, 8), np.uint8))
+    log.close()
+    (events,) = folder.list("tensorboard")
+    data = folder.read(f"tensorboard/{events}")
+    assert b"d_loss" in data
+    assert b"samples" in data
+    assert folder.list("samples") == ["000000.png"]
+
+
+def test_status(folder):
+    log = RunLog(folder, 0, tensorboard=False)
+    assert read_status(folder) == {}
+    log.status({"state": "training", "nimg": 5}, urgent=True)
+    found = read_status(folder)
+    assert (found["state"], found["nimg"]) == ("training", 5)
+    assert abs(found["heartbeat"] - time.time()) < 60
+    log.close()
+    for text in ("", "{", "[]", "5"):
+        folder.write("status.json", text)
+        assert read_status(folder) == {}
+
+
+def test_a_heartbeat_that_fails_stops_nothing(tmp_path):
+    write_status(Folder(tmp_path / "gone" / "away"), "{}")
+
+
+def test_grids():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
+    grid = make_grid(images)
+    assert grid.shape == (2 * 6 + 2, 3 * 6 + 2)
+    assert grid[2, 2] == 0
+    assert grid[2, 8] == 1
+    assert grid[8, 2] == 3
+    assert grid[8, 14] == 127  # an empty place
+    assert make_grid(images, columns=5).shape == (8, 32)
+    colour = make_grid(np.zeros((1, 3, 4, 4), np.uint8), pad=0)
+    assert colour.shape == (4, 4, 3)
+    picture = Image.open(io.BytesIO(png(grid, 2)))
+    assert picture.size == (40, 28)
+    assert (np.asarray(picture)[::2, ::2] == grid).all()
+    assert [enlargement(r) for r in (16, 28, 32, 64, 256)] == [4, 2, 2, 1, 1]
+
+
+# -- the live line and the last words ---------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def status(kimg, **more):
+    return {
+        "nimg": kimg * 1000,
+        "kimg": kimg,
+        "total_kimg": 10,
+        "best": {},
+        "values": {"d_loss": 1.0, "g_loss": 2.0, "images_per_s": 500.0},
+    } | more
+
+
+def test_the_live_line_is_rewritten(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    out = Terminal()
+    line = ProgressLine("10 images; 1 worker", out)
+    line.update({"state": "training", "nimg": 0, "values": {}})  # nothing to show yet
+    for kimg in (1, 2, 4):
+        now[0] += kimg
+        line.update(status(kimg))
+    line.update(status(4))  # nothing new
+    line.note("hello")
+    line.close()
+    shown = out.getvalue()
+    assert shown.startswith("10 images; 1 worker\n")
+    assert shown.count("\r     ") >= 3
+    assert "4.0 / 10 kimg  500 images/s  ETA 0:12  D 1.000  G 2.000" in shown  # 3 kimg in 6 s, 6 to go
+    assert shown.count("4.0 / 10") == 1
+    assert "hello\n" in shown
+    assert shown.endswith("\n")
+
+
+def test_in_a_log_a_line_comes_now_and_then_and_with_each_measurement(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    line = ProgressLine("head", out, every_s=10)
+    for kimg in range(1, 9):
+        now[0] += 3
+        values = {"d_loss": 1.0} | ({"fid": 5.0} if kimg == 7 else {})
+        best = {"metric": "fid", "value": 5.0} if kimg >= 7 else {}
+        line.update(status(kimg, values=values, best=best))
+    line.close()
+    text = out.getvalue().splitlines()
+    assert [part.split("/")[0].strip() for part in text[1:]] == ["1.0", "5.0", "7.0"]
+    assert text[-1].endswith("best FID 5")
+    assert "\r" not in out.getvalue()
+
+
+def test_spans():
+    assert [span(s) for s in (-1, 0, 59.6, 125, 3723)] == ["0:00", "0:00", "1:00", "2:05", "1:02:03"]
+
+
+def test_final_words_say_where_everything_is(tiny, tmp_path):
+    prepared = Prepared(tiny(), Folder(tmp_path / "runs" / "tiny"), "new", "images")
+    best = {"metric": "fid", "value": 1.234, "nimg": 512}
+    words = final_words(
+        prepared, {"state": "complete", "nimg": 1024, "kimg": 1.024, "total_kimg": 1.024, "best": best, "values": {"class_kl": 0.01}}
+    )
+    assert "FID 1.23 at 0.512 kimg, class KL 0.01" in words
+    for part in ("samples/000001.png", "/generator", "tensorboard --logdir", f"distgan sample tiny --storage '{tmp_path}/runs'"):
+        assert part in words
+    stopped = final_words(prepared, {"state": "stopped", "kimg": 0.5, "total_kimg": 1.024})
+    assert "stopped at 0.5 of 1.024 kimg" in stopped
+    assert f"distgan resume tiny --storage '{tmp_path}/runs'" in stopped
