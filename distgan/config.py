@@ -110,17 +110,25 @@ class ModelConfig(Section):
     name: str = setting("dcgan", f"family of both networks: {', '.join(MODELS)}")
     generator: str | None = setting(None, "own generator class as package.module:Class; empty = the family's")
     discriminator: str | None = setting(None, "own discriminator class as package.module:Class; empty = the family's")
-    latent_dim: Count = setting(100, "length of the noise vector z", ge=1, le=8192)
+    latent_dim: Count = setting(64, "length of the noise vector z", ge=1, le=8192)
     latent: Literal["normal", "uniform"] = setting("normal", "distribution of z: N(0, 1) or U(-1, 1)")
-    g_width: Count = setting(64, "channels of the generator at full resolution (mlp: units of its first layer)", ge=1, le=4096)
-    d_width: Count = setting(64, "channels of the discriminator at full resolution (mlp: units of its last hidden layer)", ge=1, le=4096)
-    g_norm: Literal["batch", "none"] = setting("batch", "normalisation in the generator")
-    d_norm: Literal["batch", "spectral", "none"] = setting("batch", "normalisation in the discriminator")
-    conditioning: Literal["none", "projection", "auxiliary"] = setting(
-        "none", "use of class labels: none, projection discriminator, or auxiliary classifier (the generator gets the label in both)"
+    g_width: Count = setting(32, "channels of the generator at full resolution (mlp: units of its first layer)", ge=1, le=4096)
+    d_width: Count = setting(32, "channels of the discriminator at full resolution (mlp: units of its last hidden layer)", ge=1, le=4096)
+    g_norm: Literal["batch", "none"] = setting("none", "normalisation in the generator")
+    d_norm: Literal["batch", "spectral", "none"] = setting("none", "normalisation in the discriminator")
+    conditioning: Literal["auto", "none", "projection", "auxiliary"] = setting(
+        "auto",
+        "use of class labels: none, projection discriminator, or auxiliary classifier (the generator gets the label in both); "
+        "auto = projection where the data has classes",
     )
     g_args: dict[str, Any] = setting(dict, "further keyword arguments of the generator's class")
     d_args: dict[str, Any] = setting(dict, "further keyword arguments of the discriminator's class")
+
+    def conditioned_on(self, n_classes: int) -> str:
+        """`conditioning` with auto decided for data of so many classes (0 = no labels)."""
+        if self.conditioning != "auto":
+            return self.conditioning
+        return "projection" if n_classes > 1 else "none"
 
     @field_validator("name")
     @classmethod
@@ -143,10 +151,10 @@ class LossConfig(Section):
     """The adversarial loss and the discriminator's gradient penalties."""
 
     name: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"] = setting(
-        "non-saturating", "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss"
+        "relativistic", "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss"
     )
-    r1_gamma: Number = setting(0.0, "weight of the gradient penalty at real images, gamma/2 |grad D|^2", ge=0)
-    r2_gamma: Number = setting(0.0, "weight of the gradient penalty at generated images", ge=0)
+    r1_gamma: Number = setting(0.3, "weight of the gradient penalty at real images, gamma/2 |grad D|^2", ge=0)
+    r2_gamma: Number = setting(0.3, "weight of the gradient penalty at generated images", ge=0)
     gamma_schedule: Schedule = setting(Schedule, "course of r1_gamma and r2_gamma")
     gp_lambda: Number = setting(0.0, "weight of the gradient penalty between real and generated images (WGAN-GP)", ge=0)
     gp_target: Literal[0, 1] = setting(1, "gradient norm that WGAN-GP pulls to")
@@ -157,12 +165,12 @@ class LossConfig(Section):
 class AdamConfig(Section):
     """Adam for one network."""
 
-    lr: Number = setting(2e-4, "step size", gt=0, le=10)
-    beta1: Number = setting(0.5, "decay of the mean of gradients", ge=0, lt=1)
-    beta2: Number = setting(0.999, "decay of the mean of squared gradients", ge=0, lt=1)
+    lr: Number = setting(3e-3, "step size", gt=0, le=10)
+    beta1: Number = setting(0.0, "decay of the mean of gradients", ge=0, lt=1)
+    beta2: Number = setting(0.99, "decay of the mean of squared gradients", ge=0, lt=1)
     eps: Number = setting(1e-8, "added to the denominator", gt=0)
     weight_decay: Number = setting(0.0, "decoupled weight decay (AdamW)", ge=0)
-    lr_schedule: Schedule = setting(Schedule, "course of lr")
+    lr_schedule: Schedule = setting(lambda: Schedule(kind="cosine", final=0.05), "course of lr")
     beta2_schedule: Schedule = setting(Schedule, "course of 1 - beta2")
 
 
@@ -230,7 +238,7 @@ class LogConfig(Section):
     """What is written down."""
 
     every_kimg: Number = setting(1.0, "images between two lines of metrics.jsonl and TensorBoard", unit="kimg", gt=0)
-    samples_every_kimg: Number = setting(10.0, "images between two sample grids", unit="kimg", gt=0)
+    samples_every_kimg: Number = setting(20.0, "images between two sample grids", unit="kimg", gt=0)
     grid: Count = setting(64, "images in a sample grid", ge=1, le=4096)
     tensorboard: bool = setting(True, "write TensorBoard events")
 
@@ -241,7 +249,7 @@ class MetricsConfig(Section):
     names: list[Literal["fid", "kid", "precision-recall", "density-coverage", "inception-score", "modes"]] = setting(
         ["fid", "kid"], "metrics in the loop; class histogram and KL come with any classifier"
     )
-    every_kimg: Number = setting(20.0, "images between two measurements", unit="kimg", gt=0)
+    every_kimg: Number = setting(50.0, "images between two measurements", unit="kimg", gt=0)
     samples: Count = setting(5000, "generated images for each measurement in the loop", unit="images", ge=2)
     final_samples: Count = setting(10000, "generated images for the last measurement", unit="images", ge=2)
     extractor: str = setting(
@@ -319,8 +327,8 @@ class RunConfig(Section):
     workers: Literal["auto"] | Annotated[int, BeforeValidator(_finite), Field(ge=1)] | WorkerRange = setting(
         "auto", "processes that train together: auto (every GPU; on CPU what is fastest), a number, or {min: a, max: b}"
     )
-    kimg: Number = setting(100.0, "budget: thousands of real images shown to the discriminator", unit="kimg", gt=0)
-    batch_size: Count = setting(64, "images in a step, all workers together", unit="images", ge=1)
+    kimg: Number = setting(200.0, "budget: thousands of real images shown to the discriminator", unit="kimg", gt=0)
+    batch_size: Count = setting(32, "images in a step, all workers together", unit="images", ge=1)
     seed: Count = setting(0, "every random draw of the run follows from it", ge=0, lt=2**63)
     data: DataConfig = setting(DataConfig, "real images")
     model: ModelConfig = setting(ModelConfig, "networks")
@@ -370,6 +378,11 @@ class RunConfig(Section):
                 f"kimg: {self.kimg} kimg is less than one batch of {self.batch_size} images; allowed: at least {self.batch_size / 1000}"
             )
         return self
+
+    def for_classes(self, n_classes: int) -> RunConfig:
+        """The same run with model.conditioning decided for data of so many classes (0 = no labels)."""
+        model = self.model.model_copy(update={"conditioning": self.model.conditioned_on(n_classes)})
+        return self.model_copy(update={"model": model})
 
     @property
     def run_name(self) -> str:

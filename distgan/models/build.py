@@ -30,7 +30,7 @@ def build_generator(model: ModelConfig, *, channels: int, resolution: int, n_cla
     Raises ConfigError for a class that cannot be imported or built.
     """
     kwargs: dict[str, Any] = {"latent_dim": model.latent_dim, "channels": channels, "resolution": resolution}
-    kwargs["n_classes"] = n_classes if model.conditioning != "none" else 0
+    kwargs["n_classes"] = n_classes if model.conditioned_on(n_classes) != "none" else 0
     if model.generator is None:
         kwargs |= {"width": model.g_width, "norm": model.g_norm}
     return _build("generator", model, kwargs | model.g_args, stream_key(seed, "init/generator"))
@@ -43,9 +43,9 @@ def build_discriminator(model: ModelConfig, *, channels: int, resolution: int, n
     penultimate features (N, F). Weights and errors as for `build_generator`.
     """
     kwargs: dict[str, Any] = {"channels": channels, "resolution": resolution}
-    kwargs["n_classes"] = n_classes if model.conditioning != "none" else 0
+    kwargs["n_classes"] = n_classes if model.conditioned_on(n_classes) != "none" else 0
     if model.discriminator is None:
-        kwargs |= {"width": model.d_width, "norm": model.d_norm, "conditioning": model.conditioning}
+        kwargs |= {"width": model.d_width, "norm": model.d_norm, "conditioning": model.conditioned_on(n_classes)}
     return _build("discriminator", model, kwargs | model.d_args, stream_key(seed, "init/discriminator"))
 
 
@@ -57,7 +57,7 @@ def check_models(model: ModelConfig, *, channels: int, resolution: int, n_classe
     check_family(model, resolution=resolution, n_classes=n_classes)
     draw = torch.Generator().manual_seed(0)  # torch's own generator stays where it is
     n, size = 3, {"channels": channels, "resolution": resolution, "n_classes": n_classes}
-    c = torch.arange(n) % n_classes if model.conditioning != "none" else None
+    c = torch.arange(n) % n_classes if model.conditioned_on(n_classes) != "none" else None
     image = (n, channels, resolution, resolution)
     if model.generator is not None or model.g_args:
         x = _try("generator", model.generator, build_generator(model, **size), torch.randn(n, model.latent_dim, generator=draw), c)

@@ -25,7 +25,7 @@ def check_family(model: ModelConfig, *, resolution: int, n_classes: int) -> None
     resolution: side of the images in pixels; n_classes: classes of the data, 0 where it has no labels.
     Raises ConfigError.
     """
-    if model.conditioning != "none" and n_classes < 2:
+    if model.conditioning not in ("none", "auto") and n_classes < 2:
         found = "has no class labels" if n_classes == 0 else "has one class only"
         raise ConfigError(
             f"model.conditioning = {model.conditioning!r}: the data {found}; allowed here: none. "

@@ -187,7 +187,6 @@ class Alternation:
             if with_norms:
                 stats["d_grad_norm"] = gradient_norm(D)
             state.d_opt.step()
-            average_buffers(D, self.context)
             state.nimg += config.batch_size
             if config.augment.target is not None:
                 self._adapt(stats["sign_stat"])
@@ -203,7 +202,8 @@ class Alternation:
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
         state.g_opt.step()
-        average_buffers(G, self.context)
+        for network in (D, G):  # here, as the G step moves D's running statistics too
+            average_buffers(network, self.context)
         state.ema.update(G, self.images, state.nimg)
         return stats
 
