@@ -27,7 +27,7 @@ def run(config, on_tick=None):
     prepared = prepare(config)
     context = Context(CPU)
     try:
-        status = loop.train(config, context, prepared.folder, on_tick=lambda s: on_tick and on_tick(s, context))
+        status = loop.train(prepared.config, context, prepared.folder, on_tick=lambda s: on_tick and on_tick(s, context))
     finally:  # what an interrupted process would not live to see
         for thread in threading.enumerate():
             if thread.name == "checkpoint-writer":

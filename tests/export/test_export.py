@@ -1,0 +1,214 @@
+"""A generator on disk rebuilds without the run it came from, and its samples do not depend on how many are asked for."""
+
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distgan.config import ConfigError, ModelConfig
+from distgan.export.generator import find_generator, load_generator, save_generator, to_uint8
+from distgan.export.sample import find_label, write_samples
+from distgan.models import build_generator
+from distgan.storage import Folder
+
+SMALL = {"latent_dim": 4, "g_width": 4, "d_width": 4}
+KINDS = {
+    "grey": (ModelConfig(name="mlp", **SMALL), 1, 12, ()),
+    "colour": (ModelConfig(name="dcgan", **SMALL), 3, 16, ()),
+    "classes": (ModelConfig(name="dcgan", conditioning="projection", latent="uniform", **SMALL), 1, 16, ("cat", "dog", "axolotl")),
+}
+
+
+def export(folder, kind):
+    model, channels, resolution, classes = KINDS[kind]
+    G = build_generator(model, channels=channels, resolution=resolution, n_classes=len(classes), seed=3)
+    for buffer in G.buffers():  # as after training
+        if buffer.is_floating_point():
+            buffer.add_(0.1)
+    save_generator(
+        folder, G.state_dict(), model, channels=channels, resolution=resolution, classes=classes, info={"run": "tiny", "kimg": 1.5}
+    )
+    return G.eval()
+
+
+@pytest.fixture(params=KINDS)
+def exported(request, tmp_path):
+    folder = Folder(tmp_path / "runs" / "tiny" / "generator")
+    return export(folder, request.param), folder, request.param
+
+
+def test_roundtrip(exported):
+    G, folder, kind = exported
+    model, channels, resolution, classes = KINDS[kind]
+    found = load_generator(folder)
+    assert (found.model, found.channels, found.resolution, found.classes) == (model, channels, resolution, classes)
+    assert found.info == {"run": "tiny", "kimg": 1.5}
+    assert found.conditional == bool(classes)
+    assert not found.G.training
+    z, c = torch.randn(5, 4), torch.arange(5) % 3 if classes else None
+    with torch.no_grad():
+        assert torch.equal(found.G(z, c), G(z, c))
+
+
+def test_the_files_are_enough_elsewhere(exported, tmp_path):
+    """In another process, from a copy of the two files, with none of the training code imported."""
+    _, folder, kind = exported
+    shutil.copytree(folder.path(), tmp_path / "elsewhere")
+    assert sorted(folder.list()) == ["generator.json", "generator.safetensors"]
+    if kind != "grey":
+        return  # one process is enough
+    code = (
+        "import sys; from distgan.export.sample import write_samples; write_samples(sys.argv[1], 3, sys.argv[2]);"
+        "assert not [m for m in sys.modules if m.startswith(('distgan.training', 'distgan.gan', 'distgan.data', 'ray'))]"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "elsewhere"), str(tmp_path / "o.npy")], check=True, timeout=100)
+    write_samples(folder.path(), 3, str(tmp_path / "here.npy"))
+    assert (np.load(tmp_path / "o.npy") == np.load(tmp_path / "here.npy")).all()
+
+
+def test_the_json_says_what_goes_in_and_comes_out(exported):
+    _, folder, kind = exported
+    meta = json.loads(folder.read("generator.json"))
+    assert meta["input"] == {"z": [4], "latent": "uniform" if kind == "classes" else "normal", "label": kind == "classes"}
+    assert meta["output"]["shape"] == [KINDS[kind][1], KINDS[kind][2], KINDS[kind][2]]
+
+
+@pytest.mark.parametrize("harm", ["weights", "json", "other network", "future", "no weights"])
+def test_a_generator_that_cannot_be_read_is_named(tmp_path, harm):
+    folder = Folder(tmp_path)
+    export(folder, "grey")
+    meta = json.loads(folder.read("generator.json"))
+    if harm == "weights":
+        folder.write("generator.safetensors", folder.read("generator.safetensors")[:-5])
+    elif harm == "json":
+        folder.write("generator.json", "{")
+    elif harm == "other network":
+        folder.write("generator.json", json.dumps(meta | {"resolution": 20}))
+    elif harm == "future":
+        folder.write("generator.json", json.dumps(meta | {"format": 99}))
+    else:
+        folder.remove("generator.safetensors")
+    with pytest.raises(ConfigError) as caught:
+        load_generator(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_uint8_is_rounded_and_clamped():
+    assert to_uint8(torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(every.float() * (2 / 255) - 1), every)  # what the data feed makes of pixels, back
+
+
+# -- where generators are looked for ----------------------------------------------------------------------------------
+
+
+def test_by_name_folder_file_and_uri(tmp_path):
+    export(Folder(tmp_path / "runs" / "tiny" / "generator"), "grey")
+    expected = str(tmp_path / "runs" / "tiny" / "generator")
+    for where in (f"{tmp_path}/runs/tiny", expected, f"{expected}/generator.json", f"{expected}/"):
+        assert find_generator(where, "nowhere").path().rstrip("/") == expected
+    assert find_generator("tiny", str(tmp_path / "runs")).path() == expected
+    uri = f"memory://{uuid.uuid4().hex}/runs"
+    export(Folder(uri).child("tiny").child("generator"), "grey")
+    assert load_generator(find_generator("tiny", uri)).resolution == 12
+    assert load_generator(find_generator(f"{uri}/tiny")).resolution == 12
+
+
+def test_what_is_not_there_is_told_with_the_runs_that_are(tmp_path):
+    storage = Folder(tmp_path / "runs")
+    with pytest.raises(ConfigError, match="there are no runs in"):
+        find_generator("tiny", storage.uri)
+    storage.write("young/config.yaml", "")
+    with pytest.raises(ConfigError, match=r"runs in .*: young"):
+        find_generator("tiny", storage.uri)
+    with pytest.raises(ConfigError, match="no generator yet"):
+        find_generator("young", storage.uri)
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_image_i_of_a_seed_is_always_the_same(exported, tmp_path):
+    _, folder, _ = exported
+
+    def sample(n, **how):
+        write_samples(folder.path(), n, str(tmp_path / "x.npy"), **how)
+        return np.load(tmp_path / "x.npy").astype(int)
+
+    many = sample(300)  # more than one batch
+    assert np.abs(sample(7) - many[:7]).max() <= 1  # another batch size may round otherwise, no more
+    assert (sample(300) == many).all()
+    assert (sample(7, seed=1) != many[:7]).any()
+    assert len(np.unique(many.reshape(300, -1), axis=0)) > 290
+
+
+def test_arrays_grids_and_folders_hold_the_same_images(exported, tmp_path):
+    _, folder, kind = exported
+    _, channels, side, _ = KINDS[kind]
+    said = write_samples(folder.path(), 12, str(tmp_path / "new" / "a.npy"))
+    assert said == f"12 images of tiny at 1.5 kimg: {tmp_path}/new/a.npy"
+    array = np.load(tmp_path / "new" / "a.npy")
+    assert array.dtype == np.uint8
+    assert array.shape == ((12, side, side) if channels == 1 else (12, side, side, 3))
+
+    write_samples(folder.path(), 12, str(tmp_path / "single"))
+    files = sorted((tmp_path / "single").iterdir())
+    assert [f.name for f in files] == [f"{i:02d}.png" for i in range(12)]
+    assert (np.stack([np.asarray(Image.open(f)) for f in files]) == array).all()
+
+    write_samples(folder.path(), 12, str(tmp_path / "grid.png"))
+    times = 64 // side
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))[::times, ::times]
+    columns = 3 if kind == "classes" else 4
+    assert grid.shape[:2] == ((side + 2) * (12 // columns) + 2, (side + 2) * columns + 2)
+    second = grid[2 : 2 + side, side + 4 : 2 * side + 4]
+    assert any((second == image).all() for image in array)
+
+
+def test_labels(tmp_path):
+    folder = Folder(tmp_path / "g")
+    export(folder, "classes")
+    generator = load_generator(folder)
+    assert [find_label(generator, label) for label in (None, "cat", "axolotl", "1")] == [None, 0, 2, 1]
+    index = torch.arange(3000)
+    counts = torch.bincount(generator.labels(index, 0), minlength=3)
+    assert counts.min() > 900  # every class as often as the others
+    assert generator.labels(index[:3], 0, 2).tolist() == [2, 2, 2]
+    write_samples(folder.path(), 4, str(tmp_path / "dogs.npy"), label="dog")
+    z = torch.arange(4)
+    assert (np.load(tmp_path / "dogs.npy") == generator.sample(z, 0, 1).numpy()[:, 0]).all()
+    with pytest.raises(ConfigError, match="--label dgo: no such class; allowed: cat, dog, axolotl, or 0 to 2; did you mean dog"):
+        find_label(generator, "dgo")
+    with pytest.raises(ConfigError, match="allowed: cat, dog"):
+        find_label(generator, "3")
+    export(folder, "grey")
+    with pytest.raises(ConfigError, match="trained without labels"):
+        find_label(load_generator(folder), "cat")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"n": 0}, "-n 0: allowed: at least 1"),
+        ({"n": -5}, "-n -5"),
+        ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**63}, "--seed"),
+        ({"out": "x.jpg"}, r"--out x\.jpg: allowed: FILE\.png"),
+        ({"n": 20000, "out": "x.png"}, "at most 10000"),
+        ({"out": "/proc/nowhere/x.png"}, "--out .*cannot be written"),
+    ],
+)
+def test_bad_requests_are_refused_in_words(tmp_path, monkeypatch, given, says):
+    monkeypatch.chdir(tmp_path)
+    export(Folder("g"), "grey")
+    request = {"n": 4, "out": "x.npy"} | given
+    with pytest.raises(ConfigError, match=says):
+        write_samples("g", request.pop("n"), request.pop("out"), **request)
+    assert [p.name for p in tmp_path.iterdir()] == ["g"]

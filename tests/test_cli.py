@@ -1,0 +1,284 @@
+"""What users type, and what they are told."""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distgan import __version__
+from distgan.cli import COMMANDS, main, parse_overrides
+from distgan.config import ConfigError, load_config, walk_fields
+
+ENV = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH"))}
+
+
+def cli(*words, timeout=100, **env):
+    """`python -m distgan WORDS` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "distgan", *words], capture_output=True, text=True, timeout=timeout, env={**ENV, **env}, check=False
+    )
+
+
+def refused(capsys, *words):
+    """The one line that bad input is answered with."""
+    try:
+        status = main(words)
+    except SystemExit as error:  # argparse's way
+        status = error.code
+    assert status == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+# -- help and start-up ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["config", "--optim.g.lr", "1e-4"], ["train", "--optim.g.lr", "-1"]])
+def test_the_answer_comes_in_under_a_second_without_torch_or_ray(words):
+    code = (
+        f"import sys; from distgan.cli import main; main({words!r});"
+        "heavy = {'torch', 'ray', 'numpy', 'torchvision', 'PIL', 'pyarrow'} & set(sys.modules); assert not heavy, heavy"
+    )
+    costs = []
+    for _ in range(3):  # processor time, and the least of three: the machine may be busy
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60, env=ENV)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(costs) < 1.0
+
+
+def test_help_names_every_command_and_every_setting(capsys):
+    assert main([]) == main(["--help"]) == main(["-h"]) == 0
+    overview = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n  {command} " in overview
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name, _ in walk_fields():
+        assert f"--{name.replace('_', '-')} " in text, name
+    lr = text[text.index("--optim.g.lr ") :].split("--optim.g.beta1")[0]
+    assert "step size" in lr
+    assert "[default: " in lr
+    assert "allowed: a number > 0 and <= 10" in " ".join(lr.split())
+    assert " kimg; allowed: " in " ".join(text[text.index("--kimg ") :].split("--batch-size")[0].split())
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command, capsys):
+    with contextlib.suppress(SystemExit):
+        assert main([command, "--help"]) == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"distgan {__version__}\n"
+
+
+def test_as_a_module():
+    done = cli("--version")
+    assert (done.returncode, done.stdout) == (0, f"distgan {__version__}\n")
+    done = cli("trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+
+
+# -- overrides --------------------------------------------------------------------------------------------------------
+
+
+def test_parse_overrides():
+    file, values = parse_overrides(
+        [
+            "--config",
+            "a.yaml",
+            "--optim.g.lr",
+            "-1e-4",
+            "--batch-size=32",
+            "--data.mirror",
+            "--metrics.names",
+            "fid",
+            "kid",
+            "--data.root",
+            "a b",
+        ]
+    )
+    assert file == "a.yaml"
+    assert values == {
+        "optim.g.lr": "-1e-4",
+        "batch_size": "32",
+        "data.mirror": "true",
+        "metrics.names": "[fid, kid]",
+        "data.root": "a b",
+    }
+    assert parse_overrides([]) == (None, {})
+    assert parse_overrides(["--name=a=b"])[1] == {"name": "a=b"}
+    assert load_config(overrides=values | {"optim.g.lr": "1e-4"}).metrics.names == ["fid", "kid"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["kimg", "5"], "settings are typed as --name value"),
+        (["-kimg", "5"], "settings are typed as --name value"),
+        (["--", "5"], "settings are typed as --name value"),
+        (["--kimg", "5", "--kimg", "6"], "--kimg: given twice"),
+        (["--batch-size", "5", "--batch_size=6"], "given twice"),
+        (["--config"], "needs one FILE.yaml"),
+        (["--config", "a", "b"], "needs one FILE.yaml"),
+    ],
+)
+def test_overrides_that_cannot_be_read(words, says):
+    with pytest.raises(ConfigError, match=says):
+        parse_overrides(words)
+
+
+def test_config_prints_what_a_run_would_use(tmp_path, capsys):
+    file = tmp_path / "a.yaml"
+    file.write_text("kimg: 7\nbatch_size: 32\n")
+    assert main(["config", "--config", str(file), "--kimg", "9", "--optim.g.lr", "1e-4"]) == 0
+    printed = tmp_path / "b.yaml"
+    printed.write_text(capsys.readouterr().out)
+    config = load_config(printed)
+    assert (config.kimg, config.batch_size, config.optim.g.lr) == (9, 32, 1e-4)
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trian"], "distgan: trian: no such command; allowed: "),
+        (["train", "--optim.g.lr", "0"], "distgan: optim.g.lr = 0: allowed: a number > 0 and <= 10"),
+        (["train", "--optim.g.betas", "0"], "did you mean optim.g.beta2?"),
+        (["train", "--batch-size", "64", "--workers", "3"], "batch_size: 64 is not divisible by workers = 3"),
+        (["train", "--config", "nowhere.yaml"], "distgan: --config nowhere.yaml: no such file"),
+        (["train", "--data.name", "mnits"], "did you mean mnist?"),
+        (["train", "--data.name", "./nowhere"], "no such file or folder"),
+        (["train", "--model.name", "dcgan", "--data.resolution", "20"], "data.resolution = 20"),
+        (["train", "--model.generator", "nowhere:G"], "cannot import nowhere"),
+        (["train", "--storage", "/proc/nowhere"], "storage = /proc/nowhere: cannot write there"),
+        (["train", "--engine", "local", "--workers", "2"], "workers = 2: engine = 'local' runs in 1 process"),
+        (["train", "mnist"], "settings are typed as --name value"),
+        (["sample", "nowhere", "--out", "x.png"], "there are no runs in"),
+        (["sample", "nowhere"], "--out"),
+        (["sample", "nowhere", "-n", "many", "--out", "x.png"], "invalid int value: 'many'"),
+        (["sample", "nowhere", "-n", "0", "--out", "x.png"], "-n 0: allowed: at least 1"),
+        (["evaluate", "nowhere", "--metrics", "fud"], "did you mean fid?"),
+        (["evaluate", "nowhere", "-n", "1"], "at least 2"),
+        (["resume", "nowhere"], "nowhere: no such run"),
+        (["report", "nowhere"], "nowhere: no such run"),
+        (["runs", "--storge", "x"], "unrecognized arguments"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_bad_input_is_one_line_and_status_2(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(capsys, *words)
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+# -- a run, from the command line -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    """The words of a tiny run of the local engine in an empty working folder."""
+    from conftest import TINY
+
+    monkeypatch.chdir(tmp_path)
+    return [word for name, value in (TINY | {"name": "tiny"}).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def test_from_training_to_samples_without_ray(words, tmp_path, capsys):
+    assert main(["runs"]) == 0
+    assert "no runs in" in capsys.readouterr().out
+
+    assert main(["train", *words]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("256 images of ")
+    assert "complete: 1.024 kimg, FID " in said
+    for part in ("config.yaml", "metrics.jsonl", "status.json", "samples/000001.png", "generator/generator.safetensors"):
+        assert (tmp_path / "runs" / "tiny" / part).is_file()
+
+    assert main(["train", *words]) == 0
+    assert capsys.readouterr().out.startswith("already complete: ")
+    assert main(["resume", "tiny"]) == 0
+    assert capsys.readouterr().out.startswith("already complete: ")
+    assert main(["resume", "tiny", "--kimg", "1.28"]) == 0
+    assert "complete: 1.28 kimg" in capsys.readouterr().out
+
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:5] == ["tiny", "complete", "1.28", "of", "1.28"]
+
+    assert main(["sample", "tiny", "-n", "5", "--out", "five.npy"]) == 0
+    assert np.load("five.npy").shape == (5, 28, 28)
+    assert main(["sample", "runs/tiny", "--out", "grid.png"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "tiny", "-n", "64", "--metrics", "fid", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fid"] > 0
+    assert found["samples"] == 64
+    assert main(["evaluate", "five.npy", "--against", "mnist10k", "--metrics", "fid"]) == 0
+    assert "fid" in capsys.readouterr().out
+    assert main(["report", "tiny"]) == 0
+    assert "<svg" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
+
+    assert "optim.g.lr = 0.1: run" in "".join(refused_lines(capsys, "train", *words, "--optim.g.lr", "0.1"))
+
+
+def refused_lines(capsys, *words):
+    assert main(words) == 2
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_run_that_diverges_ends_with_words_and_status_1(words, capsys):
+    from distgan.training import loop
+
+    step = loop.Alternation.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Alternation, "__call__", lambda self, **how: {k: v * float("nan") for k, v in step(self, **how).items()})
+        assert main(["train", *words, "--training.on-divergence", "stop"]) == 1
+    err = capsys.readouterr().err
+    assert "distgan: losses or gradients are not finite" in err
+    assert "Traceback" not in err
+
+
+def test_a_signal_ends_a_run_with_a_checkpoint_and_the_same_command_goes_on(words, tmp_path):
+    import signal
+    import time
+
+    words[words.index("--kimg") + 1] = "400"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distgan", "train", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env=ENV,
+    )
+    try:
+        metrics = tmp_path / "runs" / "tiny" / "metrics.jsonl"
+        deadline = time.time() + 90
+        while not (metrics.exists() and metrics.stat().st_size) and time.time() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "stopped at " in said
+    assert "nothing is lost" in said
+    assert "distgan resume tiny" in said
+    status = json.loads((tmp_path / "runs" / "tiny" / "status.json").read_text())
+    assert status["state"] == "stopped"
+    assert (tmp_path / "runs" / "tiny" / "checkpoints" / f"{status['nimg']:012d}" / "manifest.json").exists()
