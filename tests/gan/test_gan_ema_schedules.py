@@ -11,6 +11,11 @@ from distgan.gan.ema import GeneratorEMA, ema_decay
 from distgan.gan.schedules import apply_adam, value
 
 
+def constant_adam(**changes):
+    """Adam whose settings stay where they start, but for what a test changes."""
+    return AdamConfig(**{"beta1": 0.5, "beta2": 0.999, "lr_schedule": Schedule(), "beta2_schedule": Schedule(), **changes})
+
+
 def net(start=0.0):
     G = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, affine=False))
     nn.init.constant_(G[0].weight, start)
@@ -76,7 +81,7 @@ def test_warmup_comes_before_the_way():
 
 
 def test_adam_gets_floats_and_steps():
-    adam = AdamConfig(lr=1e-2, beta1=0, beta2=0.9, beta2_schedule=Schedule(kind="linear", final=0.1))
+    adam = constant_adam(lr=1e-2, beta1=0, beta2=0.9, beta2_schedule=Schedule(kind="linear", final=0.1))
     weight = nn.Parameter(torch.ones(1))
     optimizer = torch.optim.Adam([weight])
     apply_adam(optimizer, adam, 1000, 1000)
@@ -90,7 +95,7 @@ def test_adam_gets_floats_and_steps():
 
 
 def test_warming_beta2_up_keeps_adam_finite():
-    adam = AdamConfig(lr=1e-3, beta2_schedule=Schedule(warmup_kimg=1))
+    adam = constant_adam(lr=1e-3, beta2_schedule=Schedule(warmup_kimg=1))
     weight = nn.Parameter(torch.ones(1))
     optimizer = torch.optim.Adam([weight])
     for nimg in (0, 64, 128):

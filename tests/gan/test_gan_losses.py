@@ -63,6 +63,11 @@ def test_minimax_saturates_where_non_saturating_does_not():
     assert float(torch.autograd.grad(LOSSES["non-saturating"].g(fake, fake), fake)[0]) == pytest.approx(-1)
 
 
+def plain_loss(**changes):
+    """The non-saturating loss without any penalty, and what a test changes of it."""
+    return LossConfig(**{"name": "non-saturating", "r1_gamma": 0, "r2_gamma": 0, "gp_lambda": 0, **changes})
+
+
 class Quadratic(nn.Module):
     """D(x) = w.x + a/2 |x|^2, whose input gradient is w + a x."""
 
@@ -80,8 +85,8 @@ def penalty_part(loss, **kwargs):
     torch.manual_seed(0)
     D, x_real, x_fake = Quadratic(), torch.randn(5, 1, 2, 2), torch.randn(5, 1, 2, 2)
     args = (lambda z, c: x_fake, D, x_real, None, torch.zeros(5, 1), None)
-    total, stats = d_step_loss(*args, LossConfig(**loss), **kwargs)
-    plain, _ = d_step_loss(*args, LossConfig())
+    total, stats = d_step_loss(*args, plain_loss(**loss), **kwargs)
+    plain, _ = d_step_loss(*args, plain_loss())
     return D, x_real, x_fake, total - plain, stats
 
 
@@ -136,7 +141,7 @@ def test_a_penalty_under_autocast_is_float32():
     D.forward = lambda x, c=None: nn.Sequential.forward(D, x)
     with torch.autocast("cpu", torch.bfloat16):
         loss, stats = d_step_loss(
-            lambda z, c: z.view(-1, 1, 2, 2), D, torch.randn(3, 1, 2, 2), None, torch.randn(3, 4), None, LossConfig(r1_gamma=1)
+            lambda z, c: z.view(-1, 1, 2, 2), D, torch.randn(3, 1, 2, 2), None, torch.randn(3, 4), None, plain_loss(r1_gamma=1)
         )
     assert loss.dtype == stats["r1"].dtype == torch.float32
     assert math.isfinite(float(loss))

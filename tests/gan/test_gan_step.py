@@ -22,14 +22,27 @@ PENALTIES = {
     "gp": {"gp_lambda": 10.0},
     "gp0": {"gp_lambda": 1.0, "gp_target": 0},
 }
-SMALL = {"latent_dim": 4, "g_width": 4, "d_width": 4, "g_norm": "none", "d_norm": "none"}
+
+
+def small_model(name, **changes):
+    """Small networks of a family, without norms and labels but for what a test changes."""
+    small = {"latent_dim": 4, "g_width": 4, "d_width": 4, "g_norm": "none", "d_norm": "none", "conditioning": "none"}
+    return ModelConfig(name=name, **{**small, **changes})
+
+
+def plain_loss(**changes):
+    """The non-saturating loss without any penalty, and what a test changes of it."""
+    return LossConfig(**{"name": "non-saturating", "r1_gamma": 0, "r2_gamma": 0, "gp_lambda": 0, **changes})
+
+
 MODELS = {
-    "mlp": ModelConfig(name="mlp", **SMALL),
-    "projection": ModelConfig(name="dcgan", conditioning="projection", **SMALL),
-    "auxiliary": ModelConfig(name="mlp", conditioning="auxiliary", **SMALL),
-    "spectral": ModelConfig(name="dcgan", **{**SMALL, "d_norm": "spectral"}),
-    "r3gan": ModelConfig(name="r3gan", conditioning="projection", **SMALL),
+    "mlp": small_model("mlp"),
+    "projection": small_model("dcgan", conditioning="projection"),
+    "auxiliary": small_model("mlp", conditioning="auxiliary"),
+    "spectral": small_model("dcgan", d_norm="spectral"),
+    "r3gan": small_model("r3gan", conditioning="projection"),
 }
+BATCH_NORM = small_model("dcgan", g_norm="batch", d_norm="batch")
 CASES = [("mlp", loss, penalty, False) for loss, penalty in itertools.product(LOSSES, PENALTIES)]
 CASES += [(model, "relativistic", "r1r2", False) for model in MODELS if model != "mlp"]
 CASES += [("auxiliary", "hinge", "gp", False), ("projection", "non-saturating", "r1", True), ("mlp", "relativistic", "r1r2", True)]
@@ -73,7 +86,7 @@ def worker(rank, port, out):
         model, loss, penalty, augmented = case
         G, D = build(MODELS[model])
         half = slice(4 * rank, 4 * rank + 4)
-        result[case] = gradients(G, D, ddp(D), ddp(G), half, LossConfig(name=loss, **PENALTIES[penalty]), augmented)
+        result[case] = gradients(G, D, ddp(D), ddp(G), half, plain_loss(name=loss, **PENALTIES[penalty]), augmented)
     result["trained"] = train(rank)
     result["buckets"] = count_buckets(rank)
     torch.save(result, f"{out}/{rank}.pt")
@@ -82,10 +95,10 @@ def worker(rank, port, out):
 
 def train(rank):
     """Parameters after 20 steps with batch norm in both (two passes of D, one backward) and a lazy penalty."""
-    G, D = build(ModelConfig(name="dcgan", latent_dim=4, g_width=4, d_width=4))
+    G, D = build(BATCH_NORM)
     G_wrapped, D_wrapped = ddp(G), ddp(D)
     g_adam, d_adam = (torch.optim.Adam(m.parameters(), 1e-3, betas=(0.0, 0.99)) for m in (G, D))
-    loss = LossConfig(r1_gamma=0.1, r2_gamma=0.1, penalty_every=4)
+    loss = plain_loss(r1_gamma=0.1, r2_gamma=0.1, penalty_every=4)
     x, _, z, *_ = (t[4 * rank : 4 * rank + 4] for t in batch())
     for step in range(20):
         d_adam.zero_grad()
@@ -111,7 +124,7 @@ def count_buckets(rank):
     D_wrapped.register_comm_hook("D", counting)
     G_wrapped.register_comm_hook("G", counting)
     x, c, z, c_fake, *_ = batch()
-    loss, counts = LossConfig(name="relativistic", r1_gamma=1, r2_gamma=1), []
+    loss, counts = plain_loss(name="relativistic", r1_gamma=1, r2_gamma=1), []
     for _ in range(2):
         d_step_loss(G, D_wrapped, x, c, z, c_fake, loss)[0].backward()
         counts.append((calls["D"], calls["G"]))
@@ -137,7 +150,7 @@ def two_ranks(tmp_path_factory):
 def test_two_workers_give_the_gradient_of_one(two_ranks, case):
     model, loss, penalty, augmented = case
     G, D = build(MODELS[model])
-    whole = gradients(G, D, D, G, slice(None), LossConfig(name=loss, **PENALTIES[penalty]), augmented)
+    whole = gradients(G, D, D, G, slice(None), plain_loss(name=loss, **PENALTIES[penalty]), augmented)
     assert any(float(g.abs().max()) > 1e-4 for g in whole)
     for ranks in two_ranks:
         for got, want in zip(ranks[case], whole, strict=True):
@@ -145,7 +158,7 @@ def test_two_workers_give_the_gradient_of_one(two_ranks, case):
 
 
 def test_workers_stay_identical(two_ranks):
-    fresh = [p.detach() for m in build(ModelConfig(name="dcgan", latent_dim=4, g_width=4, d_width=4)) for p in m.parameters()]
+    fresh = [p.detach() for m in build(BATCH_NORM) for p in m.parameters()]
     for a, b, start in zip(two_ranks[0]["trained"], two_ranks[1]["trained"], fresh, strict=True):
         assert torch.equal(a, b)
         assert not torch.equal(a, start)
@@ -173,11 +186,11 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize(("norm", "sizes"), [("none", [24]), ("batch", [8, 8, 8])])
 def test_one_pass_only_where_samples_do_not_see_each_other(norm, sizes):
-    G, D = build(ModelConfig(name="mlp", latent_dim=4, g_width=4, d_width=4, d_norm=norm))
+    G, D = build(small_model("mlp", g_norm="batch", d_norm=norm))
     assert has_batch_statistics(D) == (norm == "batch")
     D = Counting(D)
     x, c, z, c_fake, share, _ = batch()
-    d_step_loss(G, D, x, c, z, c_fake, LossConfig(gp_lambda=1), share=share)
+    d_step_loss(G, D, x, c, z, c_fake, plain_loss(gp_lambda=1), share=share)
     assert D.sizes == sizes
 
 
@@ -204,7 +217,7 @@ def test_frozen_stops_gradients_and_power_iteration_and_restores():
 def test_relativistic_pairs_share_their_label():
     G, D = build(MODELS["projection"])
     x, c, z, c_fake, *_ = batch()
-    loss = LossConfig(name="relativistic")
+    loss = plain_loss(name="relativistic")
     assert torch.equal(d_step_loss(G, D, x, c, z, c_fake, loss)[0], d_step_loss(G, D, x, c, z, c, loss)[0])
     assert torch.equal(g_step_loss(G, D, x, c, z, c_fake, loss)[0], g_step_loss(G, D, x, c, z, c, loss)[0])
 
@@ -213,9 +226,9 @@ def test_missing_inputs_are_named():
     G, D = build(MODELS["mlp"])
     x, c, z, c_fake, *_ = batch()
     with pytest.raises(ValueError, match="share"):
-        d_step_loss(G, D, x, c, z, c_fake, LossConfig(gp_lambda=1))
+        d_step_loss(G, D, x, c, z, c_fake, plain_loss(gp_lambda=1))
     with pytest.raises(ValueError, match="x_real"):
-        g_step_loss(G, D, None, c, z, c_fake, LossConfig(name="relativistic"))
+        g_step_loss(G, D, None, c, z, c_fake, plain_loss(name="relativistic"))
 
 
 def test_statistics():
@@ -224,7 +237,7 @@ def test_statistics():
             return x.mean((1, 2, 3))
 
     x = torch.tensor([2.0, -1.0, 3.0, 4.0]).view(4, 1, 1, 1)
-    _, stats = d_step_loss(lambda z, c: torch.full((4, 1, 1, 1), -1.0), Mean(), x, None, torch.zeros(4, 1), None, LossConfig())
+    _, stats = d_step_loss(lambda z, c: torch.full((4, 1, 1, 1), -1.0), Mean(), x, None, torch.zeros(4, 1), None, plain_loss())
     assert float(stats["sign_stat"]) == 0.5
     assert float(stats["logit_gap"]) == 3.0
     assert float(stats["d_fake"]) == pytest.approx(0.26894, abs=1e-5)
@@ -233,11 +246,11 @@ def test_statistics():
 
 def test_a_gan_finds_both_modes():
     torch.manual_seed(0)
-    model = ModelConfig(name="mlp", latent_dim=2, g_width=16, d_width=16, g_norm="none", d_norm="none")
+    model = small_model("mlp", latent_dim=2, g_width=16, d_width=16)
     size = {"channels": 1, "resolution": 2}
     G, D = build_generator(model, **size), build_discriminator(model, **size)
     g_adam, d_adam = (torch.optim.Adam(m.parameters(), 2e-3, betas=(0.0, 0.9)) for m in (G, D))
-    loss = LossConfig(name="relativistic", r1_gamma=0.2, r2_gamma=0.2)
+    loss = plain_loss(name="relativistic", r1_gamma=0.2, r2_gamma=0.2)
     for _ in range(800):
         x = (torch.randint(2, (64, 1, 1, 1)) - 0.5).expand(64, 1, 2, 2)  # all -0.5 or all 0.5
         for step, adam in ((d_step_loss, d_adam), (g_step_loss, g_adam)):

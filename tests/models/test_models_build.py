@@ -14,6 +14,7 @@ from distgan.models import allowed_resolutions, build_discriminator, build_gener
 
 SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] for name in MODELS}
 CONDITIONING = ["none", "projection", "auxiliary"]
+NORMS = ["batch", "none"]
 # d_norm "spectral" is refused for r3gan; g_norm and d_norm mean nothing there
 CASES = [
     (name, resolution, conditioning, g_norm, d_norm)
@@ -21,6 +22,12 @@ CASES = [
     for resolution, conditioning in product(SIZES[name], CONDITIONING)
     for g_norm, d_norm in ([("none", "none")] if name == "r3gan" else [("batch", "batch"), ("batch", "spectral"), ("none", "none")])
 ]
+
+
+def classic_model(**changes):
+    """Networks as in the DCGAN paper, batch norm in both and no labels, but for what a test changes."""
+    classic = {"latent_dim": 100, "g_width": 64, "d_width": 64, "g_norm": "batch", "d_norm": "batch", "conditioning": "none"}
+    return ModelConfig(**{**classic, **changes})
 
 
 def build(model, **size):
@@ -70,8 +77,9 @@ def test_shapes_and_gradients(name, resolution, conditioning, g_norm, d_norm):
 
 @pytest.mark.parametrize("name", ["dcgan", "resnet", "r3gan"])
 @pytest.mark.parametrize("resolution", [128, 256])
-def test_large_images(name, resolution):
-    model = ModelConfig(name=name, latent_dim=5, g_width=2, d_width=2)
+@pytest.mark.parametrize("norm", NORMS)
+def test_large_images(name, resolution, norm):
+    model = classic_model(name=name, latent_dim=5, g_width=2, d_width=2, g_norm=norm, d_norm=norm)
     G, D = build(model, channels=3, resolution=resolution)
     x = G(torch.randn(2, 5))
     assert x.shape == (2, 3, resolution, resolution)
@@ -92,7 +100,7 @@ def test_the_class_matters(name, conditioning):
 
 
 def test_conditional_batch_norm_learns_the_class():
-    model = ModelConfig(conditioning="projection", latent_dim=5, g_width=4)
+    model = classic_model(conditioning="projection", latent_dim=5, g_width=4)
     G = build_generator(model, channels=1, resolution=16, n_classes=3)
     z, c = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
     G(z, c)[c == 1].sum().backward()
@@ -101,8 +109,9 @@ def test_conditional_batch_norm_learns_the_class():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_follow_from_the_seed_alone(name):
-    model = ModelConfig(name=name, latent_dim=5, g_width=4, d_width=4)
+@pytest.mark.parametrize("norm", NORMS)
+def test_weights_follow_from_the_seed_alone(name, norm):
+    model = classic_model(name=name, latent_dim=5, g_width=4, d_width=4, g_norm=norm, d_norm=norm)
     size = {"channels": 1, "resolution": 16}
     torch.manual_seed(5)
     first, state = build(model, **size, seed=7), torch.get_rng_state()
@@ -116,17 +125,17 @@ def test_weights_follow_from_the_seed_alone(name):
 
 
 def test_documented_widths():
-    model = ModelConfig(name="mlp", g_width=128, d_width=128, g_norm="none", d_norm="none")
+    model = classic_model(name="mlp", latent_dim=100, g_width=128, d_width=128, g_norm="none", d_norm="none")
     G, D = build(model, channels=1, resolution=28)
     assert [tuple(p.shape) for p in D.parameters() if p.ndim == 2] == [(256, 784), (128, 256), (1, 128)]
     assert [tuple(p.shape) for p in G.parameters() if p.ndim == 2] == [(128, 100), (256, 128), (512, 256), (784, 512)]
-    G, D = build(ModelConfig(g_width=8, d_width=8), channels=3, resolution=256)
+    G, D = build(classic_model(g_width=8, d_width=8), channels=3, resolution=256)
     assert [u.weight.shape[0] for u in G.ups] == [64, 64, 64, 32, 16, 8]
     assert [d.weight.shape[0] for d in [D.first, *D.downs]] == [8, 16, 32, 64, 64, 64]
 
 
 def test_spectral_norm_holds_and_rests_in_eval():
-    D = build_discriminator(ModelConfig(d_norm="spectral", d_width=4), channels=1, resolution=16)
+    D = build_discriminator(classic_model(d_norm="spectral", d_width=4), channels=1, resolution=16)
     x = torch.randn(2, 1, 16, 16)
     for _ in range(50):
         D(x)
@@ -157,13 +166,13 @@ def test_r3gan_starts_as_its_skips_and_resamples_evenly():
 
 def refused(model, channels=1, resolution=28, n_classes=0):
     with pytest.raises(ConfigError) as error:
-        check_models(ModelConfig(**model), channels=channels, resolution=resolution, n_classes=n_classes)
+        check_models(classic_model(**model), channels=channels, resolution=resolution, n_classes=n_classes)
     return str(error.value)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_good_configs_pass(name):
-    check_models(ModelConfig(name=name, conditioning="projection"), channels=3, resolution=32, n_classes=10)
+    check_models(classic_model(name=name, conditioning="projection"), channels=3, resolution=32, n_classes=10)
 
 
 def test_resolutions_are_told_with_the_nearest_and_the_able():
@@ -185,7 +194,7 @@ def test_spectral_r3gan_is_refused():
 
 
 def test_family_arguments():
-    model = ModelConfig(name="r3gan", g_width=4, g_args={"blocks": 1}, d_args={"blocks": 1}, d_width=4)
+    model = classic_model(name="r3gan", g_width=4, g_args={"blocks": 1}, d_args={"blocks": 1}, d_width=4)
     check_models(model, channels=1, resolution=16)
     assert len(build_generator(model, channels=1, resolution=16).body) == 5
     assert "model.g_args" in refused({"g_args": {"colour": 3}})
@@ -236,16 +245,26 @@ def own(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("own")
-def test_own_classes():
-    model = ModelConfig(generator="own_networks:G", discriminator="own_networks:D", g_args={"gain": 0.5}, conditioning="projection")
+@pytest.mark.parametrize("conditioning", ["projection", "auto"])
+def test_own_classes(conditioning):
+    own = {"generator": "own_networks:G", "discriminator": "own_networks:D", "g_args": {"gain": 0.5}}
+    model = classic_model(**own, conditioning=conditioning)
     check_models(model, channels=1, resolution=20, n_classes=4)
     G, D = build(model, channels=1, resolution=20, n_classes=4)
-    x = G(torch.randn(2, 100), torch.tensor([0, 1]))
+    x = G(torch.randn(2, model.latent_dim), torch.tensor([0, 1]))
     assert float(x.abs().max()) <= 0.5
     assert D(x).shape == (2,)
-    mixed = ModelConfig(generator="own_networks:G", latent_dim=8)  # the family's D beside it
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("conditioning", ["none", "auto"])
+def test_an_own_class_beside_one_of_the_family(conditioning):
+    mixed = classic_model(generator="own_networks:G", latent_dim=8, conditioning=conditioning)
     check_models(mixed, channels=1, resolution=28)
     assert isinstance(build_discriminator(mixed, channels=1, resolution=28), nn.Module)
+    check_models(mixed, channels=1, resolution=28, n_classes=4)
+    G, _ = build(mixed, channels=1, resolution=28, n_classes=4)
+    assert G.n_classes == (4 if conditioning == "auto" else 0)
 
 
 @pytest.mark.usefixtures("own")
