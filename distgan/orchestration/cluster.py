@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 from collections.abc import Iterator
@@ -50,15 +51,68 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
             _connect(ray, address, options)
         else:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            ray.init(
-                address="local", num_cpus=cpus, include_dashboard=settings.dashboard, object_store_memory=128 * 2**20,
-                _node_ip_address="127.0.0.1", **options,
-            )  # fmt: skip
+            with _own_session():
+                ray.init(
+                    address="local", num_cpus=cpus, include_dashboard=settings.dashboard, object_store_memory=128 * 2**20,
+                    _node_ip_address="127.0.0.1", **options,
+                )  # fmt: skip
     try:
         yield Cluster(private=not address, nodes=[dict(n["Resources"]) for n in ray.nodes() if n["Alive"]])
     finally:
         if not joined:
-            ray.shutdown()
+            if lost_process():
+                _abandon()
+            else:
+                ray.shutdown()
+
+
+def lost_process() -> str | None:
+    """Which of the private cluster's two main processes has ended by itself: raylet, gcs_server, or None. It cannot go on without.
+
+    Ray's own answer is to wait for a minute and to end this process then.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    processes = node.all_processes if node is not None else {}
+    for kind in ("gcs_server", "raylet"):
+        if any(info.process.poll() is not None for info in processes.get(kind, [])):
+            return kind
+    return None
+
+
+def _abandon() -> None:
+    """End what is left of a private cluster that lost a main process. Ray's shutdown would wait for that process's answers."""
+    from ray._private import worker
+
+    atexit.unregister(worker.shutdown)
+    worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+@contextmanager
+def _own_session() -> Iterator[None]:
+    """Processes that Ray starts meanwhile get a session of their own.
+
+    A signal to this command's process group (Ctrl-C, `timeout`, a closed terminal) then reaches this process alone, which asks
+    the workers for a checkpoint, and not at the same time the cluster that the workers need for writing one. The kernel still
+    ends them with this process.
+    """
+    from ray._private import services
+
+    starter = getattr(services, "ConsolePopen", None)
+    if starter is None:
+        yield
+        return
+
+    class InOwnSession(starter):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{"start_new_session": True, **options})
+
+    services.ConsolePopen = InOwnSession
+    try:
+        yield
+    finally:
+        services.ConsolePopen = starter
 
 
 def _private_environment() -> None:

@@ -16,75 +16,111 @@ import time
 from typing import Any
 
 from distgan.config import ConfigError, RunConfig, RunError, validate
-from distgan.orchestration.cluster import cluster
+from distgan.orchestration.cluster import cluster, lost_process
 from distgan.orchestration.placement import Placement, place
 from distgan.storage import Folder
+from distgan.training.lease import Lease, read_lease
 from distgan.training.logs import read_status
 from distgan.training.prepare import Prepared
 from distgan.training.progress import ProgressLine, final_words
 
 STOP = "stop-requested"
+RAYS_OWN = "ray"
+"""Folder in the run's folder in which Ray keeps its books; nothing that a run needs is there."""
+RESIZE_S = 20.0
+"""How often an elastic run looks for more room."""
 
 
 def run(prepared: Prepared) -> int:
     """Train on Ray and show the progress; returns the exit status."""
-    with cluster(prepared.config.ray) as found:
+    with Lease(prepared.folder) as lease, cluster(prepared.config.ray) as found:
         placement = place(prepared.config, found.nodes)
         line = ProgressLine(f"{prepared.images}; {placement}")
         try:
-            status = fit(prepared.config, prepared.folder, placement, line)
+            status = fit(prepared.config, prepared.folder, placement, line, owner=lease.owner)
         finally:
             line.close()
+    if lease.lost.is_set():
+        raise RunError(f"{prepared.folder}: another driver goes on with this run, as nothing was heard from this one; it has stopped")
     print(final_words(prepared, status))
     return 0 if status["state"] == "complete" else 130
 
 
-def fit(config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None = None) -> dict[str, Any]:
+def fit(
+    config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None = None, *, owner: str | None = None
+) -> dict[str, Any]:
     """One run on the connected cluster, start to end; returns the loop's last status.
 
-    Ctrl-C and SIGTERM ask the workers for a checkpoint and a clean end; the second Ctrl-C ends at once. Raises ConfigError and
-    RunError as the loop does, and RunError if workers failed more often than ray.max_failures.
+    Ctrl-C and SIGTERM ask the workers for a checkpoint and a clean end; the second Ctrl-C ends at once. `owner` is the lease
+    under which the workers run: they stop when another driver has it. Raises ConfigError and RunError as the loop does, and
+    RunError if workers failed more often than ray.max_failures, or if the private cluster is gone.
     """
-    import ray
-    from ray.train import FailureConfig, ScalingConfig
-    from ray.train import RunConfig as RayRunConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
     folder.remove(STOP)
-    elastic = placement.fewest != placement.most
-    trainer = DataParallelTrainer(
-        worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "folder": folder.uri, "cpus": placement.cpus},
-        backend_config=_backend(placement.gpus > 0),
-        scaling_config=ScalingConfig(
-            num_workers=(placement.fewest, placement.most) if elastic else placement.most,
-            use_gpu=placement.gpus > 0,
-            resources_per_worker=placement.resources,
-        ),
-        # Ray keeps a marker file of its own there, and nothing else: no checkpoint is reported to it
-        run_config=RayRunConfig(name="ray", storage_path=folder.uri, failure_config=FailureConfig(max_failures=config.ray.max_failures)),
-    )
-    # In a thread, where Ray installs no signal handler of its own (which would end the workers without a checkpoint).
-    outcome: dict[str, Any] = {}
-    thread = threading.Thread(target=_call, args=(trainer.fit, outcome), name="ray-train", daemon=True)
-    asked = _Asked(folder, line)
-    with asked:
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.3)
-            if line is not None:
-                line.update(read_status(folder))
-            asked.act()
+    failures = 0
+    with _Asked(folder, line) as asked:
+        while True:
+            folder.remove(RAYS_OWN)  # after a crash Ray may be unable to read it
+            try:
+                answer = _attempt(config, folder, placement, line, asked, owner)
+                break
+            except Exception as error:
+                # Ray restarts workers by itself. What is left are failures of its controller, where a new one can go on.
+                failures += 1
+                if isinstance(error, RunError) or getattr(error, "worker_failures", None) or 0 <= config.ray.max_failures < failures:
+                    raise _readable(error) from None
+                if line is not None:
+                    line.note(f"Ray's train controller failed ({type(error).__name__}: {_last_line(error)}); starting again")
     if line is not None:
         line.update(read_status(folder))
-    if "error" in outcome:
-        raise _readable(outcome["error"], ray)
-    answer = outcome["result"].return_value
+    folder.remove(RAYS_OWN)
     if answer.get("refused"):
         raise ConfigError(answer["refused"])
     if answer.get("failed"):
         raise RunError(answer["failed"])
     return dict(answer["status"])
+
+
+def _attempt(
+    config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None, asked: _Asked, owner: str | None
+) -> dict[str, Any]:
+    """One Ray Train run; returns what rank 0 answered. Raises what Ray raises, or RunError if the private cluster is gone."""
+    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    elastic = placement.fewest != placement.most
+    settings = {"config": config.model_dump(mode="json"), "folder": folder.uri, "cpus": placement.cpus, "owner": owner}
+    trainer = DataParallelTrainer(
+        worker,
+        train_loop_config=settings,
+        backend_config=_backend(placement.gpus > 0),
+        scaling_config=ScalingConfig(
+            num_workers=(placement.fewest, placement.most) if elastic else placement.most,
+            use_gpu=placement.gpus > 0,
+            resources_per_worker=placement.resources,
+            **({"elastic_resize_monitor_interval_s": RESIZE_S} if elastic else {}),
+        ),
+        # Ray keeps a marker file of its own there, and nothing else: no checkpoint is reported to it
+        run_config=RayRunConfig(name=RAYS_OWN, storage_path=folder.uri, failure_config=FailureConfig(max_failures=config.ray.max_failures)),
+    )
+    # In a thread, where Ray installs no signal handler of its own (which would end the workers without a checkpoint).
+    outcome: dict[str, Any] = {}
+    thread = threading.Thread(target=_call, args=(trainer.fit, outcome), name="ray-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.3)
+        if line is not None:
+            line.update(read_status(folder))
+        asked.act()
+        gone = lost_process()
+        if gone:
+            raise RunError(
+                f"Ray's {gone} on this machine has ended (killed, or out of memory), and the workers with it\n"
+                "The same command goes on from the last checkpoint"
+            )
+    if "error" in outcome:
+        raise outcome["error"]
+    return dict(outcome["result"].return_value)
 
 
 def worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +147,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     here = Context(device, on_report=ray.train.report)
     if here.is_main:
-        threading.Thread(target=_watch_for_stop, args=(folder, here), daemon=True).start()
+        threading.Thread(target=_watch, args=(folder, here, settings["owner"]), daemon=True).start()
     try:
         return {"status": train(config, here, folder)}
     except ConfigError as error:  # on all workers alike; trying again would give the same
@@ -166,16 +202,36 @@ def _backend(on_gpu: bool) -> Any:
     return GPUConfig()
 
 
-def _watch_for_stop(folder: Folder, context: Any) -> None:
-    """Rank 0 looks for the driver's request in storage, the one place that both can reach in every set-up."""
+def _watch(folder: Folder, context: Any, owner: str | None) -> None:
+    """Rank 0 looks for the driver's request to stop in storage, the one place that both can reach in every set-up, for another
+    driver's lease there, and for Ray's notice that this node will be taken away."""
+    looks, warned = 0, False
     while True:
         time.sleep(0.5 if folder.is_local else 3)
+        looks += 1
         try:
-            if folder.exists(STOP):
+            if folder.exists(STOP) or (owner and looks % 10 == 0 and read_lease(folder).get("owner", owner) != owner):
                 context.request_stop()
                 return
         except OSError:
             continue
+        if not warned and _preempted():
+            warned = True
+            context.request_checkpoint()
+
+
+def _preempted() -> bool:
+    """Whether Ray has announced that a node of this group will be taken away.
+
+    Ray's public question is one that all workers must ask together, which a thread beside the training cannot do; this is the
+    flag behind it.
+    """
+    try:
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        return get_train_context().preemption_context.preemption_info is not None
+    except Exception:  # not in this version of Ray, or the group is ending
+        return False
 
 
 class _Asked:
@@ -203,8 +259,11 @@ class _Asked:
 
     def act(self) -> None:
         if self.count and not self.told:
+            try:
+                self.folder.write(STOP, b"")
+            except OSError:  # storage is away: asked again in a moment
+                return
             self.told = True
-            self.folder.write(STOP, b"")
             if self.line is not None:
                 self.line.note("stopping: a checkpoint is written first (Ctrl-C again ends at once, from the last one)")
 
@@ -216,8 +275,10 @@ def _call(action: Any, outcome: dict[str, Any]) -> None:
         outcome["error"] = error
 
 
-def _readable(error: BaseException, ray: Any) -> RunError:
+def _readable(error: BaseException) -> RunError:
     """Ray's errors carry long traces of its own; the person needs the worker's."""
+    if isinstance(error, RunError):
+        return error
     failures = getattr(error, "worker_failures", None) or {}
     lines = [f"worker {rank}: {type(e).__name__}: {_last_line(e)}" for rank, e in sorted(failures.items())]
     text = "\n".join(lines) or f"{type(error).__name__}: {_last_line(error)}"

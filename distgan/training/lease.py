@@ -9,6 +9,7 @@ the same at once (pid and start time together, as pids are used again).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -65,11 +66,9 @@ class Lease:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        try:
+        with contextlib.suppress(OSError):  # then it lapses
             if read_lease(self.folder).get("owner") == self.owner:
                 self.folder.remove(FILE)
-        except OSError:
-            pass  # it lapses
 
     def _keep(self) -> None:
         while not self._ended.wait(self.beat_s):
@@ -158,11 +157,9 @@ def _me() -> dict[str, Any]:
 def _machine() -> str:
     """Equal for processes that see each other's pids: same boot of the same machine, same pid namespace."""
     parts = [socket.gethostname()]
-    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(), lambda: os.readlink("/proc/self/ns/pid")):
-        try:
-            parts.append(read())
-        except OSError:
-            continue
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return "/".join(parts)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import Any
 
-from distgan.config import ConfigError, WorkerRange
+from distgan.config import ConfigError, RunConfig, WorkerRange
+from distgan.training.lease import Lease
 from distgan.training.prepare import Prepared
 from distgan.training.progress import ProgressLine, final_words
 
@@ -19,13 +21,6 @@ def run(prepared: Prepared) -> int:
     from distgan.training.loop import train
 
     config, torchrun = prepared.config, "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    wanted = config.workers.max if isinstance(config.workers, WorkerRange) else config.workers
-    processes = int(os.environ["WORLD_SIZE"]) if torchrun else 1
-    if wanted not in ("auto", processes):
-        raise ConfigError(
-            f"workers = {wanted}: engine = 'local' runs in {processes} process(es) here; allowed: auto or {processes}, engine = 'ray', "
-            f"or `torchrun --nproc-per-node {wanted} -m distgan train --engine local ...`"
-        )
     device = default_device()
     if torchrun:
         if device.type == "cuda":
@@ -35,8 +30,10 @@ def run(prepared: Prepared) -> int:
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     context = Context(device)
     line = ProgressLine(prepared.images) if context.is_main else None
+    lease = Lease(prepared.folder, on_lost=context.request_stop) if context.is_main else nullcontext()
     try:
-        status: dict[str, Any] = train(config, context, prepared.folder, on_tick=line.update if line else None)
+        with lease:
+            status: dict[str, Any] = train(config, context, prepared.folder, on_tick=line.update if line else None)
     finally:
         if line:
             line.close()
@@ -45,3 +42,14 @@ def run(prepared: Prepared) -> int:
     if context.is_main:
         print(final_words(prepared, status))
     return 0 if status["state"] == "complete" else 130
+
+
+def check_workers(config: RunConfig) -> None:
+    """Raise ConfigError if more or fewer workers are asked for than there are processes here."""
+    wanted = config.workers.max if isinstance(config.workers, WorkerRange) else config.workers
+    processes = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
+    if wanted not in ("auto", processes):
+        raise ConfigError(
+            f"workers = {wanted}: engine = 'local' runs in {processes} process(es) here; allowed: auto or {processes}, engine = 'ray', "
+            f"or `torchrun --nproc-per-node {wanted} -m distgan train --engine local ...`"
+        )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +36,7 @@ class RunLog:
         self.local.mkdir(parents=True, exist_ok=True)
         self._lines = self.local / "metrics.jsonl"
         self._told: list[str] = []
+        self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "from_nimg": nimg}
         self._keep_lines(nimg)
         self._file = self._lines.open("a")
         self._events: Any = None
@@ -91,7 +94,7 @@ class RunLog:
             if self._sender is not None and self._sender.is_alive() and not urgent:
                 return
         self._last_status = time.time()
-        data = json.dumps({**values, "notes": self._told, "heartbeat": time.time()})
+        data = json.dumps({**values, "notes": self._told, "writer": self._writer, "heartbeat": time.time()})
         if self.folder.is_local:
             write_status(self.folder, data)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
 from distgan.storage import Folder
+from distgan.training.lease import wait_until_free
 
 # Settings that may change between a run's start and its continuation: none of them alters what a step computes.
 _FREE = (
@@ -35,7 +37,10 @@ def prepare(config: RunConfig) -> Prepared:
     """
     from distgan.data import describe
     from distgan.models import check_models
+    from distgan.training.local import check_workers
 
+    if config.engine == "local":
+        check_workers(config)
     spec = describe(config.data)
     n_classes = spec.n_classes if config.data.labels else 0
     config = config.for_classes(n_classes)
@@ -49,6 +54,8 @@ def prepare(config: RunConfig) -> Prepared:
     folder = Folder(config.storage).child(config.run_name)
     state = _existing(config, folder)
     if state != "complete":
+        if os.environ.get("RANK", "0") == "0":  # under torchrun the other ranks' driver is this one
+            wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
     count = f"{spec.n:,} " if spec.n else ""
     classes = f", {n_classes} classes" if n_classes else ""
