@@ -26,6 +26,8 @@ usage: distgan COMMAND ...
   report    one HTML page about a run                     distgan report mnist10k
   runs      list the runs in a storage                    distgan runs --storage s3://bucket/runs
   resume    go on with a run by its name                  distgan resume mnist10k
+  submit    run a command as a job on a Ray cluster       distgan submit train --address http://head:8265 --kimg 100
+  doctor    check a cluster, or this machine              distgan doctor --storage s3://bucket/runs
   config    print the settings that a command would use   distgan config --optim.g.lr 1e-4
 
 `distgan COMMAND --help` tells more; `distgan train --help` lists every setting.
@@ -210,7 +212,33 @@ def report(arguments: list[str]) -> int:
     return 0
 
 
+def submit(arguments: list[str]) -> int:
+    from distgan.orchestration import submit as jobs
+
+    request = jobs.read_request(arguments, [name for name in COMMANDS if name not in ("submit", "config", "runs")])
+    if request.action in ("train", "tune"):
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        for option in ("--warm-start", "--search", "--resume", "--replay"):
+            parser.add_argument(option)
+        file, values = parse_overrides(parser.parse_known_args(request.settings)[1])
+        jobs.check_settings(load_config(Path(request.working_dir or ".") / file if file else None, values))
+    return jobs.run(request)
+
+
+def doctor(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("distgan doctor", description="Check a cluster, or this machine, before a run needs it.")
+    parser.add_argument("--address", help="the cluster (default: $RAY_ADDRESS, else a private one on this machine)")
+    parser.add_argument("--storage", default="./runs", help="where runs shall lie: every node writes and reads there (default: %(default)s)")
+    parser.add_argument("--mib", type=float, default=32, help="size of the tensor that workers exchange (default: %(default)s MiB)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    from distgan.orchestration.doctor import examine
+
+    return examine(options.address, options.storage, mib=options.mib, as_json=options.json)
+
+
 COMMANDS = {"report": report, "train": train, "sample": sample, "evaluate": evaluate, "runs": runs, "resume": resume, "config": config}
+COMMANDS |= {"submit": submit, "doctor": doctor}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
