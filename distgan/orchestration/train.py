@@ -23,6 +23,7 @@ from distgan.training.lease import Lease, read_lease
 from distgan.training.logs import read_status
 from distgan.training.prepare import Prepared
 from distgan.training.progress import ProgressLine, final_words
+from distgan.training.threads import share_cores
 
 STOP = "stop-requested"
 RAYS_OWN = "ray"
@@ -125,6 +126,7 @@ def _attempt(
 
 def worker(settings: dict[str, Any]) -> dict[str, Any]:
     """What Ray runs in every worker process: set up the process group, then the loop."""
+    share_cores()
     import ray.train
     import torch
     import torch.distributed as dist

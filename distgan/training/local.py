@@ -10,10 +10,12 @@ from distgan.config import ConfigError, RunConfig, WorkerRange
 from distgan.training.lease import Lease
 from distgan.training.prepare import Prepared
 from distgan.training.progress import ProgressLine, final_words
+from distgan.training.threads import available_cpus, share_cores
 
 
 def run(prepared: Prepared) -> int:
     """Train in this process; returns the exit status."""
+    share_cores()
     import torch
     import torch.distributed as dist
 
@@ -27,7 +29,7 @@ def run(prepared: Prepared) -> int:
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     else:
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        torch.set_num_threads(available_cpus())
     context = Context(device)
     line = ProgressLine(prepared.images) if context.is_main else None
     lease = Lease(prepared.folder, on_lost=context.request_stop) if context.is_main else nullcontext()
