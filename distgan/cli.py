@@ -21,6 +21,7 @@ OVERVIEW = """\
 usage: distgan COMMAND ...
 
   train     train a generator, or go on with a run        distgan train --config jobs/configs/mnist.yaml --kimg 100
+  tune      search rates, betas and more                  distgan tune --search jobs/configs/search-rates.yaml --kimg 20
   sample    images from a run or a generator              distgan sample mnist10k -n 64 --seed 0 --out grid.png
   evaluate  measure a run, a generator or a folder        distgan evaluate mnist10k --metrics fid,kid
   report    one HTML page about a run                     distgan report mnist10k
@@ -77,15 +78,26 @@ def _refuse(text: str) -> int:
 
 def train(arguments: list[str]) -> int:
     if _wants_help(arguments):
-        _print_settings("usage: distgan train [--config FILE.yaml] [--SETTING VALUE ...]")
+        _print_settings("usage: distgan train [--config FILE.yaml] [--warm-start RUN_OR_TRIAL] [--SETTING VALUE ...]")
         return 0
-    return _train(_read_config(arguments))
+    parser = argparse.ArgumentParser("distgan train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--warm-start")
+    options, rest = parser.parse_known_args(arguments)
+    return _train(_read_config(rest), options.warm_start)
 
 
-def _train(config: RunConfig) -> int:
+def _train(config: RunConfig, warm_start: str | None = None) -> int:
     from distgan.training.prepare import prepare
 
+    if warm_start is not None:
+        from distgan.orchestration.lineage import check_warm_start
+
+        check_warm_start(warm_start, config)
     prepared = prepare(config)
+    if warm_start is not None and prepared.state == "new":
+        from distgan.orchestration.lineage import begin_warm
+
+        print(begin_warm(warm_start, prepared.config, prepared.folder))
     if prepared.state == "complete":
         print(f"already complete: {prepared.folder} (--kimg {2 * config.kimg:g} would train on, --name NAME starts another run)")
         return 0
@@ -94,6 +106,37 @@ def _train(config: RunConfig) -> int:
     else:
         from distgan.orchestration.train import run
     return run(prepared)
+
+
+def tune(arguments: list[str]) -> int:
+    if _wants_help(arguments):
+        _print_settings(
+            "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n"
+            "       distgan tune --resume NAME [--storage STORAGE]      go on with a search\n"
+            "       distgan tune --replay NAME --name NEW               run the schedule that pbt or pb2 found, from the start"
+        )
+        return 0
+    parser = argparse.ArgumentParser("distgan tune", add_help=False, allow_abbrev=False)
+    for option in ("--search", "--resume", "--replay"):
+        parser.add_argument(option)
+    options, rest = parser.parse_known_args(arguments)
+    from distgan.orchestration.settings import read_replay, read_search, read_settings
+
+    file, values = parse_overrides(rest)
+    storage = values.get("storage", "./runs")
+    replay = None
+    if options.resume:
+        found = read_search(options.resume, storage)
+        kept = {key: value for key, value in values.items() if key != "storage"}
+        config = load_config(base=found.model_dump(mode="json"), overrides=kept)
+    elif options.replay:
+        found, replay = read_replay(options.replay, storage, str(values.get("name", "")))
+        config = load_config(base=found.model_dump(mode="json"), overrides=values)
+    else:
+        config = read_settings(file, options.search, values)
+    from distgan.orchestration.search import search
+
+    return search(config, replay=replay)
 
 
 def resume(arguments: list[str]) -> int:
@@ -237,7 +280,10 @@ def doctor(arguments: list[str]) -> int:
     return examine(options.address, options.storage, mib=options.mib, as_json=options.json)
 
 
-COMMANDS = {"report": report, "train": train, "sample": sample, "evaluate": evaluate, "runs": runs, "resume": resume, "config": config}
+COMMANDS = {
+    "train": train, "tune": tune, "sample": sample, "evaluate": evaluate, "report": report, "runs": runs, "resume": resume,
+    "config": config,
+}  # fmt: skip
 COMMANDS |= {"submit": submit, "doctor": doctor}
 
 
