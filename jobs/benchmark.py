@@ -1,0 +1,40 @@
+"""Benchmarks on this machine: contenders in interleaved rounds, a table, and JSON with every sample.
+
+    python jobs/benchmark.py throughput                          distgan under Ray and without, the textbook loop, the bare limit
+    python jobs/benchmark.py throughput --workers 2              two one-thread workers against one two-thread worker
+    python jobs/benchmark.py throughput -- --model.name mlp      other settings of the run, as `distgan train` takes them
+
+A round runs every contender once, each in processes of its own, so that what else the machine does meets all alike. Reported
+are medians over the rounds with the lowest and the highest, processor time beside wall time, and ratios taken within rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks import throughput
+
+COMMANDS = {
+    "throughput": (throughput.add_arguments, throughput.run),
+    "loop": (throughput.add_loop_arguments, throughput.run_loop),
+}
+"""Name -> (adds the arguments to a parser, runs with the parsed ones). Settings of the run stand after `--`, in options.settings."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (add_arguments, run) in COMMANDS.items():
+        sub = commands.add_parser(name, help=(run.__doc__ or "").splitlines()[0], description=run.__doc__)
+        add_arguments(sub)
+        sub.set_defaults(run=run)
+    words = sys.argv[1:]
+    place = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:place])
+    options.settings = words[place + 1 :]
+    return int(options.run(options) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

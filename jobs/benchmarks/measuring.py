@@ -1,0 +1,171 @@
+"""Measuring contenders: processes and their processor time, interleaved rounds, tables and files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WARMUP_S = 3.0
+"""Of every measurement this much at the beginning is left out: allocators, caches and clocks settle."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One contender in one round. Rates are of the window between warm-up and end."""
+
+    images_per_s: float  # training alone
+    all_in_per_s: float  # with logging, drawing, measuring, checkpoints that fell into the window
+    cpu_s_per_kimg: float | None  # of all its processes
+
+
+class CPUMeter:
+    """Processor time of a process and all below it, sampled, so that it can be told for a window of time. Linux."""
+
+    def __init__(self, pid: int, every_s: float = 0.25) -> None:
+        self.pid, self.every_s = pid, every_s
+        self._seconds: dict[int, float] = {}
+        self._course: list[tuple[float, float]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> CPUMeter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def between(self, start: float, stop: float) -> float | None:
+        """Seconds of processor time from `start` to `stop` (time.time())."""
+        if len(self._course) < 2:
+            return None
+        import numpy as np
+
+        times, totals = zip(*self._course, strict=True)
+        return float(np.interp(stop, times, totals) - np.interp(start, times, totals))
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self.every_s):
+            try:
+                self._seconds |= _cpu_seconds_below(self.pid)  # those that ended keep their last number
+            except OSError:
+                return
+            self._course.append((time.time(), sum(self._seconds.values())))
+
+
+def _cpu_seconds_below(root: int) -> dict[int, float]:
+    ticks = os.sysconf("SC_CLK_TCK")
+    parents, seconds = {}, {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended meanwhile
+            parents[int(entry)], seconds[int(entry)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / ticks
+
+    def belongs(pid: int) -> bool:
+        while pid != root and pid in parents:
+            pid = parents[pid]
+        return pid == root
+
+    return {pid: s for pid, s in seconds.items() if belongs(pid)}
+
+
+def run_process(command: list[str], env: dict[str, str], timeout_s: float) -> tuple[str, CPUMeter]:
+    """What a command printed, and the meter that watched it. SystemExit with its words if it fails."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env})
+    with CPUMeter(process.pid) as meter:
+        try:
+            said, _ = process.communicate(timeout=timeout_s)
+        except BaseException:
+            process.terminate()
+            process.wait(timeout=60)
+            raise
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}:\n{said}")
+    return said, meter
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rounds, tables, files
+
+
+def rounds(contenders: dict[str, Callable[[], Sample]], count: int) -> dict[str, list[Sample]]:
+    """A B C, C B A, A B C, ...: every contender once a round; a line for each as it ends."""
+    found: dict[str, list[Sample]] = {name: [] for name in contenders}
+    for number in range(count):
+        order = list(contenders.items())
+        for name, run in order if number % 2 == 0 else reversed(order):
+            sample = run()
+            found[name].append(sample)
+            print(f"round {number + 1} of {count}: {name}: {sample.images_per_s:.0f} images/s", file=sys.stderr, flush=True)
+    return found
+
+
+def ratio(found: dict[str, list[Sample]], name: str, reference: str) -> list[float]:
+    """Training rates against the reference's of the same round."""
+    return [a.images_per_s / b.images_per_s for a, b in zip(found[name], found[reference], strict=True)]
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} - {max(values):,.{digits}f})"
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, ["-" * w for w in widths], *rows]:
+        print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip())
+
+
+def write_json(file: str | None, command: str, options: argparse.Namespace, found: dict[str, list[Sample]], **more: Any) -> None:
+    import torch
+
+    import distgan
+
+    file = file or f"benchmark-{command}.json"
+    shown = {k: v for k, v in vars(options).items() if isinstance(v, str | int | float | list | type(None))}
+    content = {
+        "command": command,
+        "options": shown,
+        "machine": {
+            "cpus": len(os.sched_getaffinity(0)), "gpus": torch.cuda.device_count(), "platform": platform.platform(),
+            "python": platform.python_version(), "torch": torch.__version__, "distgan": distgan.__version__,
+            "load_average": os.getloadavg(),
+        },
+        "samples": {name: [vars(s) for s in samples] for name, samples in found.items()},
+        **more,
+    }  # fmt: skip
+    Path(file).write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\n{file}")
+
+
+def report_rates(options: argparse.Namespace, command: str, found: dict[str, list[Sample]], references: list[str]) -> None:
+    """The table of rates, with ratios to each of the references, and the JSON file."""
+    rows = []
+    for name, samples in found.items():
+        cpu = [s.cpu_s_per_kimg for s in samples if s.cpu_s_per_kimg is not None]
+        cells = [spread([s.images_per_s for s in samples]), spread([s.all_in_per_s for s in samples]), spread(cpu, 2) if cpu else "-"]
+        rows.append([name, *cells, *(spread(ratio(found, name, reference), 3) for reference in references)])
+    print(f"\nmedians of {options.rounds} rounds of {options.seconds:g} s (lowest - highest)")
+    print_table(["", "images/s", "all-in images/s", "CPU s per kimg", *(f"of {reference}" for reference in references)], rows)
+    ratios = {name: {reference: statistics.median(ratio(found, name, reference)) for reference in references} for name in found}
+    write_json(options.json, command, options, found, median_ratios=ratios)
+
+
+def add_common(parser: argparse.ArgumentParser, seconds: float) -> None:
+    parser.add_argument("--rounds", type=int, default=3, help="how often each contender runs (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of a measurement after warm-up (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="where the samples go (default: benchmark-COMMAND.json)")
