@@ -138,7 +138,7 @@ def train(
             problem, status = f"{folder}: {error}. The same command goes on from the last checkpoint", {**status, "state": "failed"}
         log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
-    problem = context.broadcast(problem)
+    problem, status = context.broadcast((problem, status))
     if problem:
         raise RunError(problem)
     return status
