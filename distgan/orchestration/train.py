@@ -144,10 +144,12 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     if context.get_world_size() > 1:
         _join_process_group(context, device)
 
+    from distgan.orchestration.metrics_export import exporting
     from distgan.training.context import Context
     from distgan.training.loop import train
 
-    here = Context(device, on_report=ray.train.report)
+    rank, size = context.get_world_rank(), context.get_world_size()
+    here = Context(device, on_report=exporting(ray.train.report, config.run_name, total_kimg=config.kimg, rank=rank, workers=size))
     if here.is_main:
         threading.Thread(target=_watch, args=(folder, here, settings["owner"]), daemon=True).start()
     try:
