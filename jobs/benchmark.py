@@ -3,6 +3,7 @@
     python jobs/benchmark.py throughput                          distgan under Ray and without, the textbook loop, the bare limit
     python jobs/benchmark.py throughput --workers 2              two one-thread workers against one two-thread worker
     python jobs/benchmark.py throughput -- --model.name mlp      other settings of the run, as `distgan train` takes them
+    python jobs/benchmark.py checkpoint --seconds 30             what a checkpoint every 30 s costs
 
 A round runs every contender once, each in processes of its own, so that what else the machine does meets all alike. Reported
 are medians over the rounds with the lowest and the highest, processor time beside wall time, and ratios taken within rounds.
@@ -13,9 +14,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import throughput
+from benchmarks import checkpoint, throughput
 
 COMMANDS = {
+    "checkpoint": (checkpoint.add_arguments, checkpoint.run),
     "throughput": (throughput.add_arguments, throughput.run),
     "loop": (throughput.add_loop_arguments, throughput.run_loop),
 }

@@ -75,8 +75,9 @@ class RunLog:
                 _try(lambda text=text: self._events.add_text("events", text, nimg))  # type: ignore[misc]
 
     def _append(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        if not self._file.closed:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def grid(self, nimg: int, name: str, images: npt.NDArray[np.uint8], columns: int | None = None) -> None:
         """A grid of images uint8 (N, C, H, W) as samples/NAME.png and in TensorBoard."""

@@ -133,10 +133,10 @@ def train(
             if state.nimg >= total:
                 export_best(state, store, images, config)
                 status = {**status, "state": "complete"}
+            log.event(state.nimg, *store.notes())
             log.close()
         except (OSError, RunError) as error:
             problem, status = f"{folder}: {error}. The same command goes on from the last checkpoint", {**status, "state": "failed"}
-        log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
     problem, status = context.broadcast((problem, status))
     if problem:

@@ -108,7 +108,7 @@ def test_random_damage_never_loads_wrongly_nor_crashes(tmp_path):
     good = {p: p.read_bytes() for p in (tmp_path / ROOM / f"{2000:012d}").iterdir()}
     dice = random.Random(0)
     passed_over = 0
-    for _ in range(200):
+    for _ in range(500):
         victim = dice.choice(list(good))
         data = bytearray(good[victim])
         if dice.random() < 0.5:
@@ -123,7 +123,7 @@ def test_random_damage_never_loads_wrongly_nor_crashes(tmp_path):
         assert equal(found, state(nimg))  # the newest one only if the damage met nothing that matters (a date, a space)
         passed_over += nimg == 1000
         victim.write_bytes(good[victim])
-    assert passed_over > 150
+    assert passed_over > 400
     assert store.newest()[0] == 2000
 
 
@@ -246,7 +246,7 @@ def test_training_goes_on_while_nothing_can_be_written_and_the_newest_state_is_k
     assert store.newest()[0] == 3000
     assert not troubled
     (note,) = store.notes()
-    assert "1 kimg not written" in note and "No space left on device" in note and "bytes" in note
+    assert all(words in note for words in ("1 kimg not written", "No space left on device", "bytes"))
     assert str(tmp_path) in note
     assert store.notes() == []
     assert [n for n in os.listdir(tmp_path / ROOM) if n.startswith(".")] == []

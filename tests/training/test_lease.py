@@ -41,7 +41,10 @@ def test_a_second_driver_on_this_machine_is_refused_at_once(folder):
 
 
 def test_the_lease_of_a_dead_process_here_is_taken_at_once(folder):
-    code = f"import os; from distgan.storage import Folder; from distgan.training.lease import Lease; Lease(Folder({folder.path()!r})).__enter__(); os._exit(9)"
+    code = (
+        "import os; from distgan.storage import Folder; from distgan.training.lease import Lease\n"
+        f"Lease(Folder({folder.path()!r})).__enter__(); os._exit(9)"
+    )
     subprocess.run([sys.executable, "-c", code], check=False)
     assert read_lease(folder)["pid"] != os.getpid()
     assert not seems_held(read_lease(folder))

@@ -1,0 +1,121 @@
+"""`checkpoint`: what saving costs the training that goes on meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=4, help="pairs of windows, with a checkpoint and without (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of a window (default: %(default)s)")
+    parser.add_argument("--storage", help="where to write (default: a temporary folder)")
+    parser.add_argument("--json", metavar="FILE", help="write all samples there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The cost of a checkpoint every so many seconds: windows with one and without, in turn, in one process."""
+    from distgan.cli import parse_overrides
+    from distgan.config import load_config
+
+    file, typed = parse_overrides(options.settings)
+    config = load_config(file, typed)
+    with tempfile.TemporaryDirectory(prefix="distgan-benchmark-") as place:
+        found = measure(config, options.storage or place, options.rounds, options.seconds)
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1))
+    share = found["cpu_s"] / options.seconds / found["threads"]
+    wall, cpu = (_lost(found["windows"], key) for key in ("images_per_s", "images_per_cpu_s"))
+    print(
+        f"a checkpoint of {found['bytes'] / 1e6:.1f} MB every {options.seconds:g} s, {found['settings']}\n"
+        f"  training waits for it         {statistics.median(found['blocked_s']) * 1000:8.1f} ms\n"
+        f"  in storage after              {statistics.median(found['written_s']) * 1000:8.1f} ms\n"
+        f"  processor time                {found['cpu_s'] * 1000:8.1f} ms = {share:.2%} of the window\n"
+        f"  images per second lost        {statistics.median(wall):8.2%}   (rounds: {', '.join(f'{v:.2%}' for v in wall)})\n"
+        f"  images per processor second   {statistics.median(cpu):8.2%}   (rounds: {', '.join(f'{v:.2%}' for v in cpu)})"
+    )
+    return 0
+
+
+def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """Train in this process, with the loop's own parts, and save at the beginning of every other window."""
+    import torch
+
+    from distgan.data import Feed, describe, open_images
+    from distgan.randomness import DataOrder
+    from distgan.storage import Folder
+    from distgan.training.checkpoint import CheckpointStore
+    from distgan.training.context import Context
+    from distgan.training.loop import Alternation
+    from distgan.training.outcome import export_generator
+    from distgan.training.state import TrainState
+
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    config = config.for_classes(describe(config.data).n_classes)
+    context, images = Context(), open_images(config.data)
+    classes = len(images.classes) if config.model.conditioning != "none" else 0
+    state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=classes, device=context.device)
+    feed = Feed(images, context.device, DataOrder(images.n, config.seed), device_mib=config.data.device_mib, mirror=False, seed=config.seed)
+    step = Alternation(config, context, state, feed, images)
+    store = CheckpointStore(Folder(storage).child("run"))
+    blocked, written = [], []
+
+    def save() -> None:
+        begin = time.perf_counter()
+
+        def then(saved: dict[str, Any]) -> None:
+            export_generator(store.folder, saved, images, config, which=0)
+            written.append(time.perf_counter() - begin)
+
+        store.save(state.nimg, state.state_dict(), then=then)
+        blocked.append(time.perf_counter() - begin)
+
+    def window(length: float, with_checkpoint: bool) -> dict[str, float]:
+        start, cpu, before = time.perf_counter(), time.process_time(), state.nimg
+        if with_checkpoint:
+            save()
+        while time.perf_counter() - start < length:
+            step()
+        if with_checkpoint:
+            store.wait()
+        if context.device.type == "cuda":
+            torch.cuda.synchronize()
+        count = state.nimg - before
+        return {"images_per_s": count / (time.perf_counter() - start), "images_per_cpu_s": count / (time.process_time() - cpu)}
+
+    window(min(5.0, seconds), True)  # allocators, caches and clocks settle
+    blocked.clear()
+    written.clear()
+    windows = []
+    for number in range(rounds):
+        pair: dict[str, Any] = {}
+        for kind in ("with", "without") if number % 2 else ("without", "with"):
+            pair[kind] = window(seconds, kind == "with")
+        windows.append(pair)
+        rates = {kind: f"{found['images_per_s']:.0f} images/s {kind}" for kind, found in pair.items()}
+        print(f"round {number + 1} of {rounds}: {', '.join(rates.values())}", file=sys.stderr, flush=True)
+    cpu = time.process_time()
+    for _ in range(5):  # its processor time, with nothing beside it
+        save()
+        store.wait()
+    name = store.names()[-1]
+    size = len(store.folder.read(f"checkpoints/{name}/state.pt"))
+    settings = (
+        f"{config.model.name} {images.resolution} x {images.resolution}, batch {config.batch_size}, {threads} threads, {context.device}"
+    )
+    return {
+        "bytes": size, "settings": settings, "threads": threads, "windows": windows, "cpu_s": (time.process_time() - cpu) / 5,
+        "blocked_s": blocked[:rounds], "written_s": written[:rounds],
+    }  # fmt: skip
+
+
+def _lost(windows: list[dict[str, Any]], key: str) -> list[float]:
+    return [1 - pair["with"][key] / pair["without"][key] for pair in windows]
