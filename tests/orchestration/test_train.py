@@ -1,4 +1,7 @@
-"""Real runs on Ray, as few as will do: two workers of one CPU, resumed; and the same run with a worker killed on the way."""
+"""Real runs on Ray, as few as will do: two workers of one CPU; the run continued, with a worker killed on the way.
+
+The reference is the same run under torchrun, undisturbed: Ray, the interruption and the failure must change no bit of it.
+"""
 
 import contextlib
 import json
@@ -22,9 +25,9 @@ from distgan.training.checkpoint import CheckpointStore
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for Ray's processes in /proc"),
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs"),
-    pytest.mark.timeout(280),
+    pytest.mark.timeout(600),
 ]
-KIMG = 30
+KIMG = 40
 WORDS = TINY | {
     "engine": "ray",
     "workers": 2,
@@ -50,16 +53,16 @@ class Place:
         self.env |= {"HOME": str(self.root), "RAY_TMPDIR": str(self.root), "DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1"}
         self._started = []
 
-    def start(self, *extra, **changes):
+    def start(self, launcher=("-m", "distgan"), **changes):
         words = [w for k, v in (WORDS | changes).items() for w in (f"--{k.replace('_', '-')}", str(v))]
         process = subprocess.Popen(
-            [sys.executable, "-m", "distgan", "train", *words, *extra],
+            [sys.executable, *launcher, "train", *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.root, env=self.env, start_new_session=True,
         )  # fmt: skip
         self._started.append(process)
         return process
 
-    def finish(self, process, timeout=200):
+    def finish(self, process, timeout=250):
         """(exit status, what was said, seconds it took from now)."""
         start = time.monotonic()
         try:
@@ -69,8 +72,8 @@ class Place:
             pytest.fail(f"no end after {timeout} s; it said:\n{process.communicate(timeout=20)[0]}")
         return process.returncode, said, time.monotonic() - start
 
-    def train(self, *extra, **changes):
-        return self.finish(self.start(*extra, **changes))
+    def train(self, *launcher, **changes):
+        return self.finish(self.start(*launcher, **changes))
 
     def run(self, name):
         return self.root / "runs" / name
@@ -124,18 +127,17 @@ def place(caches):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place):
-    """The run on two workers: (exit status and words of the first half, those of the whole, its folder)."""
-    half = place.train(name="calm", kimg=KIMG / 2)
-    whole = place.train(name="calm")
-    return half, whole, place.run("calm")
+def half(place):
+    """Half of the run, on Ray: (exit status, what was said, the run's folder)."""
+    code, said, _ = place.train(name="run", kimg=KIMG / 2)
+    return code, said, place.run("run")
 
 
-def test_a_run_on_two_workers_leaves_everything_behind(undisturbed):
-    (code, said, _), _, folder = undisturbed
+def test_a_run_on_two_workers_leaves_everything_behind(place, half):
+    code, said, folder = half
     assert code == 0, said
     assert "2 workers with 1 CPU each" in said
-    assert f"complete: {KIMG / 2:.5g}" in said
+    assert f"complete: {status_of(folder)['kimg']:g} kimg" in said
     assert "Traceback" not in said
     assert len(said.splitlines()) < 30, f"Ray's noise:\n{said}"
     for name in (
@@ -151,24 +153,10 @@ def test_a_run_on_two_workers_leaves_everything_behind(undisturbed):
     assert first["nimg"] == 512
     assert first["images_per_s"] > 0
 
-
-def test_a_larger_budget_goes_on_where_it_ended(undisturbed):
-    _, (code, said, _), folder = undisturbed
-    assert code == 0, said
-    assert f"complete: {KIMG:.4g}" in said
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    numbers = [line["nimg"] for line in lines]
-    assert numbers == sorted(set(numbers))  # each point once
-    assert numbers[-1] == load_config(overrides=WORDS).total_images
-    assert [line["nimg"] for line in lines if "fid" in line] == [15040, numbers[-1]]
-    assert status_of(folder)["state"] == "complete"
-
-
-def test_the_same_command_again_is_complete_at_once(place, undisturbed):
-    code, said, seconds = place.train(name="calm")
+    code, said, seconds = place.train(name="run", kimg=KIMG / 2)  # the same command again
     assert code == 0
     assert said.startswith("already complete: ")
-    assert seconds < 30
+    assert seconds < 60
 
 
 def test_more_workers_than_there_is_room_for_are_refused_at_once(place):
@@ -177,34 +165,43 @@ def test_more_workers_than_there_is_room_for_are_refused_at_once(place):
     assert len(said.splitlines()) == 1
     assert said.startswith("distgan: workers = 64: the cluster has ")
     assert "allowed: auto, or 1 to " in said
-    assert seconds < 60
+    assert seconds < 90
 
 
-def test_a_killed_worker_costs_time_and_nothing_else(place, undisturbed):
-    """Rule 4 of the house under Ray: the weights are those of the undisturbed run, bit for bit."""
-    process = place.start(name="hurt")
-    folder, deadline = place.run("hurt"), time.monotonic() + 120
-    while not 5 <= status_of(folder).get("kimg", 0) < KIMG and time.monotonic() < deadline and process.poll() is None:
+def test_a_larger_budget_goes_on_and_a_killed_worker_changes_nothing(place, half):
+    """Rule 4 of the house under Ray: the weights are those of an undisturbed run, bit for bit."""
+    _, _, folder = half
+    before = status_of(folder)["kimg"]
+    process = place.start(name="run")
+    deadline = time.monotonic() + 200
+    while not before + 1 < status_of(folder).get("kimg", 0) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     workers = [pid for pid, command in below(process.pid) if "RayTrainWorker" in command]
-    at = status_of(folder).get("kimg")
+    at = status_of(folder).get("kimg", 0)
     assert len(workers) == 2, f"found {workers} at {at} kimg"
+    assert before < at < KIMG - 2, "no moment to kill a worker in"
     os.kill(max(workers), signal.SIGKILL)
     code, said, _ = place.finish(process)
-    assert at < KIMG - 5, "killed too late to tell anything"
     assert code == 0, said
-    assert f"complete: {KIMG:.4g}" in said
+    assert f"complete: {status_of(folder)['kimg']:g} kimg" in said
+    assert status_of(folder)["state"] == "complete"
 
-    states = [CheckpointStore(Folder(place.run(name))).newest() for name in ("calm", "hurt")]
-    assert states[0][0] == states[1][0]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "distgan")
+    code, said, _ = place.finish(place.start(launcher, name="calm", engine="local"))
+    assert code == 0, said
+    calm, hurt = (CheckpointStore(Folder(place.run(name))).newest() for name in ("calm", "run"))
+    assert calm[0] == hurt[0] == load_config(overrides=WORDS).total_images
     for part in ("G", "D", "ema"):
-        for name, tensor in states[0][1][part].items():
-            assert torch.equal(tensor, states[1][1][part][name]), f"{part} {name}"
-    numbers = [json.loads(line)["nimg"] for line in (folder / "metrics.jsonl").read_text().splitlines() if "event" not in line]
-    assert numbers == sorted(set(numbers))
+        for name, tensor in calm[1][part].items():
+            assert torch.equal(tensor, hurt[1][part][name]), f"{part} {name}"
+
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    numbers = [line["nimg"] for line in lines if "event" not in line]
+    assert numbers == sorted(set(numbers))  # each point of the curves once
+    assert [line["kimg"] for line in lines if "fid" in line] == [before, numbers[-1] / 1000]
 
 
-def test_no_process_is_left(place, undisturbed):
+def test_no_process_is_left(place, half):
     for process in place._started:
         assert process.poll() is not None
         assert below(process.pid) == []
