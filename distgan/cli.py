@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -212,24 +211,13 @@ def runs(arguments: list[str]) -> int:
     parser.add_argument("--storage", default="./runs", help="folder or URI (default: %(default)s)")
     options = parser.parse_args(arguments)
     from distgan.storage import Folder
-    from distgan.training.logs import read_status
+    from distgan.training.listing import list_runs
 
     storage = Folder(options.storage)
     rows = [("RUN", "STATE", "KIMG", "BEST", "HEARTBEAT")]
-    for name in storage.list():
-        folder = storage.child(name)
-        if not folder.exists("config.yaml"):
-            continue
-        status = read_status(folder)
-        age = time.time() - status.get("heartbeat", time.time())
-        state = status.get("state", "new")
-        if state == "training" and age > 60:
-            state = "interrupted"
-        best = status.get("best") or {}
-        value = f"{best['metric']} {best['value']:.4g}" if best.get("value") is not None else "-"
-        rows.append(
-            (name, state, f"{status.get('kimg', 0):g} of {status.get('total_kimg', 0):g}", value, f"{_span(age)} ago" if status else "-")
-        )
+    for run in list_runs(storage):
+        heard = f"{_span(run.heartbeat_s)} ago" if run.heartbeat_s is not None else "-"
+        rows.append((run.name, run.state, f"{run.kimg:g} of {run.total_kimg:g}", run.best, heard))
     if len(rows) == 1:
         print(f"no runs in {storage}")
         return 0
@@ -271,7 +259,9 @@ def submit(arguments: list[str]) -> int:
 def doctor(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("distgan doctor", description="Check a cluster, or this machine, before a run needs it.")
     parser.add_argument("--address", help="the cluster (default: $RAY_ADDRESS, else a private one on this machine)")
-    parser.add_argument("--storage", default="./runs", help="where runs shall lie: every node writes and reads there (default: %(default)s)")
+    parser.add_argument(
+        "--storage", default="./runs", help="where runs shall lie: every node writes and reads there (default: %(default)s)"
+    )
     parser.add_argument("--mib", type=float, default=32, help="size of the tensor that workers exchange (default: %(default)s MiB)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)

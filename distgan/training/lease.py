@@ -130,7 +130,8 @@ def seems_held(lease: dict[str, Any]) -> bool:
     if not lease:
         return False
     alive = _alive_here(lease)
-    return alive if alive is not None else time.time() - float(lease.get("written", 0)) < LAPSE_S
+    written = lease.get("written")
+    return alive if alive is not None else isinstance(written, int | float) and time.time() - written < LAPSE_S
 
 
 def _alive_here(lease: dict[str, Any]) -> bool | None:
@@ -142,7 +143,8 @@ def _alive_here(lease: dict[str, Any]) -> bool | None:
 
 
 def _refusal(folder: Folder, lease: dict[str, Any]) -> str:
-    held = int(lease.get("held_s", 0))
+    told = lease.get("held_s")
+    held = int(told) if isinstance(told, int | float) else 0
     span = f"{held // 3600} h {held // 60 % 60} min" if held >= 3600 else f"{held // 60} min" if held >= 120 else f"{held} s"
     return (
         f"{folder}: this run is being trained already, by process {lease.get('pid')} on {lease.get('host')} for {span}; "
