@@ -51,7 +51,7 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
             _connect(ray, address, options)
         else:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            with _own_session():
+            with _own_session(), _loopback_only():
                 ray.init(
                     address="local", num_cpus=cpus, include_dashboard=settings.dashboard, object_store_memory=128 * 2**20,
                     _node_ip_address="127.0.0.1", **options,
@@ -113,6 +113,22 @@ def _own_session() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = starter
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Ray replaces 127.0.0.1 by an address that others can reach, and then listens on every interface; here it does not."""
+    from ray._private import services
+
+    resolve = getattr(services, "resolve_ip_for_localhost", None)
+    if resolve is None:
+        yield
+        return
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = resolve
 
 
 def _private_environment() -> None:
