@@ -72,7 +72,7 @@ def train(
         log.grid(0, "reals", images.images[feed.order(0, config.log.grid).numpy()])
         log.grid(0, _kimg_name(0), measure.grid(state.ema.modules[0]), measure.columns)
     total, logged = config.total_images, state.nimg
-    status = _status("training", state, total, {})
+    status = _status("training", state, total, {}, context)
     if log is not None:
         log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
@@ -113,7 +113,7 @@ def train(
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
                 if (due_checkpoint or is_best or stopping or wanted) and log is not None:
                     _save(state, store, log, images, config)
-                status = _status("stopped" if stopping and not last else "training", state, total, values)
+                status = _status("stopped" if stopping and not last else "training", state, total, values, context)
                 if log is not None:
                     log.scalars(state.nimg, values)
                     log.event(state.nimg, *store.notes())
@@ -299,8 +299,8 @@ def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageS
     store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"), then=export)
 
 
-def _status(kind: str, state: TrainState, total: int, values: dict[str, float]) -> dict[str, Any]:
+def _status(kind: str, state: TrainState, total: int, values: dict[str, float], context: Context) -> dict[str, Any]:
     return {
         "state": kind, "nimg": state.nimg, "kimg": state.nimg / 1000, "total_kimg": total / 1000, "best": state.best,
-        "values": {k: v for k, v in values.items() if math.isfinite(v)},
+        "workers": context.world_size, "values": {k: v for k, v in values.items() if math.isfinite(v)},
     }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Parts of `jobs/chaos.py`: the command under test, the faults, and what breaks things inside its processes."""

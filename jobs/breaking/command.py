@@ -1,0 +1,110 @@
+"""The command under test, and the processes that come of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+INSIDE = Path(__file__).resolve().with_name("inside")
+INTERVAL_KIMG = 10.0
+SETTINGS = {
+    "workers": 2, "batch-size": 64, "seed": 0, "data.limit": 1024, "model.name": "mlp", "model.latent-dim": 16, "model.g-width": 16,
+    "model.d-width": 16, "training.ema-half-life-kimg": 5, "metrics.names": "fid", "metrics.every-kimg": 100, "metrics.samples": 256,
+    "metrics.final-samples": 256, "checkpoint.every-kimg": INTERVAL_KIMG, "log.every-kimg": 1, "log.samples-every-kimg": 50, "log.grid": 16,
+    "ray.cpus-per-worker": 1, "ray.gpus-per-worker": 0, "ray.max-failures": -1,
+}  # fmt: skip
+
+
+@dataclass
+class Process:
+    pid: int
+    parent: int
+    started: int
+    command: str
+
+
+def processes() -> dict[int, Process]:
+    """Every process of this machine that is not a zombie."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue
+            if fields[0] not in "ZX":
+                found[int(entry.name)] = Process(int(entry.name), int(fields[1]), int(fields[19]), command)
+    return found
+
+
+class Command:
+    """`distgan train` for one run, started as often as it takes, and the processes that came of it."""
+
+    def __init__(self, name: str, storage: str, kimg: float, work: Path) -> None:
+        from distgan.storage import Folder
+
+        self.storage = storage
+        self.folder = Folder(storage).child(name)
+        self.switches, self.log = work / "switches", work / f"{name}.log"
+        self.switches.mkdir(exist_ok=True)
+        settings = {**SETTINGS, "name": name, "storage": storage, "kimg": kimg}
+        self.arguments = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+        self.environment = {
+            **os.environ, "PYTHONPATH": f"{INSIDE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "DISTGAN_CHAOS": str(self.switches),
+            "OMP_NUM_THREADS": "1", "TMPDIR": str(work / "tmp"), "DISTGAN_COLLECTIVE_TIMEOUT_S": "60",
+        }  # fmt: skip
+        (work / "tmp").mkdir(exist_ok=True)
+        self.driver: subprocess.Popen[bytes] | None = None
+        self.ours: dict[tuple[int, int], Process] = {}
+        self.last: dict[str, Any] = {}
+        self._looked = 0.0
+
+    def start(self) -> None:
+        self.driver = self.spawn()
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "distgan", "train", *self.arguments],
+                env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    def look(self, *, closely: bool = True) -> dict[str, Any]:
+        """Take note of the processes (not closely: if the last time was a while ago), and return the run's status."""
+        from distgan.training.logs import read_status
+
+        self.last = read_status(self.folder) or self.last
+        if not closely and time.monotonic() - self._looked < 0.5:
+            return self.last
+        self._looked = time.monotonic()
+        now = processes()
+        roots = {self.driver.pid} if self.driver and self.driver.poll() is None else set()
+        known = roots | {pid for (pid, started) in self.ours if pid in now and now[pid].started == started}
+        grown = True
+        while grown:
+            children = {p.pid for p in now.values() if p.parent in known} - known
+            known |= children
+            grown = bool(children)
+        self.ours = {(pid, now[pid].started): now[pid] for pid in known if pid in now}
+        return self.last
+
+    def pids(self, *words: str) -> list[int]:
+        """Of the command's living processes, those whose command line holds one of the words."""
+        self.look()
+        return sorted(p.pid for p in self.ours.values() if any(word in p.command for word in words))
+
+    def workers(self) -> list[int]:
+        return self.pids("ray::RayTrainWorker", "ray::RayWorkerWrapper", "ray::TrainWorker")
+
+    def notices(self, word: str) -> bool:
+        return any(word in note for note in self.look(closely=False).get("notes", []))
+
+    def switch(self, name: str, on: bool = True) -> None:
+        path = self.switches / name
+        path.touch() if on else path.unlink(missing_ok=True)
