@@ -249,8 +249,8 @@ def _storage(found: Findings, able: dict[str, Any], storage: str) -> None:
         others = [found.nodes[k]["name"] for k in wrote if names[k] in missing]
         if others:
             found.problems.append(
-                f"{found.nodes[key]['name']}: does not see in {storage} what {', '.join(others)} wrote; allowed for several nodes: a folder "
-                "that all of them mount at the same path, or s3://bucket/path"
+                f"{found.nodes[key]['name']}: does not see in {storage} what {', '.join(others)} wrote; allowed for several nodes: a "
+                "folder that all of them mount at the same path, or s3://bucket/path"
             )
 
 

@@ -96,7 +96,7 @@ def train(
                 continue
 
             # Here alone do numbers leave the device
-            values = meter.read(context)
+            values = meter.read(context, step.weight)
             if not all(map(math.isfinite, values.values())):
                 _roll_back(state, store, context, log, config)
                 logged = state.nimg
@@ -141,7 +141,7 @@ def train(
     problem, status = context.broadcast((problem, status))
     if problem:
         raise RunError(problem)
-    return status
+    return dict(status)
 
 
 class Alternation:
