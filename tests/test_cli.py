@@ -233,7 +233,7 @@ def test_from_training_to_samples_without_ray(words, tmp_path, capsys):
     assert main(["report", "tiny"]) == 0
     assert "<svg" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
 
-    assert "optim.g.lr = 0.1: run" in "".join(refused_lines(capsys, "train", *words, "--optim.g.lr", "0.1"))
+    assert "optim.g.weight_decay = 0.1: run" in "".join(refused_lines(capsys, "train", *words, "--optim.g.weight-decay", "0.1"))
 
 
 def refused_lines(capsys, *words):

@@ -24,13 +24,16 @@ class Meter:
             self._sums[name] = self._sums[name] + tensor if name in self._sums else tensor.detach().float()
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def read(self, context: Context) -> dict[str, float]:
-        """The means, equal on all workers, which must call this together; the meter is empty afterwards."""
+    def read(self, context: Context, weight: float = 1.0) -> dict[str, float]:
+        """The means, equal on all workers, which must call this together; the meter is empty afterwards.
+
+        weight: this worker's share of the batch times the number of workers, 1 where all have equal shares.
+        """
         names = sorted(self._sums)
         if not names:
             return {}
         means = torch.stack([self._sums[name] / self._counts[name] for name in names])
-        means = context.all_reduce_sum(means) / context.world_size
+        means = context.all_reduce_sum(means * weight) / context.world_size
         self._sums, self._counts = {}, {}
         return dict(zip(names, means.tolist(), strict=True))
 
