@@ -166,6 +166,7 @@ class Budget(Stopper):  # type: ignore[misc]
     """Ends the search when its time or its images are spent. The time that a search did not run does not count."""
 
     def __init__(self, time_s: float | None, total_kimg: float | None) -> None:
+        """time_s: seconds. total_kimg: of all trials together. None = no limit."""
         self.time_s, self.total_kimg = time_s, total_kimg
         self.elapsed = 0.0
         self.kimg: dict[str, float] = {}

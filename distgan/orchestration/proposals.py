@@ -150,6 +150,9 @@ def _population(space: Space) -> TrialScheduler:
     options: dict[str, Any] = {
         "metric": OBJECTIVE, "mode": "min", "time_attr": "kimg", "perturbation_interval": interval_kimg(space.config) * (1 - 1e-6),
         "quantile_fraction": tune.quantile, "custom_explore_fn": None, "log_config": True,
+        # All wait for the slowest at each exchange: else a trial that started first could end before there is another to learn from,
+        # and where trials take turns on few processors, the first ones would be compared with each other alone.
+        "synch": True,
     }  # fmt: skip
     if tune.scheduler == "pb2":
         from ray.tune.schedulers.pb2 import PB2

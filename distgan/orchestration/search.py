@@ -25,6 +25,7 @@ from distgan.orchestration.space import Space, open_space
 from distgan.storage import Folder
 from distgan.training.lease import Lease
 
+LIMITS = "limits.json"
 # May change between a search's start and its continuation
 _FREE = (
     "name", "storage", "engine", "ray.", "log.", "data.cache", "data.root",
@@ -90,10 +91,12 @@ def run_trials(
         _resources(placement, concurrent),
     )
     board = Board(config, home, "search" if plan is None else "confirming", proposals.total)
+    limits = json.dumps({"trials": proposals.total, "time_s": config.tune.time_s, "total_kimg": config.tune.total_kimg})
     with board, _sigterm_as_ctrl_c():
-        if _restorable(state):
+        if _restorable(state, limits):
             tuner = tune.Tuner.restore(state.uri, trainable=trainable, resume_unfinished=True, resume_errored=True)
         else:
+            state.write(LIMITS, limits)
             tuner = tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
@@ -200,6 +203,9 @@ def _claim(config: RunConfig, folder: Folder) -> None:
     if folder.exists(SETTINGS):
         before = read_search(folder.uri)
         names = [n for n, _ in walk_fields() if not n.startswith(_FREE)]
+        more = "exactly" if config.tune.scheduler in ("pbt", "pb2") else "at least"
+        if config.tune.trials < before.tune.trials or (more == "exactly" and config.tune.trials != before.tune.trials):
+            raise ConfigError(f"tune.trials = {config.tune.trials}: search {folder} has begun; allowed: {more} {before.tune.trials}")
         changed = [(n, get_dotted(before, n), get_dotted(config, n)) for n in names if get_dotted(before, n) != get_dotted(config, n)]
         if changed:
             lines = [f"{name} = {new!r}: search {folder} was started with {old!r}" for name, old, new in changed]
@@ -209,15 +215,16 @@ def _claim(config: RunConfig, folder: Folder) -> None:
     folder.write(SETTINGS, dump_config(config.model_copy(update={"name": config.run_name})))
 
 
-def _restorable(state: Folder) -> bool:
+def _restorable(state: Folder, limits: str) -> bool:
     """Whether Tune can go on from its saved state. What a dying driver left half written is put away: an older state is used, or
-    none, and then the trials' folders tell what was done."""
+    none, and then the trials' folders tell what was done. So it is where the limits have changed, which Tune cannot follow."""
     from distgan.orchestration.proposals import state_files
 
+    same = state.exists(LIMITS) and state.read(LIMITS).decode() == limits
     for name in reversed(state_files(state)):
         try:
-            if json.loads(state.read(name))["trial_data"]:
-                return state.exists("tuner.pkl")
+            if same and json.loads(state.read(name))["trial_data"] and state.exists("tuner.pkl"):
+                return True
         except (OSError, ValueError, KeyError):
             pass
         state.remove(name)

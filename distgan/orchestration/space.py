@@ -346,7 +346,7 @@ def _population(space: Space) -> list[str]:
     if tune.trials < 2:
         problems.append(f"tune.trials = {tune.trials}: {tune.scheduler} needs a population; allowed: at least 2")
     if tune.scheduler == "pb2" and importlib.util.find_spec("sklearn") is None:
-        problems.append("tune.scheduler = 'pb2': needs scikit-learn; `pip install scikit-learn`, or use pbt")
+        problems.append("tune.scheduler = 'pb2': needs scikit-learn; `pip install 'distgan[pb2]'`, or use pbt")
     return problems
 
 

@@ -191,7 +191,6 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], base: dict[str, Any], home: str, placement: Placement) -> None:
         self._base, self._home, self._placement = validate(base), Folder(home), placement
-        self._pace = 0.0
         self._run: Run | None = None
         self._begin(config)
 
@@ -216,9 +215,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def step(self) -> dict[str, Any]:
-        started = time.monotonic()
-        if self._diverged:  # a population may yet give it other weights, at the others' pace
-            time.sleep(min(self._pace, 60.0))
+        if self._diverged:  # a population may yet give it other weights
             self._told += round(interval_kimg(self._space.config) * 1000)
             return self._result({"nimg": self._told}, over=self._told >= self._space.config.kimg * 1000)
         if self._run is None and not self._restored:
@@ -236,7 +233,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             line = self._newest()
         if line is None:
             raise RunError(f"{self._folder}: the run ended without a measurement")
-        self._told, self._pace = int(line["nimg"]), time.monotonic() - started
+        self._told = int(line["nimg"])
         return self._result(line, over or self._told >= self._space.config.kimg * 1000)
 
     @property

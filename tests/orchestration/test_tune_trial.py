@@ -241,7 +241,7 @@ def test_a_warm_start_goes_on_from_a_trial_and_refuses_other_networks(searched, 
     with pytest.raises(ConfigError, match="give --kimg above"):
         begin_warm("search", config, target)
     wider = config.model_copy(update={"kimg": 2.048, "model": config.model.model_copy(update={"g_width": 16})})
-    with pytest.raises(ConfigError, match="model.g_width = 16"):
+    with pytest.raises(ConfigError, match=r"model\.g_width = 16"):
         begin_warm("search", wider, target)
     with pytest.raises(ConfigError, match="no checkpoints there"):
         begin_warm("nothing", config, target)

@@ -1,0 +1,294 @@
+"""Whole searches with Ray Tune, on one cluster for all: results, resuming, and a population that really exploits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import TINY
+
+from distgan.config import RayConfig, RunError, load_config
+from distgan.orchestration.lineage import read_lineage, transplant
+from distgan.orchestration.search import search
+from distgan.orchestration.space import Space
+from distgan.orchestration.trial import trial_config
+from distgan.storage import Folder
+from distgan.training.checkpoint import CheckpointStore
+from distgan.training.context import Context
+from distgan.training.loop import train
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore")]
+SEARCH = TINY | {
+    "tune.grace_share": 0.25, "tune.interval_share": 0.25, "tune.confirm_top": 0, "checkpoint.keep": 9, "ray.cpus_per_worker": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ray_here(caches):
+    """One private cluster; searches find it running and leave it so."""
+    from distgan.orchestration.cluster import cluster
+    from distgan.orchestration.search import _environment
+
+    before = dict(os.environ)
+    os.environ |= {"DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1"}
+    for variable in [v for v in os.environ if v.startswith("RAY_")]:
+        del os.environ[variable]
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # a token would have to be there before ray was imported
+    _environment(load_config(overrides=SEARCH | {"tune.scheduler": "pbt", "tune.trials": 4}))
+    with cluster(RayConfig()):
+        yield
+    os.environ.clear()
+    os.environ |= before
+
+
+def settings(tmp_path, space, **changes):
+    words = SEARCH | {"storage": str(tmp_path), "name": "s"} | changes
+    return load_config(overrides=words, base={"tune": {"space": space}})
+
+
+def table(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def stamps(home):
+    return {str(p): p.stat().st_mtime_ns for p in Path(home).glob("trials/*/checkpoints/*/state.pt")}
+
+
+def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
+    config = settings(
+        tmp_path, {"g_lr": {"loguniform": [1e-6, 1e-3]}, "beta1": {"choice": [0.0, 0.5]}},
+        **{"tune.trials": 8, "tune.metric": "fid,kid", "tune.confirm_top": 2, "tune.confirm_seeds": 2},
+    )  # fmt: skip
+    assert search(config) == 0
+    said = capsys.readouterr().out
+    assert "2 trials at once, each 1 worker with 1 CPU each" in said or "trials at once" in said
+    home = tmp_path / "s"
+    rows = table(home / "trials.csv")
+    assert [row["trial"] for row in rows] == [str(i) for i in range(8)]
+    assert {row["state"] for row in rows} <= {"done", "stopped"}
+    assert (rows[0]["own_values"], float(rows[0]["g_lr"]), float(rows[0]["beta1"])) == ("1", 2e-4, 0.5)
+    assert any(row["state"] == "stopped" for row in rows)  # asha stopped some
+    assert len(table(home / "confirm.csv")) == 4
+    assert len({row["seed"] for row in table(home / "confirm.csv")}) == 2
+    best, winner = load_config(home / "best.yaml"), yaml.safe_load((home / "winner.yaml").read_text())
+    assert best.optim.g.lr == winner["values"]["g_lr"]
+    assert best.tune == load_config().tune
+    for name in ("curves.png", "parallel.png"):
+        assert (home / name).read_bytes().startswith(b"\x89PNG")
+    assert len(table(home / "importance.csv")) == 2
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(home / "tensorboard/000")).Reload()
+    assert "fid" in events.Tags()["scalars"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    # The same again is done already: nothing is trained
+    before = stamps(home)
+    assert search(config) == 0
+    assert stamps(home) == before
+    # and with more trials it goes on where it was
+    assert search(config.model_copy(update={"tune": config.tune.model_copy(update={"trials": 9, "confirm_top": 0})})) == 0
+    assert len(table(home / "trials.csv")) == 9
+    assert {k: v for k, v in stamps(home).items() if k in before} == before
+
+
+def test_a_population_exploits_for_real(ray_here, tmp_path):
+    # With this seed trial 1 draws a rate of nearly nothing
+    words = {"tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5}
+    config = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **words)
+    config = next(c for c in (config.model_copy(update={"seed": s}) for s in range(99)) if drawn_rate(c) < 1e-9)
+    assert search(config) == 0
+    home = Folder(tmp_path / "s/trials")
+    lineage = read_lineage(home.child("001"))
+    assert lineage["adopted"] >= 1
+    last = lineage["schedule"][-1]
+    assert last["trial"] == 1
+    assert last["values"]["g_lr"] != lineage["schedule"][-2]["values"]["g_lr"]
+    nimg, step = lineage["nimg"], 256
+    given, taken = (CheckpointStore(home.child(n)).load(nimg)[1] for n in ("000", "001"))
+    for part in ("G", "D", "ema", "g_opt", "d_opt"):
+        assert flat(given[part]).equal(flat(taken[part]))
+    # What trial 1 did next is what those weights and those rates give, to the last bit
+    transplant(home.child("000"), Folder(tmp_path / "hand"), nimg)
+    hand = Space(trial_config(config)).apply(last["values"]).model_copy(update={"kimg": (nimg + step) / 1000})
+    train(hand, Context(torch.device("cpu")), Folder(tmp_path / "hand"))
+    by_hand, next_one = (CheckpointStore(f).load(nimg + step)[1] for f in (Folder(tmp_path / "hand"), home.child("001")))
+    assert flat(by_hand["G"]).equal(flat(next_one["G"]))
+    assert not flat(CheckpointStore(home.child("000")).load(nimg + step)[1]["G"]).equal(flat(next_one["G"]))
+
+
+def drawn_rate(config):
+    from distgan.orchestration.space import open_space
+
+    return open_space(config).draw(1, config.seed)["g_lr"]
+
+
+def flat(values):
+    """All tensors below, in order, as one."""
+    found, todo = [], [values]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            found.append(value.double().flatten())
+        elif isinstance(value, dict):
+            todo += [value[k] for k in sorted(value, key=str)]
+        elif isinstance(value, list | tuple):
+            todo += list(value)
+    return torch.cat(found)
+
+
+def test_diverged_trials_never_win_nor_end_the_search(ray_here, tmp_path):
+    space = {"optim.d.weight_decay": {"choice": [1e30]}, "g_lr": {"uniform": [1e-5, 1e-3]}}
+    assert search(settings(tmp_path, space, **{"tune.trials": 5, "tune.searcher": "random", "tune.scheduler": "median"})) == 0
+    rows = table(tmp_path / "s/trials.csv")
+    lost = [row for row in rows if float(row["optim.d.weight_decay"])]
+    assert lost
+    assert {row["state"] for row in lost} == {"diverged"}
+    assert {row["fid"] for row in lost} == {""}
+    assert yaml.safe_load((tmp_path / "s/winner.yaml").read_text())["values"]["optim.d.weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "pb2", "none"])
+def test_other_schedulers_end(ray_here, tmp_path, scheduler):
+    if scheduler == "pb2":
+        pytest.importorskip("sklearn")
+    config = settings(
+        tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **{"tune.trials": 4, "tune.scheduler": scheduler, "tune.searcher": "random"}
+    )
+    assert search(config) == 0
+    rows = table(tmp_path / "s/trials.csv")
+    assert len(rows) == 4
+    if scheduler in ("none", "pb2"):
+        assert {row["state"] for row in rows} == {"done"}
+        assert {row["kimg"] for row in rows} == {"1.024"}
+
+
+def test_budgets_end_a_search(ray_here, tmp_path):
+    words = {"tune.trials": 50, "tune.total_kimg": 3, "tune.scheduler": "none"}
+    config = settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **words)
+    assert search(config) == 0
+    assert 3 <= sum(float(row["kimg"]) for row in table(tmp_path / "s/trials.csv")) < 7
+
+
+def test_a_search_that_measured_nothing_says_why(ray_here, tmp_path):
+    words = {"tune.trials": 2, "tune.metric": "modes", "metrics.extractor": "random-conv"}
+    config = settings(tmp_path, {"g_lr": {"uniform": [1e-5, 1e-3]}}, **words)
+    with pytest.raises(RunError, match="needs an extractor that classifies"):
+        search(config)
+
+
+def test_damaged_books_of_tune_lose_no_training(ray_here, tmp_path):
+    config = settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **{"tune.trials": 3, "tune.scheduler": "none"})
+    assert search(config) == 0
+    before, rows = stamps(tmp_path / "s"), table(tmp_path / "s/trials.csv")
+    for file in (tmp_path / "s/ray/trials").glob("experiment_state-*.json"):
+        file.write_text(file.read_text()[:100])
+    assert search(config) == 0
+    assert stamps(tmp_path / "s") == before
+    after = table(tmp_path / "s/trials.csv")
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in after] == [
+        {k: v for k, v in row.items() if k != "seconds"} for row in rows
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Drivers that die, and trials of several workers: slow, in processes of their own
+
+
+class Driver:
+    def __init__(self, tmp_path, caches, **changes):
+        words = SEARCH | {"storage": str(tmp_path), "name": "s", "engine": "ray"} | changes
+        self.words = [w for k, v in words.items() for w in (f"--{k}", str(v))]
+        self.home = tmp_path / "s"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+        self.env |= {"DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1"}
+
+    def start(self, *words):
+        words = words or ("tune", *self.words)
+        return subprocess.Popen(
+            [sys.executable, "-m", "distgan", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scheduler", ["asha", "pbt"])
+def test_a_driver_killed_five_times_loses_no_trial(tmp_path, caches, scheduler):
+    (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-5, 1.0e-3]}\nbeta1: {uniform: [0.0, 0.9]}\n")
+    driver = Driver(tmp_path, caches, **{"search": tmp_path / "space.yaml", "tune.trials": 6, "tune.scheduler": scheduler, "kimg": 20})
+    for round_ in range(5):
+        process = driver.start()
+        until = time.monotonic() + 90
+        while time.monotonic() < until and process.poll() is None and not any(driver.home.glob("trials/*/metrics.jsonl")):
+            time.sleep(0.1)
+        time.sleep(1.7 + 2.3 * round_)
+        process.kill()
+        process.wait()
+    process = driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    rows = table(driver.home / "trials.csv")
+    assert [row["trial"] for row in rows] == [str(i) for i in range(6)], said
+    assert {row["state"] for row in rows} <= {"done", "stopped"}
+    assert len(list((driver.home / "trials").iterdir())) == 6
+    for row in rows:
+        lines = [json.loads(line) for line in (driver.home / f"trials/{int(row['trial']):03d}/metrics.jsonl").read_text().splitlines()]
+        counts = [line["nimg"] for line in lines if "event" not in line]
+        assert counts == sorted(set(counts))  # each point of a curve once
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_stop_a_search_that_can_go_on(tmp_path, caches, signal_):
+    driver = Driver(tmp_path, caches, **{"tune.trials": 4, "kimg": 30})
+    process = driver.start()
+    while process.poll() is None and not any(driver.home.glob("trials/*/metrics.jsonl")):
+        time.sleep(0.2)
+    time.sleep(3)
+    process.send_signal(signal_)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert re.search(r"continue    distgan tune --resume s --storage", said)
+    process = driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert len(table(driver.home / "trials.csv")) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
+def test_a_population_of_two_worker_trials_exploits_for_real(tmp_path, caches):
+    (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-12, 1.0e-2]}\n")
+    base = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}})
+    seed = next(s for s in range(99) if drawn_rate(base.model_copy(update={"seed": s})) < 1e-9)
+    driver = Driver(
+        tmp_path, caches,
+        **{"search": tmp_path / "space.yaml", "seed": seed, "workers": 2, "tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5,
+           "kimg": 4.096},
+    )  # fmt: skip
+    process = driver.start()
+    said, _ = process.communicate(timeout=800)
+    assert process.returncode == 0, said
+    home = Folder(driver.home / "trials")
+    lineage = read_lineage(home.child("001"))
+    assert lineage["adopted"] >= 1, said
+    nimg = lineage["nimg"]
+    given, taken = (CheckpointStore(home.child(n)).load(nimg)[1] for n in ("000", "001"))
+    for part in ("G", "D", "ema", "g_opt", "d_opt"):
+        assert flat(given[part]).equal(flat(taken[part]))
+    rates = [json.loads(line) for line in (driver.home / "trials/001/metrics.jsonl").read_text().splitlines()]
+    after = [line["g_lr"] for line in rates if line["nimg"] > nimg and "g_lr" in line]
+    assert set(after) == {lineage["schedule"][-1]["values"]["g_lr"]}
