@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -128,6 +129,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def _bucket() -> str:
+    """URI of a folder in a bucket of a new S3 server in this process; the credentials go into the environment."""
+    import urllib.request
+
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = f"127.0.0.1:{server.get_host_and_port()[1]}"
+    urllib.request.urlopen(urllib.request.Request(f"http://{endpoint}/chaos", method="PUT")).close()
+    os.environ.update(AWS_ACCESS_KEY_ID="chaos", AWS_SECRET_ACCESS_KEY="chaos", AWS_DEFAULT_REGION="us-east-1", NO_PROXY="127.0.0.1")
+    return f"s3://chaos/runs?endpoint_override={endpoint}&scheme=http"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=20, help="how many (default: %(default)s)")
@@ -135,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kimg", type=float, help="length of the run (default: enough for the faults)")
     parser.add_argument("--work", help="folder to work in (default: a temporary one, removed if everything held)")
+    parser.add_argument("--s3", action="store_true", help="keep the runs in an S3 endpoint, a moto server that is started for this")
     parser.add_argument("--out", help="write the table there as well")
     options = parser.parse_args(arguments)
     names = [n.strip() for n in options.only.split(",")] if options.only else list(FAULTS)
@@ -148,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     kimg = options.kimg or 40 + 2.0 * INTERVAL_KIMG * len(plan)
     work = Path(options.work or tempfile.mkdtemp(prefix="chaos-"))
     work.mkdir(parents=True, exist_ok=True)
-    storage = str(work / "runs")
+    storage = _bucket() if options.s3 else str(work / "runs")
 
     calm, wild = Command("calm", storage, kimg, work), Command("wild", storage, kimg, work)
     begin = time.monotonic()

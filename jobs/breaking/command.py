@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -52,14 +53,15 @@ class Command:
         self.storage = storage
         self.folder = Folder(storage).child(name)
         self.switches, self.log = work / "switches", work / f"{name}.log"
+        self.temporary = work / "tmp"
         self.switches.mkdir(exist_ok=True)
         settings = {**SETTINGS, "name": name, "storage": storage, "kimg": kimg}
         self.arguments = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
         self.environment = {
             **os.environ, "PYTHONPATH": f"{INSIDE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "DISTGAN_CHAOS": str(self.switches),
-            "OMP_NUM_THREADS": "1", "TMPDIR": str(work / "tmp"), "DISTGAN_COLLECTIVE_TIMEOUT_S": "60",
+            "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary), "DISTGAN_COLLECTIVE_TIMEOUT_S": "60",
         }  # fmt: skip
-        (work / "tmp").mkdir(exist_ok=True)
+        self.temporary.mkdir(exist_ok=True)
         self.driver: subprocess.Popen[bytes] | None = None
         self.ours: dict[tuple[int, int], Process] = {}
         self.last: dict[str, Any] = {}
@@ -80,6 +82,8 @@ class Command:
         from distgan.training.logs import read_status
 
         self.last = read_status(self.folder) or self.last
+        if not self.folder.is_local:  # there the status is seconds behind; the workers' own copy of the log is not
+            self.last = {**self.last, "nimg": max(int(self.last.get("nimg", 0)), self._logged())}
         if not closely and time.monotonic() - self._looked < 0.5:
             return self.last
         self._looked = time.monotonic()
@@ -93,6 +97,14 @@ class Command:
             grown = bool(children)
         self.ours = {(pid, now[pid].started): now[pid] for pid in known if pid in now}
         return self.last
+
+    def _logged(self) -> int:
+        """Images in the last whole line of the present writer's metrics.jsonl, in its temporary folder."""
+        pid = self.last.get("writer", {}).get("pid")
+        for file in self.temporary.glob(f"distgan-copy-{pid}-*/metrics.jsonl"):
+            lines = file.read_bytes().rpartition(b"\n")[0].splitlines()
+            return int(json.loads(lines[-1])["nimg"]) if lines else 0
+        return 0
 
     def pids(self, *words: str) -> list[int]:
         """Of the command's living processes, those whose command line holds one of the words."""

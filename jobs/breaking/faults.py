@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from breaking.command import Command
 
@@ -116,32 +114,36 @@ def disk_full(run: Command, pick: random.Random) -> Noticed:
     return noticed
 
 
-def _damage(run: Command, pick: random.Random, how: Callable[[Path], None]) -> Noticed:
+def _damage(run: Command, pick: random.Random, how: Callable[[bytes], bytes | None]) -> Noticed:
     """Harm the newest checkpoint, and make the run read it."""
-    room = Path(run.folder.path("checkpoints"))
     workers = run.workers()
     for pid in workers:  # or a newer one may appear meanwhile
         os.kill(pid, signal.SIGSTOP)
-    how(room / max(n for n in os.listdir(room) if n.isdigit()))
+    newest = f"checkpoints/{max(n for n in run.folder.list('checkpoints') if n.isdigit())}"
+    harmed = how(run.folder.read(f"{newest}/state.pt"))
+    if harmed is None:
+        run.folder.remove(newest)
+    else:
+        run.folder.write(f"{newest}/state.pt", harmed)
     _kill(workers)
     return _gone(run, workers)
 
 
 def checkpoint_truncated(run: Command, pick: random.Random) -> Noticed:
-    return _damage(run, pick, lambda c: os.truncate(c / "state.pt", pick.randrange((c / "state.pt").stat().st_size)))
+    return _damage(run, pick, lambda data: data[: pick.randrange(len(data))])
 
 
 def checkpoint_bit_flipped(run: Command, pick: random.Random) -> Noticed:
-    def flip(checkpoint: Path) -> None:
-        data = bytearray((checkpoint / "state.pt").read_bytes())
-        data[pick.randrange(len(data))] ^= 1 << pick.randrange(8)
-        (checkpoint / "state.pt").write_bytes(data)
+    def flip(data: bytes) -> bytes:
+        harmed = bytearray(data)
+        harmed[pick.randrange(len(harmed))] ^= 1 << pick.randrange(8)
+        return bytes(harmed)
 
     return _damage(run, pick, flip)
 
 
 def checkpoint_missing(run: Command, pick: random.Random) -> Noticed:
-    return _damage(run, pick, shutil.rmtree)
+    return _damage(run, pick, lambda data: None)
 
 
 def ray_books_garbled(run: Command, pick: random.Random) -> Noticed:

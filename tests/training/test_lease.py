@@ -14,7 +14,10 @@ import pytest
 from distgan.config import ConfigError
 from distgan.storage import Folder
 from distgan.training import lease as module
+from distgan.training.context import Context
 from distgan.training.lease import FILE, Lease, read_lease, seems_held, wait_until_free
+from distgan.training.loop import train
+from distgan.training.prepare import prepare
 
 
 @pytest.fixture
@@ -133,3 +136,25 @@ def test_garbage_is_no_lease(folder, garbage):
     folder.write(FILE, garbage)
     with Lease(folder) as lease:
         assert read_lease(folder)["owner"] == lease.owner
+
+
+def test_a_run_that_is_driven_is_refused_before_anything_of_it_is_changed(tiny):
+    config = tiny()
+    prepared = prepare(config)
+    before = prepared.folder.read("config.yaml")
+    with Lease(prepared.folder), pytest.raises(ConfigError, match="trained already"):
+        prepare(tiny(**{"log.every_kimg": 0.256}))
+    assert prepared.folder.read("config.yaml") == before
+    assert prepare(tiny(**{"log.every_kimg": 0.256})).state == "new"
+
+
+def test_a_suspended_driver_that_was_given_up_stops_when_it_wakes(tiny):
+    """The local engine's lease is taken by another one while it trains: the loop ends with a checkpoint and leaves the run."""
+    prepared = prepare(tiny(kimg=2000))
+    context = Context()
+    with Lease(prepared.folder, context.request_stop, beat_s=0.05) as lease:
+        status = train(prepared.config, context, prepared.folder, on_tick=lambda status: status["nimg"] < 1000 or foreign(prepared.folder))
+        assert lease.lost.is_set()
+    assert status["state"] == "stopped"
+    assert status["nimg"] < 2_000_000
+    assert read_lease(prepared.folder)["host"] == "node7"
