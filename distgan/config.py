@@ -153,8 +153,8 @@ class LossConfig(Section):
     name: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"] = setting(
         "relativistic", "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss"
     )
-    r1_gamma: Number = setting(0.3, "weight of the gradient penalty at real images, gamma/2 |grad D|^2", ge=0)
-    r2_gamma: Number = setting(0.3, "weight of the gradient penalty at generated images", ge=0)
+    r1_gamma: Number = setting(1.0, "weight of the gradient penalty at real images, gamma/2 |grad D|^2", ge=0)
+    r2_gamma: Number = setting(1.0, "weight of the gradient penalty at generated images", ge=0)
     gamma_schedule: Schedule = setting(Schedule, "course of r1_gamma and r2_gamma")
     gp_lambda: Number = setting(0.0, "weight of the gradient penalty between real and generated images (WGAN-GP)", ge=0)
     gp_target: Literal[0, 1] = setting(1, "gradient norm that WGAN-GP pulls to")
@@ -239,7 +239,7 @@ class LogConfig(Section):
 
     every_kimg: Number = setting(1.0, "images between two lines of metrics.jsonl and TensorBoard", unit="kimg", gt=0)
     samples_every_kimg: Number = setting(20.0, "images between two sample grids", unit="kimg", gt=0)
-    grid: Count = setting(64, "images in a sample grid", ge=1, le=4096)
+    grid: Count = setting(100, "images in a sample grid", ge=1, le=4096)
     tensorboard: bool = setting(True, "write TensorBoard events")
 
 
