@@ -12,6 +12,7 @@ are medians over the rounds with the lowest and the highest, processor time besi
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from benchmarks import checkpoint, throughput
@@ -35,6 +36,7 @@ def main() -> int:
     place = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:place])
     options.settings = words[place + 1 :]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # so that what was started is ended too
     return int(options.run(options) or 0)
 
 

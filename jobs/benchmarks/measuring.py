@@ -91,8 +91,11 @@ def run_process(command: list[str], env: dict[str, str], timeout_s: float) -> tu
         try:
             said, _ = process.communicate(timeout=timeout_s)
         except BaseException:
-            process.terminate()
-            process.wait(timeout=60)
+            process.terminate()  # a run writes a checkpoint and ends its workers
+            try:
+                process.wait(timeout=60)
+            finally:
+                process.kill()
             raise
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}:\n{said}")
