@@ -249,7 +249,7 @@ class MetricsConfig(Section):
     names: list[Literal["fid", "kid", "precision-recall", "density-coverage", "inception-score", "modes"]] = setting(
         ["fid", "kid"], "metrics in the loop; class histogram and KL come with any classifier"
     )
-    every_kimg: Number = setting(50.0, "images between two measurements", unit="kimg", gt=0)
+    every_kimg: Number = setting(40.0, "images between two measurements", unit="kimg", gt=0)
     samples: Count = setting(5000, "generated images for each measurement in the loop", unit="images", ge=2)
     final_samples: Count = setting(10000, "generated images for the last measurement", unit="images", ge=2)
     extractor: str = setting(
@@ -327,7 +327,7 @@ class RunConfig(Section):
     workers: Literal["auto"] | Annotated[int, BeforeValidator(_finite), Field(ge=1)] | WorkerRange = setting(
         "auto", "processes that train together: auto (every GPU; on CPU what is fastest), a number, or {min: a, max: b}"
     )
-    kimg: Number = setting(200.0, "budget: thousands of real images shown to the discriminator", unit="kimg", gt=0)
+    kimg: Number = setting(160.0, "budget: thousands of real images shown to the discriminator", unit="kimg", gt=0)
     batch_size: Count = setting(32, "images in a step, all workers together", unit="images", ge=1)
     seed: Count = setting(0, "every random draw of the run follows from it", ge=0, lt=2**63)
     data: DataConfig = setting(DataConfig, "real images")
