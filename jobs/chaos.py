@@ -66,18 +66,23 @@ class Campaign:
         writer = run.look().get("writer")
         begin = time.monotonic()
         noticed_by = FAULTS[name](run, self.pick)
-        seen = [0]
+        reached = 0
 
-        def noticed() -> bool:
-            if run.last.get("writer") == writer:
-                seen[0] = max(seen[0], int(run.last.get("nimg", 0)))
-            return noticed_by()
+        def also(question: Callable[[], bool]) -> Callable[[], bool]:
+            """The question, while it is watched how far the workers come that were hit: they may live on for a moment."""
 
-        noticed_s = self.wait(noticed, f"{name}: noticed")
-        undisturbed = name in ("second driver", "storage away")
-        reached, lost = max(seen[0], int(run.last.get("nimg", 0)) if run.last.get("writer") == writer else 0), 0
-        if not undisturbed:
-            self.wait(lambda: bool(self.progress() or True) and run.last.get("writer") != writer, f"{name}: workers are back")
+            def asked() -> bool:
+                nonlocal reached
+                answer = question()
+                if run.last.get("writer") == writer:
+                    reached = max(reached, int(run.last.get("nimg", 0)))
+                return answer
+
+            return asked
+
+        noticed_s, lost = self.wait(also(noticed_by), f"{name}: noticed"), 0
+        if name not in ("second driver", "storage away"):  # those are to be shrugged off
+            self.wait(also(lambda: self.progress() >= 0 and run.last.get("writer") != writer), f"{name}: workers are back")
             lost = max(0, reached - int(run.last["writer"]["from_nimg"]))
         self.wait(lambda: self.progress() > reached, f"{name}: recovered")
         intervals = 2 if name in DAMAGES else 1
