@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.config import ConfigError, RayConfig
+from distgan.orchestration.network import passed_on
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     if not joined:
         options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
         if address:
+            if passed_on() and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job has them from `distgan submit`
+                options["runtime_env"] = {"env_vars": passed_on()}
             _connect(ray, address, options)
         else:
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

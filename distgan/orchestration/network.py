@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+
+PASSED_ON = ("NCCL_", "TORCH_NCCL_", "UCX_", "FI_EFA_", "RDMAV_")
+"""Beginnings of variables that tune a cluster's network."""
+
+
+def passed_on() -> dict[str, str]:
+    """Those variables of this process that its workers on other machines shall have too; names of interfaces of here are not among them."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON) and not name.endswith("_IFNAME")}
 
 
 def interface_of(address: str) -> str | None:

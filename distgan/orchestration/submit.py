@@ -24,13 +24,12 @@ from typing import Any
 from distgan.config import KNOWN_SETS, ConfigError, RunConfig, RunError
 from distgan.orchestration.follow import explain, follow, worth_another_try
 from distgan.orchestration.jobserver import connect, find_address, first_line, last_line, tell
+from distgan.orchestration.network import passed_on
 
 LIMIT_MIB = 256
 """Largest upload. The head node keeps it in memory, and every node fetches it."""
 STOP_WAIT_S = 120
 """Time a stopped job gets for its last checkpoint; Ray's own 3 s are too few."""
-PASSED_ON = ("NCCL_", "TORCH_NCCL_", "UCX_", "FI_EFA_", "RDMAV_")
-"""Beginnings of variables that tune networks and are sent along from here."""
 ACTIONS = ("attach", "status", "stop")
 
 
@@ -101,7 +100,7 @@ def read_request(arguments: Sequence[str], commands: Sequence[str]) -> Request:
     if working_dir is not None and not Path(working_dir).is_dir():
         raise ConfigError(f"--working-dir {working_dir}: no such folder; allowed: a folder, or none to send nothing")
     env = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-    env |= {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON) and not k.endswith("_IFNAME")} | _variables(options.env)
+    env |= passed_on() | _variables(options.env)
     return Request(
         action, _inside(settings, working_dir), find_address(options.address), options.job_id, working_dir, env, options.resubmit,
         not options.no_wait,

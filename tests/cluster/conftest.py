@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,14 +103,13 @@ class Lab:
             self.kill(host)
         raise AssertionError(done.stdout + done.stderr)
 
-    def run(self, host: str, *command: str, env: dict[str, str] | None = None, timeout: float = 200) -> subprocess.CompletedProcess[str]:
-        """A command on a host, to its end."""
-        return subprocess.run(
-            self._on(host, command), env=self.env | (env or {}), capture_output=True, text=True, timeout=timeout, cwd=self.shared
-        )
+    def run(self, host: str, *command: str, env: Mapping[str, str | None] | None = None) -> subprocess.CompletedProcess[str]:
+        """A command on a host, to its end; variables that are None in `env` are taken away."""
+        variables = {k: v for k, v in {**self.env, **(env or {})}.items() if v is not None}
+        return subprocess.run(self._on(host, command), env=variables, capture_output=True, text=True, timeout=200, cwd=self.shared)
 
-    def distgan(self, *words: str, env: dict[str, str] | None = None, timeout: float = 200) -> subprocess.CompletedProcess[str]:
-        return self.run(HEAD, sys.executable, "-m", "distgan", *words, env=env, timeout=timeout)
+    def distgan(self, *words: str, env: Mapping[str, str | None] | None = None) -> subprocess.CompletedProcess[str]:
+        return self.run(HEAD, sys.executable, "-m", "distgan", *words, env=env)
 
     def begin(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
         """`distgan ...` on the head's host, left running; its output goes to `log`."""
