@@ -33,8 +33,8 @@ FORMAT = 1
 
 PATIENCE_S = 120.0
 """How long the training goes on while no checkpoint can be written, before it is asked to stop."""
-DISK_FULL_PATIENCE_S = 20.0
-"""The same when the disk is full, which passes less often by itself."""
+DISK_FULL_PATIENCE_S = 0.0
+"""The same when the disk is full: that does not pass by itself, and what is trained meanwhile would be lost."""
 
 
 class CheckpointDamagedError(Exception):
@@ -137,7 +137,7 @@ class CheckpointStore:
                         self._lock.notify_all()
                 failing = now - self._failing_since
                 if failing >= (self.disk_full_patience_s if full else self.patience_s):
-                    self._give_up(CheckpointWriteError(f"no checkpoint could be written for {failing:.0f} s: {error}"))
+                    self._give_up(CheckpointWriteError(str(error) if full else f"no checkpoint could be written for {failing:.0f} s: {error}"))
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, 10.0)

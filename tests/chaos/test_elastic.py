@@ -29,6 +29,7 @@ def nodes(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     for name, value in {"initial_delay_ms": 1000, "period_ms": 1000, "timeout_ms": 2000, "failure_threshold": 3}.items():
         monkeypatch.setenv(f"RAY_health_check_{name}", str(value))
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "180")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
