@@ -141,7 +141,7 @@ class Lab:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = [item for item in items if "cluster" in item.keywords]
+    here = [item for item in items if item.get_closest_marker("cluster")]
     if here and not can_make_hosts():
         for item in here:
             item.add_marker(pytest.mark.skip(reason="needs root and network namespaces"))
