@@ -57,6 +57,14 @@ class RunLog:
             aside.write_text("".join(f"{line}\n" for line in kept))
             aside.replace(self._lines)
 
+    def rewind(self, nimg: int) -> None:
+        """Forget the lines after `nimg`: the run goes on from there."""
+        self._file.close()
+        if self.folder.is_local or self._lines.exists():
+            kept = [line for line in self._lines.read_text().splitlines() if _nimg(line) <= nimg]
+            self._lines.write_text("".join(f"{line}\n" for line in kept))
+        self._file = self._lines.open("a")
+
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl and one point of each curve."""
         line: dict[str, float | None] = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}

@@ -88,18 +88,20 @@ def train(
                 for every in (config.log.every_kimg, config.log.samples_every_kimg, config.metrics.every_kimg, config.checkpoint.every_kimg)
             )
             due_log = due_log or due_samples or due_measure or due_checkpoint
+            stopping = context.stop_agreed() if due_log or context.world_size == 1 else False
+            due_log = due_log or stopping
 
             meter.add(step(with_norms=due_log))
-            stopping = context.stop_agreed() if due_log or context.world_size == 1 else False
-            wanted = due_log and context.checkpoint_wanted()
-            if not (due_log or stopping):
+            if not due_log:
                 continue
+            wanted = context.checkpoint_wanted()
 
             # Here alone do numbers leave the device
             values = meter.read(context, step.weight)
             if not all(map(math.isfinite, values.values())):
                 _roll_back(state, store, context, log, config)
                 logged = state.nimg
+                watch.lap()
                 continue
             values |= {"images_per_s": (state.nimg - logged) / watch.lap(), **step.rates()}
             logged = state.nimg
@@ -273,8 +275,9 @@ def _roll_back(state: TrainState, store: CheckpointStore, context: Context, log:
     stop = config.training.on_divergence == "stop" or rollbacks > config.training.max_rollbacks
     if log is not None:
         store.wait()
-        log.event(where, f"diverged at {where / 1000:g} kimg" + ("" if stop else ": going back to the last checkpoint"))
     if stop:
+        if log is not None:
+            log.event(where, f"diverged at {where / 1000:g} kimg")
         raise DivergedError(
             f"losses or gradients are not finite at {where / 1000:g} kimg (rollbacks so far: {state.rollbacks}). Try a lower optim.d.lr "
             "and optim.g.lr, or loss.r1_gamma > 0; training.max_rollbacks allows more attempts"
@@ -285,7 +288,10 @@ def _roll_back(state: TrainState, store: CheckpointStore, context: Context, log:
         raise DivergedError(f"losses are not finite at {where / 1000:g} kimg, and no checkpoint is intact")
     state.load_state_dict(found[1] if found else store.load(nimg)[1])
     state.rollbacks = rollbacks
-    if log is not None:  # remembered at once, so that a restart from here takes the new way too
+    if log is not None:
+        log.rewind(state.nimg)
+        log.event(state.nimg, f"diverged at {where / 1000:g} kimg: gone back to the last checkpoint, on with new noise")
+        # Remembered at once, so that a restart from here takes the new way too
         store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"))
 
 
