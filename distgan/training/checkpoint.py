@@ -137,7 +137,8 @@ class CheckpointStore:
                         self._lock.notify_all()
                 failing = now - self._failing_since
                 if failing >= (self.disk_full_patience_s if full else self.patience_s):
-                    self._give_up(CheckpointWriteError(str(error) if full else f"no checkpoint could be written for {failing:.0f} s: {error}"))
+                    told = str(error) if full else f"no checkpoint could be written for {failing:.0f} s: {error}"
+                    self._give_up(CheckpointWriteError(told))
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, 10.0)
