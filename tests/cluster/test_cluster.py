@@ -136,6 +136,7 @@ def test_a_full_disk_on_submit(lab, checkout):
     """`ip netns exec` gives the command mounts of its own, so this one ends with it."""
     small = lab.folder / "small"
     small.mkdir()
+    (checkout / "new.txt").write_text("what the cluster has already would not be packed again")
     words = ["submit", "train", "--address", lab.url, "--working-dir", str(checkout), "--storage", str(lab.shared)]
     script = f'mount -t tmpfs -o size=64k none {small} && exec "$@"'
     done = lab.run("a", "sh", "-c", script, "sh", sys.executable, "-m", "distgan", *words, env={"TMPDIR": str(small)})
