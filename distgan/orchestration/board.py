@@ -49,12 +49,14 @@ def rows_of(trials: Iterable[Any], budget_kimg: float) -> list[Row]:
         metrics = {k: v for k, v in result.items() if k in ("fid", "kid", "class_kl", "modes", "images_per_s")}
         kimg, lost = float(result.get("kimg", 0.0)), bool(result.get("diverged", 0.0))
         states = {"PENDING": "waiting", "RUNNING": "running", "PAUSED": "paused", "ERROR": "failed"}
-        state = states.get(trial.status) or ("diverged" if lost else "done" if kimg >= budget_kimg * (1 - 1e-9) else "stopped")
-        error = str(trial.get_error() or "").strip().splitlines()[-1:] if trial.status == "ERROR" else []
+        refused = str(result.get("refused", ""))
+        ended = "failed" if refused else "diverged" if lost else "done" if kimg >= budget_kimg * (1 - 1e-9) else "stopped"
+        state = states.get(trial.status) or ended
+        error = (str(trial.get_error() or "").strip().splitlines() or [""])[-1] if trial.status == "ERROR" else refused
         rows.append(
             Row(
                 trial.config["number"], state, kimg, trial.config["values"], metrics, float(result.get(OBJECTIVE, math.inf)),
-                trial.config.get("preset", False), trial.config.get("seed"), float(result.get("time_total_s", 0.0)), "".join(error),
+                trial.config.get("preset", False), trial.config.get("seed"), float(result.get("time_total_s", 0.0)), error,
                 trial.config.get("schedule", []),
             )
         )  # fmt: skip

@@ -9,6 +9,7 @@ Every start is a resume, as with runs.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -84,6 +85,7 @@ def run_trials(
     from distgan.orchestration.proposals import Proposals, scheduler_of
     from distgan.orchestration.trial import Trial, trial_config
 
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what matters of it is on the board and in trials.csv
     config, home, state = space.config, folder.child(room), folder.child("ray").child(room)
     proposals = Proposals(space, home, state, plan)
     trainable = tune.with_resources(

@@ -224,8 +224,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         if line is None or line["nimg"] <= self._told:  # else: what a former driver did not live to hear
             try:
                 over = not self._running().advance()
-            except (RunError, ConfigError) as error:
-                if not isinstance(error, RunError) or "not finite" not in str(error):
+            except ConfigError as error:  # the same would come of another attempt
+                self._run = None
+                return {**self._result({"nimg": self._told}, over=True), "refused": " ".join(str(error).split()), "done": True}
+            except RunError as error:
+                if "not finite" not in str(error):
                     raise
                 self._run, self._diverged = None, True
                 self._told += round(interval_kimg(self._space.config) * 1000)

@@ -27,9 +27,17 @@ from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.loop import train
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 SEARCH = TINY | {
     "tune.grace_share": 0.25, "tune.interval_share": 0.25, "tune.confirm_top": 0, "checkpoint.keep": 9, "ray.cpus_per_worker": 1,
+}  # fmt: skip
+
+# Small networks that do learn in so few images: an untrained one is measurably worse
+LEARNS = {
+    "model.latent_dim": 16, "model.g_width": 32, "model.d_width": 32, "model.g_norm": "none", "model.d_norm": "none", "data.limit": 500,
+    "model.conditioning": "projection", "loss.name": "relativistic", "loss.r1_gamma": 0.3, "loss.r2_gamma": 0.3, "optim.g.lr": 3e-3,
+    "optim.d.lr": 3e-3, "optim.g.beta1": 0, "optim.d.beta1": 0, "optim.g.beta2": 0.99, "optim.d.beta2": 0.99, "batch_size": 50, "kimg": 1.2,
+    "metrics.samples": 200, "metrics.final_samples": 200, "training.ema_half_life_kimg": "[0.1]",
 }  # fmt: skip
 
 
@@ -41,7 +49,7 @@ def ray_here(caches):
 
     before = dict(os.environ)
     os.environ |= {"DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1"}
-    for variable in [v for v in os.environ if v.startswith("RAY_")]:
+    for variable in [v for v in os.environ if v.startswith(("RAY_ADDRESS", "RAY_AUTH"))]:
         del os.environ[variable]
     os.environ["RAY_AUTH_MODE"] = "disabled"  # a token would have to be there before ray was imported
     _environment(load_config(overrides=SEARCH | {"tune.scheduler": "pbt", "tune.trials": 4}))
@@ -68,7 +76,7 @@ def stamps(home):
 def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
     config = settings(
         tmp_path, {"g_lr": {"loguniform": [1e-6, 1e-3]}, "beta1": {"choice": [0.0, 0.5]}},
-        **{"tune.trials": 8, "tune.metric": "fid,kid", "tune.confirm_top": 2, "tune.confirm_seeds": 2},
+        **{"tune.trials": 8, "tune.metric": "fid,kid", "tune.confirm_top": 1, "tune.confirm_seeds": 2},
     )  # fmt: skip
     assert search(config) == 0
     said = capsys.readouterr().out
@@ -79,7 +87,7 @@ def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
     assert {row["state"] for row in rows} <= {"done", "stopped"}
     assert (rows[0]["own_values"], float(rows[0]["g_lr"]), float(rows[0]["beta1"])) == ("1", 2e-4, 0.5)
     assert any(row["state"] == "stopped" for row in rows)  # asha stopped some
-    assert len(table(home / "confirm.csv")) == 4
+    assert len(table(home / "confirm.csv")) == 2
     assert len({row["seed"] for row in table(home / "confirm.csv")}) == 2
     best, winner = load_config(home / "best.yaml"), yaml.safe_load((home / "winner.yaml").read_text())
     assert best.optim.g.lr == winner["values"]["g_lr"]
@@ -104,7 +112,7 @@ def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
 
 def test_a_population_exploits_for_real(ray_here, tmp_path):
     # With this seed trial 1 draws a rate of nearly nothing
-    words = {"tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5}
+    words = LEARNS | {"tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5}
     config = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **words)
     config = next(c for c in (config.model_copy(update={"seed": s}) for s in range(99)) if drawn_rate(c) < 1e-9)
     assert search(config) == 0
@@ -114,7 +122,7 @@ def test_a_population_exploits_for_real(ray_here, tmp_path):
     last = lineage["schedule"][-1]
     assert last["trial"] == 1
     assert last["values"]["g_lr"] != lineage["schedule"][-2]["values"]["g_lr"]
-    nimg, step = lineage["nimg"], 256
+    nimg, step = lineage["nimg"], 300
     given, taken = (CheckpointStore(home.child(n)).load(nimg)[1] for n in ("000", "001"))
     for part in ("G", "D", "ema", "g_opt", "d_opt"):
         assert flat(given[part]).equal(flat(taken[part]))
@@ -272,12 +280,12 @@ def test_ctrl_c_and_sigterm_stop_a_search_that_can_go_on(tmp_path, caches, signa
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
 def test_a_population_of_two_worker_trials_exploits_for_real(tmp_path, caches):
     (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-12, 1.0e-2]}\n")
-    base = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}})
+    base = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **LEARNS)
     seed = next(s for s in range(99) if drawn_rate(base.model_copy(update={"seed": s})) < 1e-9)
     driver = Driver(
         tmp_path, caches,
         **{"search": tmp_path / "space.yaml", "seed": seed, "workers": 2, "tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5,
-           "kimg": 4.096},
+           **LEARNS},
     )  # fmt: skip
     process = driver.start()
     said, _ = process.communicate(timeout=800)
