@@ -41,14 +41,16 @@ class Campaign:
     pick: random.Random
     rows: list[Row] = field(default_factory=list)
 
-    def wait(self, question: Callable[[], bool], what: str, limit_s: float = 400.0) -> float:
-        """Seconds until the question is answered with yes; the command is run again whenever it has ended."""
-        begin = time.monotonic()
+    def wait(self, question: Callable[[], bool], what: str, limit_s: float = 600.0) -> float:
+        """Seconds until the question is answered with yes. Time in which the whole machine stood still is left out."""
+        elapsed, before = 0.0, time.monotonic()
         while not question():
-            if time.monotonic() - begin > limit_s:
+            if elapsed > limit_s:
                 raise RuntimeError(f"{what}: not within {limit_s:.0f} s; see {self.run.log}")
             time.sleep(0.1)
-        return time.monotonic() - begin
+            now = time.monotonic()
+            elapsed, before = elapsed + min(now - before, 5.0), now
+        return elapsed
 
     def progress(self) -> int:
         """Images of the present workers; runs the command again if it has ended."""
@@ -64,7 +66,6 @@ class Campaign:
         target = self.progress() + self.pick.randint(2, int(1.5 * INTERVAL_KIMG)) * 1000
         self.wait(lambda: self.progress() >= target and len(run.workers()) == 2, f"{name}: the run goes on before")
         writer = run.look().get("writer")
-        begin = time.monotonic()
         noticed_by = FAULTS[name](run, self.pick)
         reached = 0
 
@@ -80,14 +81,15 @@ class Campaign:
 
             return asked
 
-        noticed_s, lost = self.wait(also(noticed_by), f"{name}: noticed"), 0
+        recovered_s = noticed_s = self.wait(also(noticed_by), f"{name}: noticed")
+        lost = 0
         if name not in ("second driver", "storage away"):  # those are to be shrugged off
-            self.wait(also(lambda: self.progress() >= 0 and run.last.get("writer") != writer), f"{name}: workers are back")
+            recovered_s += self.wait(also(lambda: self.progress() >= 0 and run.last.get("writer") != writer), f"{name}: workers are back")
             lost = max(0, reached - int(run.last["writer"]["from_nimg"]))
-        self.wait(lambda: self.progress() > reached, f"{name}: recovered")
+        recovered_s += self.wait(lambda: self.progress() > reached, f"{name}: recovered")
         intervals = 2 if name in DAMAGES else 1
         # A checkpoint is written while the training goes on, and progress is told once in a kimg.
-        self.rows.append(Row(name, noticed_s, lost, time.monotonic() - begin, round((intervals * INTERVAL_KIMG + 2) * 1000)))
+        self.rows.append(Row(name, noticed_s, lost, recovered_s, round((intervals * INTERVAL_KIMG + 2) * 1000)))
         row = self.rows[-1]
         print(
             f"{len(self.rows):3d}  {name:24s} noticed {row.noticed_s:5.1f} s  lost {row.lost:6d}  recovered {row.recovered_s:5.1f} s",
@@ -176,9 +178,13 @@ def main(arguments: list[str] | None = None) -> int:
     until_done(calm, 1800)
     print(f"undisturbed: {kimg:g} kimg in {time.monotonic() - begin:.0f} s", flush=True)
     begin, campaign = time.monotonic(), Campaign(wild, pick)
-    for name in plan:
-        campaign.strike(name)
-    until_done(wild, 1800)
+    try:
+        for name in plan:
+            campaign.strike(name)
+        until_done(wild, 1800)
+    except BaseException:
+        wild.end()
+        raise
     print(f"disturbed: {len(plan)} faults, {time.monotonic() - begin:.0f} s", flush=True)
 
     from distgan.training.checkpoint import CheckpointStore

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +118,13 @@ class Command:
 
     def notices(self, word: str) -> bool:
         return any(word in note for note in self.look(closely=False).get("notes", []))
+
+    def end(self) -> None:
+        """End every process of the command that still runs."""
+        self.look()
+        for process in self.ours.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
     def switch(self, name: str, on: bool = True) -> None:
         path = self.switches / name
