@@ -279,7 +279,7 @@ class RayConfig(Section):
     cpus_per_worker: Count | None = setting(None, "CPUs a worker reserves and uses; empty = its share of the machine", ge=1)
     gpus_per_worker: Number | None = setting(None, "GPUs a worker reserves; empty = 1 where there are GPUs", ge=0)
     max_failures: Count = setting(3, "restarts of the workers after a failure; -1 = no limit", ge=-1)
-    poll_s: Number = setting(0.2, "how often Ray looks after its workers", unit="s", gt=0, le=60)
+    poll_s: Number = setting(0.5, "how often Ray looks after its workers", unit="s", gt=0, le=60)
     start_timeout_s: Number = setting(60.0, "time a group of workers has to start", unit="s", gt=0)
     dashboard: bool = setting(False, "start Ray's dashboard with a private cluster")
 
