@@ -272,7 +272,8 @@ def test_after_non_finite_numbers_the_run_goes_back_and_takes_another_way(tiny, 
     assert final["rollbacks"] == 1
     assert all(bool(torch.isfinite(t).all()) for part in ("G", "D", "ema") for t in final[part].values())
     events = [line for line in curves(folder) if "event" in line]
-    assert [(e["nimg"], e["event"]) for e in events] == [(512, "diverged at 0.768 kimg: gone back to the last checkpoint, on with new noise")]
+    told = "diverged at 0.768 kimg: gone back to the last checkpoint, on with new noise"
+    assert [(e["nimg"], e["event"]) for e in events] == [(512, told)]
     seen = [line["nimg"] for line in curves(folder) if "event" not in line]
     assert seen == sorted(set(seen))  # the lines of the way that was given up are gone
     other = newest(uninterrupted("batchnorm", tiny))[1]
