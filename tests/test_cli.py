@@ -193,7 +193,7 @@ def test_bad_input_is_one_line_and_status_2(words, says, tmp_path, monkeypatch, 
 @pytest.fixture
 def words(tmp_path, monkeypatch):
     """The words of a tiny run of the local engine in an empty working folder."""
-    from conftest import TINY
+    from tiny_run import TINY
 
     monkeypatch.chdir(tmp_path)
     return [word for name, value in (TINY | {"name": "tiny"}).items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from tiny_run import TINY
 
 from distgan.config import load_config
 from distgan.storage import Folder

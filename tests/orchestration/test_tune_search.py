@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from tiny_run import TINY
 
 from distgan.config import RayConfig, RunError, load_config
 from distgan.orchestration.lineage import read_lineage, transplant

@@ -135,7 +135,7 @@ def prepare_folder(config):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, caches):
     """(plans of the runs, where two spawned processes left what they saw)."""
-    from conftest import TINY
+    from tiny_run import TINY
 
     from distgan.config import load_config
 
