@@ -15,11 +15,12 @@ import argparse
 import signal
 import sys
 
-from benchmarks import checkpoint, throughput
+from benchmarks import checkpoint, throughput, tune
 
 COMMANDS = {
     "checkpoint": (checkpoint.add_arguments, checkpoint.run),
     "throughput": (throughput.add_arguments, throughput.run),
+    "tune": (tune.add_arguments, tune.run),
     "loop": (throughput.add_loop_arguments, throughput.run_loop),
 }
 """Name -> (adds the arguments to a parser, runs with the parsed ones). Settings of the run stand after `--`, in options.settings."""
