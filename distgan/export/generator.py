@@ -133,7 +133,7 @@ def find_generator(where: str, storage: str = "./runs") -> Folder:
 
     ConfigError lists what was looked for, and the runs that there are.
     """
-    candidates = [where] if "://" in where else [where, str(Folder(storage).child(where))]
+    candidates = [where] if "/" in where else [where, str(Folder(storage).child(where))]  # what has a slash is a place, not a name
     for candidate in candidates:
         folder = Folder(candidate.removesuffix("/generator.json").removesuffix("/generator.safetensors"))
         for place in (folder, folder.child("generator")):
