@@ -200,10 +200,8 @@ class TrainingConfig(Section):
     """The training step."""
 
     n_dis: Count = setting(1, "discriminator steps for each generator step", unit="steps", ge=1, le=100)
-    accumulate: Count = setting(1, "parts in which each worker's share of the batch passes through the networks, to save memory", ge=1)
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
     channels_last: Literal["auto", "on", "off"] = setting("auto", "memory layout of images; auto = on with CUDA")
-    compile: bool = setting(False, "torch.compile for what has no double backward")
     ema_half_life_kimg: list[Number] = setting(
         [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
     )

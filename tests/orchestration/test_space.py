@@ -128,14 +128,14 @@ def test_draws_are_the_same_every_time_lie_inside_and_spread() -> None:
     space = space_of(
         {
             "g_lr": {"loguniform": [1e-5, 1e-2]}, "beta1": {"quniform": [0.0, 0.9, 0.1]}, "n_dis": {"randint": [1, 4]},
-            "loss.r1_gamma": {"uniform": [0, 10]}, "training.accumulate": {"lograndint": [1, 9]},
+            "loss.r1_gamma": {"uniform": [0, 10]}, "model.latent_dim": {"lograndint": [1, 9]},
         }
     )  # fmt: skip
     draws = [space.draw(i, 7) for i in range(1, 200)]
     assert draws == [space.draw(i, 7) for i in range(1, 200)]
     assert all(domain.holds(draw[key]) for draw in draws for key, domain in space.domains.items())
     assert {draw["n_dis"] for draw in draws} == {1, 2, 3}  # as in Tune, the upper end of randint is outside
-    assert {draw["training.accumulate"] for draw in draws} == set(range(1, 9))
+    assert {draw["model.latent_dim"] for draw in draws} == set(range(1, 9))
     assert len({round(draw["beta1"] * 10) for draw in draws}) == 10
     below = sum(draw["g_lr"] < 10**-3.5 for draw in draws)
     assert 70 < below < 130  # half of a logarithmic range
