@@ -112,7 +112,7 @@ def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
 
 def test_a_population_exploits_for_real(ray_here, tmp_path):
     # With this seed trial 1 draws a rate of nearly nothing
-    words = LEARNS | {"tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5}
+    words = LEARNS | {"tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5, "checkpoint.keep": 99}  # to look at all of them
     config = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **words)
     config = next(c for c in (config.model_copy(update={"seed": s}) for s in range(99)) if drawn_rate(c) < 1e-9)
     assert search(config) == 0
