@@ -116,9 +116,6 @@ class Command:
     def workers(self) -> list[int]:
         return self.pids("ray::RayTrainWorker", "ray::RayWorkerWrapper", "ray::TrainWorker")
 
-    def notices(self, word: str) -> bool:
-        return any(word in note for note in self.look(closely=False).get("notes", []))
-
     def end(self) -> None:
         """End every process of the command that still runs."""
         self.look()

@@ -90,14 +90,14 @@ def everything_terminated(run: Command, pick: random.Random) -> Noticed:
 
 
 def storage_away(run: Command, pick: random.Random) -> Noticed:
-    """Every read and write fails for some seconds, longer than from one checkpoint to the next."""
+    """Every read and write fails for some seconds, longer than from one checkpoint to the next. Over when it is back."""
     run.switch("away")
-    until = time.monotonic() + pick.uniform(6, 10)
+    until = time.monotonic() + pick.uniform(8, 12)
 
     def noticed() -> bool:
         if time.monotonic() > until:
             run.switch("away", False)
-        return run.notices("not written") and not (run.switches / "away").exists()
+        return not (run.switches / "away").exists()
 
     return noticed
 
