@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+from ray.train._internal.session import _FutureTrainingResult
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
@@ -166,9 +168,9 @@ def _population(space: Space) -> TrialScheduler:
 
 
 def _numbered(kind: Any) -> Any:
-    """The population scheduler, with two changes: a trial keeps its number (and so its folder) when it takes another's values, which
-    are kept inside the space; and proposals that do not learn from results may come from a Searcher, which Tune forbids for those
-    that do."""
+    """The population scheduler, with four changes: a trial keeps its number (and so its folder) when it takes another's values, which
+    are kept inside the space; proposals that do not learn from results may come from a Searcher, which Tune forbids for those that
+    do; a trial that is being saved already is not saved twice; and a population whose members all wait goes on."""
 
     class Numbered(kind):  # type: ignore[misc]
         def __init__(self, space: Space, **options: Any) -> None:
@@ -183,5 +185,22 @@ def _numbered(kind: Any) -> Any:
             values = self._space.explored(found["values"])
             return {**found, "values": values, "number": trial.config["number"], "preset": False}, operations
 
-    return Numbered
+        def _checkpoint_or_exploit(self, trial: Any, tune_controller: Any, upper_quantile: list[Any], lower_quantile: list[Any]) -> None:
+            # A giver that is about to pause is being saved. Tune 2.60 would save it once more, without counting that save: its next
+            # one would get the same folder, and the taker, if it is slow to start, weights from later than those that it was told of.
+            if trial in upper_quantile and isinstance(trial.temporary_state.saving_to, _FutureTrainingResult):
+                self._trial_state[trial].last_checkpoint = trial.temporary_state.saving_to
+                self._num_checkpoints += 1
+                return
+            super()._checkpoint_or_exploit(trial, tune_controller, upper_quantile, lower_quantile)
 
+        def choose_trial_to_run(self, tune_controller: Any) -> Any:
+            # The next exchange is put at the furthest trial's images, if one ran ahead (as after a crash). A trial that has just taken
+            # over the furthest one's state is there already, and Tune would let all of them wait for ever.
+            found, live = super().choose_trial_to_run(tune_controller), tune_controller.get_live_trials()
+            if found is None and live and all(trial.status == TuneTrial.PAUSED for trial in live):
+                self._next_perturbation_sync = min(self._trial_state[t].last_train_time for t in live) + self._perturbation_interval
+                found = super().choose_trial_to_run(tune_controller)
+            return found
+
+    return Numbered

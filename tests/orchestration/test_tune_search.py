@@ -11,16 +11,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from ray.train._internal.session import _FutureTrainingResult
 from tiny_run import TINY
 
 from distgan.config import RayConfig, RunError, load_config
 from distgan.orchestration.lineage import read_lineage, transplant
+from distgan.orchestration.proposals import scheduler_of
 from distgan.orchestration.search import search
-from distgan.orchestration.space import Space
+from distgan.orchestration.space import Space, open_space
 from distgan.orchestration.trial import trial_config
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
@@ -116,23 +119,79 @@ def test_a_population_exploits_for_real(ray_here, tmp_path):
     config = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **words)
     config = next(c for c in (config.model_copy(update={"seed": s}) for s in range(99)) if drawn_rate(c) < 1e-9)
     assert search(config) == 0
-    home = Folder(tmp_path / "s/trials")
-    lineage = read_lineage(home.child("001"))
+    # Whichever of the two took over last has its checkpoints since then
+    home, step = Folder(tmp_path / "s/trials"), 300
+    number, lineage = max(((n, read_lineage(home.child(n))) for n in ("000", "001")), key=lambda found: found[1]["nimg"])
+    before, after = (entry["values"] for entry in lineage["schedule"][-2:])
     assert lineage["adopted"] >= 1
-    last = lineage["schedule"][-1]
-    assert last["trial"] == 1
-    assert last["values"]["g_lr"] != lineage["schedule"][-2]["values"]["g_lr"]
-    nimg, step = lineage["nimg"], 300
-    given, taken = (CheckpointStore(home.child(n)).load(nimg)[1] for n in ("000", "001"))
+    assert lineage["schedule"][-1]["trial"] == int(number)
+    assert before["g_lr"] != after["g_lr"]
+    nimg, taker = lineage["nimg"], CheckpointStore(home.child(number))
+    given = next(
+        Folder(found.parent)
+        for found in (tmp_path / "s/ray/trials").glob("*/checkpoint_*/lineage.json")
+        if found.parent.parent.name != number and json.loads(found.read_text())["token"] == lineage["token"]
+    )
+    weights = CheckpointStore(given).load(nimg)[1]
     for part in ("G", "D", "ema", "g_opt", "d_opt"):
-        assert flat(given[part]).equal(flat(taken[part]))
-    # What trial 1 did next is what those weights and those rates give, to the last bit
-    transplant(home.child("000"), Folder(tmp_path / "hand"), nimg)
-    hand = Space(trial_config(config)).apply(last["values"]).model_copy(update={"kimg": (nimg + step) / 1000})
-    train(hand, Context(torch.device("cpu")), Folder(tmp_path / "hand"))
-    by_hand, next_one = (CheckpointStore(f).load(nimg + step)[1] for f in (Folder(tmp_path / "hand"), home.child("001")))
-    assert flat(by_hand["G"]).equal(flat(next_one["G"]))
-    assert not flat(CheckpointStore(home.child("000")).load(nimg + step)[1]["G"]).equal(flat(next_one["G"]))
+        assert flat(weights[part]).equal(flat(taker.load(nimg)[1][part]))
+    # What the trial did next is what those weights and its rates give, to the last bit
+    ends = {}
+    for name, values in (("own", after), ("giver's", before)):
+        transplant(given, Folder(tmp_path / name), nimg)
+        hand = Space(trial_config(config)).apply(values).model_copy(update={"kimg": (nimg + step) / 1000})
+        train(hand, Context(torch.device("cpu")), Folder(tmp_path / name))
+        ends[name] = flat(CheckpointStore(Folder(tmp_path / name)).load(nimg + step)[1]["G"])
+    next_one = flat(taker.load(nimg + step)[1]["G"])
+    assert ends["own"].equal(next_one)
+    assert not ends["giver's"].equal(next_one)
+
+
+def waiting(kimg, saving_to=None):
+    """A trial as the population's scheduler sees it."""
+    trial = SimpleNamespace(status="PAUSED", temporary_state=SimpleNamespace(saving_to=saving_to))
+    return trial, SimpleNamespace(last_train_time=kimg, last_checkpoint=None)
+
+
+def population(tmp_path, *members):
+    scheduler = scheduler_of(open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}}, **{"tune.scheduler": "pbt"})))
+    scheduler._trial_state = IdMap(members)
+    trials = [trial for trial, _ in members]
+    return scheduler, SimpleNamespace(get_trials=lambda: trials, get_live_trials=lambda: trials)
+
+
+class IdMap:
+    """States by trial, where trials have no hash."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __getitem__(self, key):
+        return next(state for trial, state in self.pairs if trial is key)
+
+
+def test_a_population_in_which_all_wait_goes_on(tmp_path):
+    # One ran ahead to where the next exchange then is, and the other has taken over its state
+    scheduler, controller = population(tmp_path, waiting(0.9), waiting(0.9))
+    scheduler._next_perturbation_sync = 0.9
+    chosen = scheduler.choose_trial_to_run(controller)
+    assert chosen is controller.get_trials()[0]
+    assert 0.9 < scheduler._next_perturbation_sync <= 0.9 + scheduler._perturbation_interval
+    chosen.status = "RUNNING"
+    assert scheduler.choose_trial_to_run(controller) is controller.get_trials()[1]
+    # with one under way, the one that is there first waits
+    controller.get_trials()[1].status, scheduler._next_perturbation_sync = "PAUSED", 0.8
+    assert scheduler.choose_trial_to_run(controller) is None
+
+
+def test_a_giver_that_is_being_saved_is_not_saved_twice(tmp_path):
+    saving = _FutureTrainingResult(None)
+    scheduler, controller = population(tmp_path, waiting(0.3, saving), waiting(0.3))
+    giver, taker = controller.get_trials()
+    giver.status = "RUNNING"
+    controller._schedule_trial_save = lambda *a, **k: pytest.fail("saved twice")
+    scheduler._checkpoint_or_exploit(giver, controller, [giver], [taker])
+    assert scheduler._trial_state[giver].last_checkpoint is saving
 
 
 def drawn_rate(config):
