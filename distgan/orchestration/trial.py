@@ -24,6 +24,7 @@ from distgan.orchestration.placement import Placement
 from distgan.orchestration.space import Space
 from distgan.storage import Folder
 from distgan.training.lease import Lease
+from distgan.training.threads import keep_memory, share_cores
 
 WORST = 1e6
 """The objective of a diverged trial: larger than any distance, and finite, because schedulers compare with < and fit curves."""
@@ -71,6 +72,8 @@ class LoopThread:
     """The training loop in this process. It waits at each measurement, with all its tensors alive, until it may go on."""
 
     def __init__(self, config: RunConfig, folder: Folder, cpus: int, on_gpu: bool) -> None:
+        share_cores()
+        keep_memory()
         import torch
 
         from distgan.training.context import Context, default_device

@@ -10,12 +10,13 @@ from distgan.config import ConfigError, RunConfig, WorkerRange
 from distgan.training.lease import Lease
 from distgan.training.prepare import Prepared
 from distgan.training.progress import ProgressLine, final_words
-from distgan.training.threads import available_cpus, share_cores
+from distgan.training.threads import available_cpus, keep_memory, share_cores
 
 
 def run(prepared: Prepared) -> int:
     """Train in this process; returns the exit status."""
     share_cores()
+    keep_memory()
     import torch
     import torch.distributed as dist
 

@@ -27,6 +27,7 @@ from distgan.randomness import DataOrder, integers, latents, uniform
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, share
+from distgan.training.draws import Draws
 from distgan.training.evaluation import Measurement
 from distgan.training.logs import RunLog
 from distgan.training.meter import Meter, Stopwatch
@@ -163,6 +164,7 @@ class Alternation:
         self.autocast = torch.autocast(context.device.type, torch.bfloat16, enabled=bf16)
         start, stop = share(config.batch_size, context.rank, context.world_size)
         self.start, self.stop = start, stop
+        self.draws = Draws(config.batch_size, start, stop, context.device)
         # DDP averages over workers, losses are means over a worker's share: this makes them means over the global batch
         self.weight = (stop - start) * context.world_size / config.batch_size
 
@@ -174,15 +176,15 @@ class Alternation:
         number = state.nimg // self.images  # of this step
 
         for _ in range(config.training.n_dis):
-            index = torch.arange(state.nimg + self.start, state.nimg + self.stop, device=self.context.device)
+            at = state.nimg
             x, c = self.feed.batch(state.nimg + self.start, state.nimg + self.stop)
             x = x.contiguous(memory_format=self.layout)
             self.feed.prefetch(state.nimg + config.batch_size + self.start, state.nimg + config.batch_size + self.stop)
-            mixing = uniform(config.seed, "gp", index, 1)[:, 0] if config.loss.gp_lambda else None
+            mixing = uniform(config.seed, "gp", at + self.draws.own, 1)[:, 0] if config.loss.gp_lambda else None
             with self.autocast:
                 loss, stats = d_step_loss(
-                    G, self.D_ddp, x, self._real_labels(c), self._z("d", index), self._fake_labels("d", index), config.loss,
-                    gamma=gamma, augment=self._augmentation("d", index), with_penalty=number % config.loss.penalty_every == 0, share=mixing,
+                    G, self.D_ddp, x, self._real_labels(c), self._z("d", at), self._fake_labels("d", at), config.loss,
+                    gamma=gamma, augment=self._augmentation("d", at), with_penalty=number % config.loss.penalty_every == 0, share=mixing,
                 )  # fmt: skip
             state.d_opt.zero_grad(set_to_none=True)
             torch.autograd.backward(loss * self.weight)
@@ -195,8 +197,8 @@ class Alternation:
 
         with frozen(D), self.autocast:
             loss, g_stats = g_step_loss(
-                self.G_ddp, D, x, self._real_labels(c), self._z("g", index), self._fake_labels("g", index), config.loss,
-                augment=self._augmentation("g", index),
+                self.G_ddp, D, x, self._real_labels(c), self._z("g", at), self._fake_labels("g", at), config.loss,
+                augment=self._augmentation("g", at),
             )  # fmt: skip
             state.g_opt.zero_grad(set_to_none=True)
             torch.autograd.backward(loss * self.weight)
@@ -217,20 +219,21 @@ class Alternation:
         """After a rollback the same images meet new noise: the old way led to divergence."""
         return name if self.state.rollbacks == 0 else f"{name}/{self.state.rollbacks}"
 
-    def _z(self, player: str, index: Tensor) -> Tensor:
-        model = self.config.model
-        return latents(self.config.seed, self._stream(f"{player}/z"), index, model.latent_dim, model.latent)
+    def _z(self, player: str, at: int) -> Tensor:
+        seed, model, stream = self.config.seed, self.config.model, self._stream(f"{player}/z")
+        return self.draws(stream, at, model.latent_dim, lambda index: latents(seed, stream, index, model.latent_dim, model.latent))
 
     def _real_labels(self, c: Tensor | None) -> Tensor | None:
         return c if self.labels is not None else None
 
-    def _fake_labels(self, player: str, index: Tensor) -> Tensor | None:
+    def _fake_labels(self, player: str, at: int) -> Tensor | None:
         """Labels as often as in the data: those of images picked at random."""
         if self.labels is None:
             return None
-        return self.labels[integers(self.config.seed, self._stream(f"{player}/c"), index, len(self.labels))]
+        seed, labels, stream = self.config.seed, self.labels, self._stream(f"{player}/c")
+        return self.draws(stream, at, 1, lambda index: labels[integers(seed, stream, index, len(labels))])
 
-    def _augmentation(self, player: str, index: Tensor) -> Callable[[Tensor, str], Tensor] | None:
+    def _augmentation(self, player: str, at: int) -> Callable[[Tensor, str], Tensor] | None:
         augment, config = self.augment, self.config.augment
         if augment is None:
             return None
@@ -238,6 +241,7 @@ class Alternation:
             p: float | Tensor = self.state.augment_p
         else:
             p = value(config.p, config.p_schedule, self.state.nimg, self.config.total_images)
+        index = at + self.draws.own
         return lambda x, kind: augment(x, index, p, self._stream(f"{player}/augment/{kind}"))
 
     def _adapt(self, sign: Tensor) -> None:

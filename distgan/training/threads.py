@@ -1,8 +1,12 @@
-"""How torch's CPU threads wait for each other. To be called before torch is imported: OpenMP reads it when it is loaded."""
+"""How a training process uses the machine's cores and memory. To be called before torch is imported: OpenMP reads it when loaded."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def share_cores() -> None:
@@ -20,3 +24,15 @@ def share_cores() -> None:
 def available_cpus() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_memory() -> None:
+    """Keep freed memory for the next step, instead of giving it back to the system and faulting it in again.
+
+    glibc returns the top of a heap, and large blocks at once. In a training process that was up to 80,000 page faults a second,
+    and 5 to 20 % of its time. Blocks above 32 MiB, the most that glibc allows here, are returned as before.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc
+        for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)):
+            mallopt(parameter, value)

@@ -12,6 +12,7 @@ from distgan.data import Feed
 from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
+from distgan.training.draws import Draws
 from distgan.training.prepare import prepare
 
 # Networks without batch statistics; eps keeps Adam from turning rounding errors of tiny gradients into whole steps.
@@ -47,19 +48,21 @@ class Seen:
 
     def __init__(self, patch):
         self.images, self.noise = [], []
-        batch, latents = Feed.batch, loop.latents
+        batch, draw = Feed.batch, Draws.__call__
 
         def seen_batch(feed, start, stop):
             x, c = batch(feed, start, stop)
             self.images.append(x)
             return x, c
 
-        def seen_latents(*a):
-            self.noise.append(latents(*a))
-            return self.noise[-1]
+        def seen_draw(draws, stream, *a):
+            values = draw(draws, stream, *a)
+            if values.is_floating_point():
+                self.noise.append(values)
+            return values
 
         patch(Feed, "batch", seen_batch)
-        patch(loop, "latents", seen_latents)
+        patch(Draws, "__call__", seen_draw)
 
     def as_lists(self):
         return {"images": self.images, "noise": self.noise}
@@ -173,9 +176,6 @@ def test_two_workers_see_and_learn_what_one_does(two, case, monkeypatch, tmp_pat
     for kind in ("images", "noise"):
         ours = getattr(seen, kind)
         theirs = [torch.cat(parts) for parts in zip(*(r[kind] for r in ranks), strict=True)]
-        if kind == "noise":  # measuring and drawing use other noise
-            ours = [z for z in ours if len(z) == config.batch_size]
-            theirs = [z for z in theirs if len(z) == config.batch_size]
         assert len(ours) == len(theirs) > 10
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
