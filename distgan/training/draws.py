@@ -30,6 +30,7 @@ class Draws:
         if values is None or rest or not 0 <= step < len(values):
             steps = max(1, min(STEPS, MOST // (len(self.own) * width)))
             starts = nimg + self.batch * torch.arange(steps, device=self.own.device)
-            values, step = torch.stack(draw((starts[:, None] + self.own).flatten()).split(len(self.own))), 0
+            drawn, step = draw((starts[:, None] + self.own).flatten()), 0
+            values = drawn.view(steps, len(self.own), *drawn.shape[1:])
             self._held[stream] = (nimg, values)
         return values[step]

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ class Sample:
     images_per_s: float  # training alone
     all_in_per_s: float  # with logging, drawing, measuring, checkpoints that fell into the window
     cpu_s_per_kimg: float | None  # of all its processes
+    beside_per_s: float | None = None  # mean rate of the reference just before and just after
 
 
 class CPUMeter:
     """Processor time of a process and all below it, sampled, so that it can be told for a window of time. Linux."""
 
-    def __init__(self, pid: int, every_s: float = 0.25) -> None:
+    def __init__(self, pid: int, every_s: float = 1.0) -> None:
         self.pid, self.every_s = pid, every_s
         self._seconds: dict[int, float] = {}
         self._course: list[tuple[float, float]] = []
@@ -106,20 +107,41 @@ def run_process(command: list[str], env: dict[str, str], timeout_s: float) -> tu
 # Rounds, tables, files
 
 
-def rounds(contenders: dict[str, Callable[[], Sample]], count: int) -> dict[str, list[Sample]]:
-    """A B C, C B A, A B C, ...: every contender once a round; a line for each as it ends."""
+def rounds(contenders: dict[str, Callable[[], Sample]], count: int, beside: str | None = None) -> dict[str, list[Sample]]:
+    """A B C, C B A, A B C, ...: every contender once a round; a line for each as it ends.
+
+    The contender `beside` runs before and after each of the others instead: on a machine whose speed drifts within a minute, only
+    what ran next to each other can be compared.
+    """
     found: dict[str, list[Sample]] = {name: [] for name in contenders}
+
+    def measure(number: int, name: str) -> Sample:
+        sample = contenders[name]()
+        print(f"round {number + 1} of {count}: {name}: {sample.images_per_s:.0f} images/s", file=sys.stderr, flush=True)
+        return sample
+
+    if beside:
+        found[beside].append(measure(0, beside))
     for number in range(count):
-        order = list(contenders.items())
-        for name, run in order if number % 2 == 0 else reversed(order):
-            sample = run()
+        names = [name for name in contenders if name != beside]
+        for name in names if number % 2 == 0 else reversed(names):
+            sample = measure(number, name)
+            if beside:
+                found[beside].append(measure(number, beside))
+                before, after = (s.images_per_s for s in found[beside][-2:])
+                sample = replace(sample, beside_per_s=(before + after) / 2)
             found[name].append(sample)
-            print(f"round {number + 1} of {count}: {name}: {sample.images_per_s:.0f} images/s", file=sys.stderr, flush=True)
     return found
 
 
 def ratio(found: dict[str, list[Sample]], name: str, reference: str) -> list[float]:
-    """Training rates against the reference's of the same round."""
+    """Training rates against the reference's of the same round, or against what the reference reached beside each."""
+    if name == reference:
+        return [1.0]
+    if all(s.beside_per_s for s in found[name]) and not any(s.beside_per_s for s in found[reference]):
+        return [s.images_per_s / s.beside_per_s for s in found[name] if s.beside_per_s]
+    if len(found[name]) != len(found[reference]):
+        return [statistics.median(s.images_per_s for s in found[name]) / statistics.median(s.images_per_s for s in found[reference])]
     return [a.images_per_s / b.images_per_s for a, b in zip(found[name], found[reference], strict=True)]
 
 

@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> None:
             if trial.has_textbook:
                 contenders["textbook"] = trial.bare("textbook")
                 references.append("textbook")
-        report_rates(options, "throughput", rounds(contenders, options.rounds), references)
+        beside = "limit" if "limit" in contenders else None
+        report_rates(options, "throughput", rounds(contenders, options.rounds, beside), references)
 
 
 class _Trial:
