@@ -69,6 +69,7 @@ def fit(
                 failures += 1
                 if isinstance(error, RunError) or getattr(error, "worker_failures", None) or 0 <= config.ray.max_failures < failures:
                     raise _readable(error) from None
+                _free_placements()
                 if line is not None:
                     line.note(f"Ray's train controller failed ({type(error).__name__}: {_last_line(error)}); starting again")
     if line is not None:
@@ -123,17 +124,30 @@ def _attempt(
     return dict(outcome["result"].return_value)
 
 
+def _free_placements() -> None:
+    """Give back the room that a killed controller had reserved for its workers: the next one would wait for it for ever.
+
+    On clusters Ray's placement group cleaner does that. It asks the dashboard, which a private cluster does not have; but there
+    all room is this run's.
+    """
+    if not is_private():
+        return
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+    for name, found in placement_group_table().items():
+        if found["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
 def _trainer_class() -> Any:
     """Ray's trainer without the helpers that a run has no use for.
 
     Each is a process that takes a second to start and 0.6 % of a core from then on. No run has Ray datasets. A private cluster has
-    no autoscaler to be asked for nodes, and ends with its run, which leaves nothing to clean up.
+    no autoscaler to be asked for nodes, and nothing of the dashboard that Ray's placement group cleaner asks: see `_free_placements`.
     """
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-    private = is_private()
-    unused = {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if private else set())
 
     class WhatIsThere(FixedScalingPolicy):  # type: ignore[misc]
         def after_controller_start(self, train_run_context: Any) -> None:
@@ -144,10 +158,11 @@ def _trainer_class() -> Any:
 
     class Trainer(DataParallelTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
+            unused = {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if is_private() else set())
             return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused]
 
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            if private and type(settings.get("scaling_policy")) is FixedScalingPolicy:
+            if is_private() and type(settings.get("scaling_policy")) is FixedScalingPolicy:
                 settings["scaling_policy"] = WhatIsThere(self.scaling_config)
             return super()._initialize_and_run_controller(**settings)
 
