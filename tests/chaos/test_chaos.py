@@ -6,11 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 CHAOS = Path(__file__).parents[2] / "jobs" / "chaos.py"
+
+
+@pytest.fixture
+def folder():
+    """A short path: Ray's sockets lie below it, and a socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as name:
+        yield Path(name)
 
 
 def broken(folder, only, seed=1):
@@ -24,12 +32,12 @@ def broken(folder, only, seed=1):
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_controller_is_replaced(tmp_path):
+def test_a_killed_controller_is_replaced(folder):
     # Its two workers hold both processors, which nobody but the driver can give back
-    broken(tmp_path, ["controller killed"])
+    broken(folder, ["controller killed"])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_survives_what_its_machine_can_do_to_it(tmp_path):
-    broken(tmp_path, ["worker killed", "controller killed", "raylet killed", "driver killed", "rendezvous breaks", "everything terminated"])
+def test_a_run_survives_what_its_machine_can_do_to_it(folder):
+    broken(folder, ["worker killed", "controller killed", "raylet killed", "driver killed", "rendezvous breaks", "everything terminated"])
