@@ -143,8 +143,8 @@ def _free_placements() -> None:
 def _trainer_class() -> Any:
     """Ray's trainer without the helpers that a run has no use for.
 
-    Each is a process that takes a second to start and 0.6 % of a core from then on. No run has Ray datasets. A private cluster has
-    no autoscaler to be asked for nodes, and nothing of the dashboard that Ray's placement group cleaner asks: see `_free_placements`.
+    Each is a process, and 0.4 to 1 % of a core as long as the run lasts. No run has Ray datasets. A private cluster has no autoscaler
+    to be asked for nodes, and nothing of the dashboard that Ray's placement group cleaner asks: see `_free_placements`.
     """
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
