@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan import __version__
-from distgan.config import ConfigError, RunConfig, RunError, allowed_text, dump_config, load_config, walk_fields
+from distgan.config import ConfigError, RunConfig, RunError, allowed_text, dump_config, find_field, load_config, walk_fields
 
 OVERVIEW = """\
 usage: distgan COMMAND ...
@@ -302,9 +302,17 @@ def parse_overrides(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any
             file = words[0]
         elif key.replace("-", "_") in values:
             raise ConfigError(f"--{key}: given twice")
+        elif len(words) > 1 and not _takes_several(key.replace("-", "_")):
+            raise ConfigError(f"--{key}: takes one value, not {' '.join(words)!r}; settings are typed as --name value")
         else:
             values[key.replace("-", "_")] = "true" if not words else words[0] if len(words) == 1 else f"[{', '.join(words)}]"
     return file, values
+
+
+def _takes_several(name: str) -> bool:
+    """False where a list would be taken for text: `--storage PATH kimg=1` must not make a folder of that name."""
+    info = find_field(name)
+    return info is None or any(word in str(info.annotation) for word in ("list", "dict", "Any"))
 
 
 def _read_config(arguments: list[str]) -> RunConfig:

@@ -120,6 +120,12 @@ def test_parse_overrides():
         "data.root": "a b",
     }
     assert parse_overrides([]) == (None, {})
+    assert parse_overrides(["--augment.policy", "flip", "scale", "--model.g-args.width", "8", "16"])[1] == {
+        "augment.policy": "[flip, scale]",
+        "model.g_args.width": "[8, 16]",
+    }
+    with pytest.raises(ConfigError, match="--storage: takes one value, not 'runs kimg=1'; settings are typed as --name value"):
+        parse_overrides(["--storage", "runs", "kimg=1"])
     assert parse_overrides(["--name=a=b"])[1] == {"name": "a=b"}
     assert load_config(overrides=values | {"optim.g.lr": "1e-4"}).metrics.names == ["fid", "kid"]
 

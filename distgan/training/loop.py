@@ -142,6 +142,7 @@ def train(
             problem, status = f"{folder}: {error}. The same command goes on from the last checkpoint", {**status, "state": "failed"}
         log.status(status, urgent=True)
     problem, status = context.broadcast((problem, status))
+    context.leave()
     if problem:
         raise RunError(problem)
     return dict(status)

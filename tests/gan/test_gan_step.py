@@ -90,6 +90,7 @@ def worker(rank, port, out):
     result["trained"] = train(rank)
     result["buckets"] = count_buckets(rank)
     torch.save(result, f"{out}/{rank}.pt")
+    dist.barrier()  # what the broadcasts held is let go of before the interpreter ends (Context.leave)
     dist.destroy_process_group()
 
 

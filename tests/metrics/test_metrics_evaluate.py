@@ -69,6 +69,7 @@ def worker(rank: int, world: int, folder: str) -> None:
     result = {"n": reduced.n, "mean": reduced.mean, "cov": reduced.cov, "rows": rows, "refused": refused}
     result |= {"few": measure(7, context), "metrics": cached, "again": again, "seen": Linear.seen}
     torch.save(result, f"{folder}/{rank}.pt")
+    dist.barrier()  # what the broadcasts held is let go of before the interpreter ends (Context.leave)
     dist.destroy_process_group()
 
 
