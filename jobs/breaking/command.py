@@ -70,6 +70,9 @@ class Command:
         self._looked = 0.0
 
     def start(self) -> None:
+        """Run the command, again if it had ended; RuntimeError if it was refused before the run existed."""
+        if self.driver is not None and self.driver.poll() == 2 and not self.look():
+            raise RuntimeError(f"the command was refused; its words are at the end of {self.log}")
         self.driver = self.spawn()
 
     def spawn(self) -> subprocess.Popen[bytes]:
