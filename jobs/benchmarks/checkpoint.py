@@ -16,12 +16,18 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=4, help="pairs of windows, with a checkpoint and without (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a window (default: %(default)s)")
+    parser.add_argument(
+        "--interval", type=float, default=30.0, help="seconds between two checkpoints of the run that is judged (default: %(default)s)"
+    )
     parser.add_argument("--storage", help="where to write (default: a temporary folder)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
 
 
 def run(options: argparse.Namespace) -> int:
-    """The cost of a checkpoint every so many seconds: windows with one and without, in turn, in one process."""
+    """The cost of a checkpoint every so many seconds: windows with one and without, in turn, in one process.
+
+    A window shorter than the interval makes the cost stand out: one checkpoint loses the same seconds in both.
+    """
     from distgan.cli import parse_overrides
     from distgan.config import load_config
 
@@ -31,17 +37,27 @@ def run(options: argparse.Namespace) -> int:
         found = measure(config, options.storage or place, options.rounds, options.seconds)
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))
-    share = found["cpu_s"] / options.seconds / found["threads"]
+    share = found["cpu_s"] / options.interval / found["threads"]
     wall, cpu = (_lost(found["windows"], key) for key in ("images_per_s", "images_per_cpu_s"))
     print(
-        f"a checkpoint of {found['bytes'] / 1e6:.1f} MB every {options.seconds:g} s, {found['settings']}\n"
+        f"a checkpoint of {found['bytes'] / 1e6:.1f} MB every {options.interval:g} s, {found['settings']}\n"
         f"  training waits for it         {statistics.median(found['blocked_s']) * 1000:8.1f} ms\n"
         f"  in storage after              {statistics.median(found['written_s']) * 1000:8.1f} ms\n"
-        f"  processor time                {found['cpu_s'] * 1000:8.1f} ms = {share:.2%} of the window\n"
-        f"  images per second lost        {statistics.median(wall):8.2%}   (rounds: {', '.join(f'{v:.2%}' for v in wall)})\n"
-        f"  images per processor second   {statistics.median(cpu):8.2%}   (rounds: {', '.join(f'{v:.2%}' for v in cpu)})"
+        f"  processor time                {found['cpu_s'] * 1000:8.1f} ms = {share:.2%} of the interval\n"
+        f"  images per second lost        {_scaled(wall, options)}\n"
+        f"  images per processor second   {_scaled(cpu, options)}"
     )
     return 0
+
+
+def _scaled(lost: list[float], options: argparse.Namespace) -> str:
+    """Mean and its 95 % interval of shares of a window, as shares of the interval between checkpoints."""
+    scale = options.seconds / options.interval
+    error = 1.96 * statistics.stdev(lost) / len(lost) ** 0.5 if len(lost) > 1 else float("nan")
+    mean = statistics.fmean(lost)
+    return (
+        f"{mean * scale:8.2%} +- {error * scale:.2%}   ({mean:.1%} +- {error:.1%} of windows of {options.seconds:g} s, {len(lost)} pairs)"
+    )
 
 
 def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str, Any]:
