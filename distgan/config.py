@@ -254,6 +254,9 @@ class MetricsConfig(Section):
         "auto", "feature extractor: auto, digits, inception, random-conv, efficientnet-lite0, torchvision:NAME, or package.module:Class"
     )
     weights: str | None = setting(None, "file with the extractor's weights")
+    holdout: Number = setting(
+        0.1, "auxiliary classifier: share of the images that is not trained on, to measure its accuracy", ge=0, le=0.5
+    )
     batch_size: Count = setting(500, "images a worker pushes through the networks at once", unit="images", ge=1)
 
 

@@ -67,13 +67,14 @@ class DataOrder:
     """Which image of the data set is the n-th that the run sees: a fresh shuffle of the whole set in every epoch.
 
     The n-th position depends on (seed, number of images) alone, so a resumed run, or one on more workers, goes on with the
-    same images.
+    same images. `pool` int64 (M,) are the images to shuffle where it is not the whole set of `size` images.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, pool: Tensor | None = None) -> None:
         if size < 1:
             raise ValueError("the data set is empty")
-        self.size, self.seed = size, seed
+        self.images, self.seed, self.pool = size, seed, pool
+        self.size = size if pool is None else len(pool)
         self._epochs: dict[int, Tensor] = {}
 
     def __call__(self, start: int, stop: int) -> Tensor:
@@ -90,7 +91,8 @@ class DataOrder:
         if epoch not in self._epochs:
             generator = torch.Generator().manual_seed(stream_key(self.seed, f"order/{epoch}") & (2**63 - 1))
             kept = {e: order for e, order in self._epochs.items() if e == epoch - 1}
-            self._epochs = {**kept, epoch: torch.randperm(self.size, generator=generator)}
+            order = torch.randperm(self.size, generator=generator)
+            self._epochs = {**kept, epoch: order if self.pool is None else self.pool[order]}
         return self._epochs[epoch]
 
 

@@ -133,6 +133,11 @@ def test_an_empty_set_has_no_order():
         DataOrder(0, 0)
 
 
+def test_a_pool_is_shuffled_like_a_set_of_its_own():
+    pool = torch.tensor([2, 3, 5, 7])
+    assert torch.equal(DataOrder(10, 3, pool)(1, 11), pool[DataOrder(4, 3)(1, 11)])
+
+
 GOLDEN = {
     "key": 6276464191616876568,
     "bits": [

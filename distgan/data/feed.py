@@ -28,8 +28,8 @@ class Feed:
     def __init__(
         self, images: ImageSet, device: torch.device, order: DataOrder, *, device_mib: int, mirror: bool = False, seed: int = 0
     ) -> None:
-        if order.size != len(images):
-            raise ValueError(f"the order is over {order.size} images, the set has {len(images)}")
+        if order.images != len(images):
+            raise ValueError(f"the order is over {order.images} images, the set has {len(images)}")
         self.device, self.order, self.mirror, self.seed = device, order, mirror, seed
         self._cuda = device.type == "cuda"
         self._images = images.images

@@ -83,9 +83,9 @@ class Evaluator:
                 if cache_dir is not None:
                     self._keep(sums, self._file(fingerprint, labels is not None, cache_dir))
         self._reference = self._from_first(None if self._real is None else self._real.moments.mean, extractor.dim)
-        # A conditional generator's labels can be checked only by a classifier whose classes are the data's.
+        # A conditional generator's labels, and missing classes, can be checked only by a classifier whose classes are the data's.
         known = None if self._real is None else self._real.recognised[None] / len(images)
-        self._knows_labels = float(self._from_first(known, 1)[0]) > 0.5
+        self.knows_labels = float(self._from_first(known, 1)[0]) > 0.5
 
     def evaluate(self, sample: Callable[[Tensor], Tensor], n: int, labels: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
         """The metrics of n generated images; the same dictionary on all ranks.
@@ -96,7 +96,7 @@ class Evaluator:
         """
         self._check(n, "metrics.samples")
         paired = any(name in self.metrics for name in ("kid", "precision-recall", "density-coverage"))
-        checked = labels if self._knows_labels else None
+        checked = labels if self.knows_labels else None
         made = self._pass(sample, n, torch.arange(min(n, CAP) if paired else 0), checked, self.net.device)
         made.all_reduce(self.context, self._reference, paired)
         self.histogram = None if made.classes is None else made.classes.histogram

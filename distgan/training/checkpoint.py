@@ -56,8 +56,8 @@ class _Job:
 class CheckpointStore:
     """Checkpoints of one run. `save` copies the state and returns; a thread writes, checks and prunes.
 
-    While storage fails the thread keeps trying, always with the newest state, and the training goes on. When that has lasted
-    too long, `on_trouble` is called, once and from the thread, and `wait` raises CheckpointWriteError.
+    While storage fails the thread keeps trying, always with the newest state, and the training goes on, except where the storage is
+    full (`hold`). When that has lasted too long, `on_trouble` is called, once and from the thread, and `wait` raises CheckpointWriteError.
     """
 
     def __init__(self, folder: Folder, keep: int = 2, on_trouble: Callable[[], None] | None = None) -> None:
@@ -68,6 +68,7 @@ class CheckpointStore:
         self._job: _Job | None = None
         self._writer: threading.Thread | None = None
         self._failing_since: float | None = None
+        self._no_room = False
         self._trouble: BaseException | None = None
         self._damaged: set[str] = set()
         self._notes: list[str] = []
@@ -100,6 +101,11 @@ class CheckpointStore:
             trouble, self._trouble = self._trouble, None
             raise trouble
 
+    def hold(self) -> None:
+        """Wait while the storage is full, until there is room or hope is given up: what is trained meanwhile could not be kept."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._no_room)
+
     def notes(self) -> list[str]:
         """What a person should know and has not been told: writes that failed, damaged checkpoints. Each is returned once."""
         with self._lock:
@@ -123,7 +129,7 @@ class CheckpointStore:
                 self._write(job)
                 pause = 0.5
                 with self._lock:
-                    self._failing_since = None
+                    self._failing_since, self._no_room = None, False
                     if self._job is job:
                         self._job = None
                     self._lock.notify_all()
@@ -134,7 +140,9 @@ class CheckpointStore:
                     self._note(f"checkpoint at {job.nimg / 1000:g} kimg not written, trying on: {error}")
                     with self._lock:
                         self._failing_since = now
-                        self._lock.notify_all()
+                with self._lock:
+                    self._no_room = full
+                    self._lock.notify_all()
                 failing = now - self._failing_since
                 if failing >= (self.disk_full_patience_s if full else self.patience_s):
                     told = str(error) if full else f"no checkpoint could be written for {failing:.0f} s: {error}"
@@ -148,7 +156,7 @@ class CheckpointStore:
 
     def _give_up(self, error: BaseException) -> None:
         with self._lock:
-            self._trouble, self._job, self._writer = error, None, None
+            self._trouble, self._job, self._writer, self._no_room = error, None, None, False
             self._lock.notify_all()
         if self.on_trouble is not None:
             self.on_trouble()

@@ -36,6 +36,14 @@ class Measurement:
         measured: dict[str, float] = self._evaluator.evaluate(lambda index: self.sample(G, index), n, labels)
         return measured
 
+    @property
+    def counts(self) -> list[float] | None:
+        """Images by class (k,) in the last measurement, where the extractor classifies by the data's labels."""
+        if self._evaluator is None or not self._evaluator.knows_labels or self._evaluator.histogram is None:
+            return None
+        counts: list[float] = self._evaluator.histogram.tolist()
+        return counts
+
     @torch.inference_mode()
     def sample(self, G: nn.Module, index: Tensor) -> Tensor:
         """Images uint8 (N, C, H, W) of measuring samples int64 (N,); labels are distributed as in the data."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from distgan.config import RunConfig, RunError
 from distgan.data import Feed, ImageSet, open_images
 from distgan.gan.augment import Augment, adapt_p
+from distgan.gan.diversity import Remembering, diversity
 from distgan.gan.schedules import value
 from distgan.gan.step import d_step_loss, frozen, g_step_loss
 from distgan.randomness import DataOrder, integers, latents, uniform
@@ -29,6 +30,8 @@ from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, share
 from distgan.training.draws import Draws
 from distgan.training.evaluation import Measurement
+from distgan.training.health import Health
+from distgan.training.heldout import HeldOut
 from distgan.training.logs import RunLog
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
@@ -51,8 +54,9 @@ def train(
     # The real images
     images = context.together(lambda: open_images(config.data))
     config = config.for_classes(len(images.classes))
+    held_out = HeldOut(config, images)
     feed = Feed(
-        images, context.device, DataOrder(images.n, config.seed),
+        images, context.device, DataOrder(images.n, config.seed, held_out.rest),
         device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed,
     )  # fmt: skip
 
@@ -66,7 +70,7 @@ def train(
     step = Alternation(config, context, state, feed, images)
 
     # What is measured and written down
-    meter, watch = Meter(), Stopwatch()
+    meter, watch, health = Meter(), Stopwatch(), Health(config, state.health)
     measure = Measurement(config, context, images, folder)
     log = RunLog(folder, state.nimg, tensorboard=config.log.tensorboard) if context.is_main else None
     if log is not None and state.nimg == 0:
@@ -90,7 +94,7 @@ def train(
             )
             due_log = due_log or due_samples or due_measure or due_checkpoint
             stopping = context.stop_agreed() if due_log or context.world_size == 1 else False
-            due_log = due_log or stopping
+            regular, due_log = due_log, due_log or stopping
 
             meter.add(step(with_norms=due_log))
             if not due_log:
@@ -98,7 +102,7 @@ def train(
             wanted = context.checkpoint_wanted()
 
             # Here alone do numbers leave the device
-            values = meter.read(context, step.weight)
+            values, of_step = meter.read(context, step.weight)
             if not all(map(math.isfinite, values.values())):
                 _roll_back(state, store, context, log, config)
                 logged = state.nimg
@@ -110,16 +114,23 @@ def train(
                 if due_samples and log is not None:
                     log.grid(state.nimg, _kimg_name(state.nimg), measure.grid(state.ema.modules[0]), measure.columns)
                 is_best = False
+                measured: dict[str, float] = {}
                 if due_measure:
                     chosen, measured = measure_averages(measure, state, config, last)
+                    measured |= held_out.accuracy(state.D, context, config.metrics.batch_size)
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
+                warnings = (
+                    health.look(state.nimg, of_step, measured, state.best.get("value"), measure.counts, images.classes) if regular else []
+                )
                 if (due_checkpoint or is_best or stopping or wanted) and log is not None:
                     _save(state, store, log, images, config)
+                if log is not None:
+                    store.hold()
                 status = _status("stopped" if stopping and not last else "training", state, total, values, context)
                 if log is not None:
                     log.scalars(state.nimg, values)
-                    log.event(state.nimg, *store.notes())
+                    log.event(state.nimg, *store.notes(), *warnings)
                     log.status(status)
                     if on_tick is not None:
                         on_tick(status)
@@ -184,13 +195,13 @@ class Alternation:
             mixing = uniform(config.seed, "gp", at + self.draws.own, 1)[:, 0] if config.loss.gp_lambda else None
             with self.autocast:
                 loss, stats = d_step_loss(
-                    G, self.D_ddp, x, self._real_labels(c), self._z("d", at), self._fake_labels("d", at), config.loss,
+                    fakes := Remembering(G), self.D_ddp, x, self._real_labels(c), self._z("d", at), self._fake_labels("d", at), config.loss,
                     gamma=gamma, augment=self._augmentation("d", at), with_penalty=number % config.loss.penalty_every == 0, share=mixing,
                 )  # fmt: skip
             state.d_opt.zero_grad(set_to_none=True)
             torch.autograd.backward(loss * self.weight)
             if with_norms:
-                stats["d_grad_norm"] = gradient_norm(D)
+                stats |= {"d_grad_norm": gradient_norm(D), "diversity": diversity(*fakes.last, x, self._real_labels(c))}
             state.d_opt.step()
             state.nimg += config.batch_size
             if config.augment.target is not None:

@@ -18,24 +18,26 @@ class Meter:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._last: dict[str, Tensor] = {}
 
     def add(self, stats: dict[str, Tensor]) -> None:
         for name, tensor in stats.items():
             self._sums[name] = self._sums[name] + tensor if name in self._sums else tensor.detach().float()
             self._counts[name] = self._counts.get(name, 0) + 1
+        self._last = stats
 
-    def read(self, context: Context, weight: float = 1.0) -> dict[str, float]:
-        """The means, equal on all workers, which must call this together; the meter is empty afterwards.
+    def read(self, context: Context, weight: float = 1.0) -> tuple[dict[str, float], dict[str, float]]:
+        """(means, the last step's values), equal on all workers, which must call this together; the meter is empty afterwards.
 
         weight: this worker's share of the batch times the number of workers, 1 where all have equal shares.
         """
-        names = sorted(self._sums)
+        names, last = sorted(self._sums), sorted(self._last)
         if not names:
-            return {}
-        means = torch.stack([self._sums[name] / self._counts[name] for name in names])
-        means = context.all_reduce_sum(means * weight) / context.world_size
-        self._sums, self._counts = {}, {}
-        return dict(zip(names, means.tolist(), strict=True))
+            return {}, {}
+        numbers = torch.stack([*(self._sums[name] / self._counts[name] for name in names), *(self._last[name].float() for name in last)])
+        values = (context.all_reduce_sum(numbers * weight) / context.world_size).tolist()
+        self._sums, self._counts, self._last = {}, {}, {}
+        return dict(zip(names, values, strict=False)), dict(zip(last, values[len(names) :], strict=True))
 
 
 class Stopwatch:

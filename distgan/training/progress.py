@@ -98,4 +98,6 @@ def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
     ]
     if "class_kl" in measured:
         lines[0] += f", class KL {measured['class_kl']:.3g}"
+    if "aux_accuracy_held_out" in measured:
+        lines[0] += f", {measured['aux_accuracy_held_out']:.1%} of held-out images classified right"
     return "\n".join(lines)

@@ -32,6 +32,7 @@ class TrainState:
         self.augment_p = torch.tensor(config.augment.p, device=device)
         self.best: dict[str, Any] = {}
         self.rollbacks = 0
+        self.health: dict[str, list[float]] = {}
 
     def schedule(self) -> None:
         """Set both optimisers to what holds at the present number of images."""
@@ -50,6 +51,7 @@ class TrainState:
             "augment_p": self.augment_p,
             "best": dict(self.best),
             "rollbacks": self.rollbacks,
+            "health": {rule: list(entry) for rule, entry in self.health.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -63,6 +65,8 @@ class TrainState:
         self.augment_p.copy_(state["augment_p"])
         self.best = dict(state["best"])
         self.rollbacks = int(state["rollbacks"])
+        self.health.clear()
+        self.health.update(state.get("health", {}))  # checkpoints of before have none
 
 
 def adam(network: nn.Module, settings: AdamConfig) -> torch.optim.Optimizer:

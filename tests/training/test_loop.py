@@ -189,7 +189,9 @@ def test_the_same_command_again_is_complete_and_a_larger_budget_goes_on(tiny, un
     assert prepare(longer).state == "resume"
     status, folder = run(longer)
     assert status["nimg"] == 1024
-    assert_same_state(newest(folder)[1], newest(uninterrupted("batchnorm", tiny))[1])
+    ours, theirs = newest(folder)[1], newest(uninterrupted("batchnorm", tiny))[1]
+    del ours["health"], theirs["health"]  # what its warnings wait for is a share of the budget
+    assert_same_state(ours, theirs)
     assert prepare(longer).state == "complete"
 
 

@@ -27,10 +27,10 @@ def test_means_over_the_steps_that_have_the_number():
     meter, here = Meter(), Context(torch.device("cpu"))
     for i in range(4):
         meter.add({"d_loss": torch.tensor(float(i)), **({"r1": torch.tensor(10.0)} if i == 0 else {})})
-    assert meter.read(here) == {"d_loss": 1.5, "r1": 10.0}
-    assert meter.read(here) == {}
+    assert meter.read(here) == ({"d_loss": 1.5, "r1": 10.0}, {"d_loss": 3.0})
+    assert meter.read(here) == ({}, {})
     meter.add({"d_loss": torch.tensor(5.0)})
-    assert meter.read(here) == {"d_loss": 5.0}
+    assert meter.read(here) == ({"d_loss": 5.0}, {"d_loss": 5.0})
 
 
 def test_a_mean_does_not_change_the_step_s_tensor_and_keeps_nan():
@@ -39,7 +39,7 @@ def test_a_mean_does_not_change_the_step_s_tensor_and_keeps_nan():
     meter.add({"a": torch.tensor(math.nan)})
     meter.add({"a": torch.tensor(1.0)})
     assert float(x.detach()) == 1
-    assert math.isnan(meter.read(Context(torch.device("cpu")))["a"])
+    assert math.isnan(meter.read(Context(torch.device("cpu")))[0]["a"])
 
 
 def test_the_stopwatch_stands_still_while_paused(monkeypatch):

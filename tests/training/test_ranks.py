@@ -196,7 +196,8 @@ def test_two_workers_see_and_learn_what_one_does(two, case, monkeypatch, tmp_pat
     for a, b in zip(*logs, strict=True):
         assert a.keys() == b.keys()
         for name in a.keys() - {"time", "images_per_s"}:
-            assert b[name] == pytest.approx(a[name], rel=5e-3, abs=1e-3), name
+            # the deviation within a worker's share of a batch is no mean over its images
+            assert b[name] == pytest.approx(a[name], rel=0.1 if name == "diversity" else 5e-3, abs=1e-3), name
 
 
 def test_decisions_are_taken_together(two):

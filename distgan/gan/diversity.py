@@ -1,0 +1,46 @@
+"""How much generated images differ from each other, seen beside the data: the earliest sign of mode collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Remembering:
+    """A generator that keeps what it made last, (images, labels), for whoever looks at the step afterwards."""
+
+    last: tuple[Tensor, Tensor | None]
+
+    def __init__(self, G: Callable[..., Tensor]) -> None:
+        self.G = G
+
+    def __call__(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        self.last = (self.G(z, c), c)
+        return self.last[0]
+
+
+@torch.no_grad()
+def diversity(x_fake: Tensor, c_fake: Tensor | None, x_real: Tensor, c_real: Tensor | None) -> Tensor:
+    """The standard deviation of generated pixels over that of real ones, a scalar tensor: 1 is right, 0 is one image for all.
+
+    x_fake, x_real: (N, C, H, W). c_fake, c_real: int64 (N,), or None. With labels it is the deviation within the classes, so that a
+    generator with a single image for each class is seen too. 1 where the real images leave nothing to compare with (of each
+    class one, or all alike).
+    """
+    real, fake = _variance(x_real, c_real), _variance(x_fake, c_fake)
+    return torch.where((real > 0) & fake.isfinite(), (fake / real.clamp(min=1e-12)).sqrt(), torch.ones_like(real))
+
+
+def _variance(x: Tensor, c: Tensor | None) -> Tensor:
+    """The mean over pixels of the variance over images, within classes; 0 where no two images share a class."""
+    flat = x.float().flatten(1)
+    if c is None:
+        c = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    same = (c[:, None] == c[None, :]).float()  # (N, N): no host has to know how many classes there are
+    sizes = same.sum(1)
+    rest = flat - same @ flat / sizes[:, None]
+    freedom = len(x) - (1 / sizes).sum().round()  # images less classes
+    variance: Tensor = rest.square().sum(0).mean() / freedom.clamp(min=1)
+    return torch.where(freedom > 0, variance, torch.zeros_like(variance))
