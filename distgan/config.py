@@ -306,14 +306,18 @@ class TuneConfig(Section):
     )
     interval_share: Number = setting(0.1, "pbt, pb2: share of the budget between two exploits", gt=0, le=1)
     quantile: Number = setting(0.25, "pbt, pb2: share of trials that are replaced", gt=0, le=0.5)
-    confirm_top: Count = setting(3, "best trials to run again with new seeds", ge=0)
+    confirm_top: Count = setting(3, "best trials to run again with new seeds, and the own values beside them; 0 = none", ge=0)
     confirm_seeds: Count = setting(3, "seeds for each of them", ge=1)
     space: dict[str, Any] = setting(
         dict,
-        "setting -> {loguniform: [a, b]}, {uniform: [a, b]}, {randint: [a, b]}, {choice: [...]}, {grid: [...]}; empty = rates and betas",
+        "setting -> {loguniform: [a, b]}, {uniform: [a, b]}, {randint: [a, b]}, {choice: [...]}, {grid: [...]}; "
+        "empty = rates, betas and penalty",
+    )
+    also: list[Literal["r1_gamma", "loss", "n_dis", "batch"]] = setting(
+        list, "what the default space searches beside rates, betas and the penalties that the config has"
     )
 
-    @field_validator("metric", mode="before")
+    @field_validator("metric", "also", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return value if isinstance(value, list) else [value]

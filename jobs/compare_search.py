@@ -29,21 +29,22 @@ def main() -> int:
     parser.add_argument("--kimg", type=float, default=40.0, help="images of a trial, and of a final run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="final runs of each contender (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=200, help="trials at most; the time ends a search before (default: %(default)s)")
-    rates = str(Path(__file__).parent / "configs" / "search-rates.yaml")
-    parser.add_argument("--search", default=rates, help="space (default: %(default)s)")
+    parser.add_argument("--search", metavar="FILE", help="space and settings of the search (default: those of `distgan tune`)")
     parser.add_argument("--storage", default="./runs/compare", help="where all runs lie; the same again goes on (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     parser.add_argument("settings", nargs=argparse.REMAINDER, help="after --: settings for all runs")
     options = parser.parse_args()
     more = [word for word in options.settings if word != "--"]
 
-    common = ["--storage", options.storage, "--kimg", str(options.kimg), *more]
+    # Trials are measured on fewer images than final runs, which saves both searches time that they put into trials
+    common = ["--storage", options.storage, "--kimg", str(options.kimg), "--metrics.samples", "2000", *more]
     budget = ["--tune.trials", str(options.trials), "--tune.time-s", str(60 * options.minutes), "--tune.confirm-top", "0"]
     place = Path(options.storage)
     place.mkdir(parents=True, exist_ok=True)
     (place / "example.yaml").write_text(json.dumps({"space": EXAMPLE, "scheduler": "none", "searcher": "random"}))
     betas = [f"--optim.{player}.{name}={value}" for player in "gd" for name, value in (("beta1", 0.5), ("beta2", 0.999))]
-    _distgan("tune", "--name", "search", "--search", options.search, *budget, *common)
+    space = ["--search", options.search] if options.search else []
+    _distgan("tune", "--name", "search", *space, *budget, *common)
     _distgan("tune", "--name", "example", "--search", str(place / "example.yaml"), *budget, *betas, *common)
 
     found: dict[str, list[float]] = {}

@@ -135,14 +135,34 @@ def scheduler_of(space: Space) -> TrialScheduler:
     grace = interval_kimg(config)
     if tune.scheduler == "asha":
         grace = min(grace, config.kimg)
-        return ASHAScheduler(time_attr="kimg", max_t=config.kimg, grace_period=grace, reduction_factor=tune.reduction, **goal)
+        return _sparing(ASHAScheduler)(
+            config.kimg, time_attr="kimg", max_t=config.kimg, grace_period=grace, reduction_factor=tune.reduction, **goal
+        )
     if tune.scheduler == "hyperband":  # counts in whole units, of which a bracket's shortest trials get one
         return HyperBandScheduler(time_attr="interval", max_t=max(2, round(config.kimg / grace)), reduction_factor=tune.reduction, **goal)
     if tune.scheduler == "median":
-        return MedianStoppingRule(time_attr="kimg", grace_period=grace, min_samples_required=3, **goal)
+        return _sparing(MedianStoppingRule)(config.kimg, time_attr="kimg", grace_period=grace, min_samples_required=3, **goal)
     if tune.scheduler in ("pbt", "pb2"):
         return _population(space)
     return FIFOScheduler()
+
+
+def _sparing(kind: Any) -> Any:
+    """The scheduler, which lets the trial with the config's own values end: what is found shall be compared with what there was."""
+
+    class Sparing(kind):  # type: ignore[misc]
+        def __init__(self, budget_kimg: float, **options: Any) -> None:
+            self._budget_kimg = budget_kimg
+            super().__init__(**options)
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            action = str(super().on_trial_result(tune_controller, trial, result))
+            if action == TrialScheduler.STOP and trial.config.get("preset") and result["kimg"] < self._budget_kimg * (1 - 1e-9):
+                getattr(self, "_stopped_trials", set()).discard(trial)  # where median stopping keeps its books
+                return str(TrialScheduler.CONTINUE)
+            return action
+
+    return Sparing
 
 
 def _population(space: Space) -> TrialScheduler:

@@ -59,7 +59,10 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
             return 130
         rows = board.rows
         if not any(row.measured for row in rows):
-            reasons = sorted({row.error for row in rows if row.error}) or ["all diverged; search lower rates, or add loss.r1_gamma"]
+            reasons = sorted({row.error for row in rows if row.error})
+            if not reasons and any(row.state == "diverged" for row in rows):
+                reasons = ["all diverged; search lower rates, or add loss.r1_gamma"]
+            reasons = reasons or ["the budget was spent before the first measurement; give more tune.time_s or tune.total_kimg"]
             raise RunError(f"{folder}: no trial could be measured: {'; '.join(reasons)}")
         confirmed = [] if replay else _confirm(space, folder, rows, found.nodes)
         if confirmed is None:
@@ -177,6 +180,7 @@ def _environment(config: RunConfig) -> None:
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "60")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of trials that are ended in mid-step; what matters is on the board
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if config.tune.scheduler in ("pbt", "pb2"):
@@ -255,13 +259,15 @@ def _check(config: RunConfig) -> tuple[RunConfig, str]:
 
 
 def _confirm(space: Space, folder: Folder, rows: list[Any], nodes: list[dict[str, float]]) -> list[Any] | None:
-    """The best trials run again with new seeds; None if it was stopped."""
+    """The best trials run again with new seeds, and beside them the config's own values: what wins has to be better than those,
+    and not by one lucky seed. None if it was stopped."""
     from distgan.orchestration.lineage import read_lineage
 
     tune = space.config.tune
     best = sorted((row for row in rows if row.measured), key=lambda row: row.objective)[: tune.confirm_top]
     if len(best) < 1 or not tune.confirm_top:
         return []
+    best += [row for row in rows if row.preset and row.measured and row not in best]
     plan: list[dict[str, Any]] = []
     for row in best:
         schedule = read_lineage(folder.child(f"trials/{row.number:03d}")).get("schedule", [])
@@ -274,7 +280,8 @@ def _confirm(space: Space, folder: Folder, rows: list[Any], nodes: list[dict[str
         plan = json.loads(folder.read("confirm/plan.json"))
     else:
         folder.write("confirm/plan.json", json.dumps(plan))
-    print(f"confirming the best {len(best)} with {tune.confirm_seeds} seeds each", flush=True)
+    names = ", ".join(str(row.number) for row in best)
+    print(f"confirming trial{'s' if len(best) > 1 else ''} {names} with {tune.confirm_seeds} seeds each", flush=True)
     placement, concurrent = place_trials(space.config.model_copy(update={"tune": tune.model_copy(update={"trials": len(plan)})}), nodes)
     board = run_trials(space, folder, "confirm", placement, concurrent, plan)
     return [(entry["trial"], row) for entry, row in zip(plan, board.rows, strict=False)] if board.over else None

@@ -37,6 +37,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "one_minus_beta2": ("optim.g.beta2", "optim.d.beta2"),
     "r1_gamma": ("loss.r1_gamma",),
     "r2_gamma": ("loss.r2_gamma",),
+    "gamma": ("loss.r1_gamma", "loss.r2_gamma"),
     "gp_lambda": ("loss.gp_lambda",),
     "loss": ("loss.name",),
     "n_dis": ("training.n_dis",),
@@ -177,6 +178,8 @@ def open_space(config: RunConfig) -> Space:
             domains[key] = _domain(str(key), text, config)
         except ConfigError as error:
             problems.append(str(error))
+    if tune.also and tune.space:
+        problems.append(f"tune.also = {', '.join(tune.also)}: adds to the default space, and the space is given; write it into the space")
     problems += _clashes(list(domains))
     space = Space(config, domains)
     if not problems:
@@ -195,30 +198,35 @@ def open_space(config: RunConfig) -> Space:
 
 
 def default_space(config: RunConfig) -> dict[str, Any]:
-    """Rates and betas around what the literature found for the config's loss; with a penalty, its weight too.
+    """Rates and betas around the config's own and what the literature found for its loss; with a penalty, its weight too.
 
-    Sources: Lucic et al., Are GANs Created Equal? (2018); Kurach et al. (2019), whose best rates lie in 6e-5 .. 4e-4 and for whom
-    beta2 is nearly free; Heusel et al. (2017) for separate rates.
+    What `tune.also` names comes on top. Sources: Lucic et al., Are GANs Created Equal? (2018); Kurach et al. (2019), whose best rates
+    lie in 6e-5 .. 4e-4 (at 2e-4: from a third to twice of it) and for whom beta2 is nearly free; Heusel et al. (2017) for separate
+    rates; StyleGAN's documentation for the penalty as what a new data set needs most.
     """
     relativistic, wasserstein = config.loss.name == "relativistic", config.loss.name == "wasserstein"
     ratio = [0.5, 1.0, 2.0] if relativistic else [1.0, 3.0] if wasserstein else [1.0, 2.0, 4.0]
     forget = (1e-2, 3e-1) if relativistic else (1e-3, 1e-1)
+    own, loss = _read(config, "one_minus_beta2"), config.loss
     space: dict[str, Any] = {
-        "g_lr": {"loguniform": _around(config.optim.g.lr, 5e-5, 1e-3)},
+        "g_lr": {"loguniform": [config.optim.g.lr / 8, min(4 * config.optim.g.lr, 10.0)]},
         "d_lr_ratio": {"choice": ratio},
         "beta1": {"choice": [0.0, 0.5]},
-        "one_minus_beta2": {"loguniform": _around(_read(config, "one_minus_beta2"), *forget)},
+        "one_minus_beta2": {"loguniform": [min(forget[0], own / 4), max(forget[1], own)]},
     }
-    if config.loss.r1_gamma:
-        space["r1_gamma"] = {"loguniform": [config.loss.r1_gamma / 8, config.loss.r1_gamma * 8]}
-    if config.loss.gp_lambda:
-        space["gp_lambda"] = {"loguniform": _around(config.loss.gp_lambda, 1.0, 30.0)}
-    return space
-
-
-def _around(value: float, low: float, high: float) -> list[float]:
-    """[low, high], moved apart so far that the value lies inside."""
-    return [min(low, value), max(high, value)]
+    # The preset's penalty is strong enough for data that nobody has seen; what suits a given set better is mostly weaker
+    weights = {"gamma": loss.r1_gamma} if loss.r1_gamma and loss.r2_gamma else {"r1_gamma": loss.r1_gamma, "r2_gamma": loss.r2_gamma}
+    space |= {key: {"loguniform": [weight / 16, weight * 4]} for key, weight in weights.items() if weight}
+    if loss.gp_lambda:
+        space["gp_lambda"] = {"loguniform": [min(1.0, loss.gp_lambda), max(30.0, loss.gp_lambda)]}
+    batch = config.batch_size
+    more: dict[str, Any] = {
+        "r1_gamma": {"loguniform": [0.01, 10.0]},
+        "loss": {"choice": ["relativistic", "non-saturating", "hinge"]},
+        "n_dis": {"choice": [1, 2]},
+        "batch": {"choice": [batch, 2 * batch, 4 * batch]},
+    }
+    return {**{key: more[key] for key in config.tune.also if not (key == "r1_gamma" and loss.r1_gamma)}, **space}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
