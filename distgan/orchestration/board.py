@@ -32,6 +32,8 @@ class Row:
     """Lower is better; inf before the first measurement."""
     preset: bool = False
     seed: int | None = None
+    trial: int | None = None
+    """Of a confirming run: the trial that it confirms."""
     seconds: float = 0.0
     error: str = ""
     schedule: list[dict[str, Any]] = field(default_factory=list)
@@ -56,8 +58,8 @@ def rows_of(trials: Iterable[Any], budget_kimg: float) -> list[Row]:
         rows.append(
             Row(
                 trial.config["number"], state, kimg, trial.config["values"], metrics, float(result.get(OBJECTIVE, math.inf)),
-                trial.config.get("preset", False), trial.config.get("seed"), float(result.get("time_total_s", 0.0)), error,
-                trial.config.get("schedule", []),
+                preset=trial.config.get("preset", False), seed=trial.config.get("seed"), trial=trial.config.get("trial"),
+                seconds=float(result.get("time_total_s", 0.0)), error=error, schedule=trial.config.get("schedule", []),
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: row.number)
@@ -72,6 +74,7 @@ class Board:
         self.config, self.home, self.title, self.total = config, home, title, total
         self.trials: list[Any] = []
         self.spent = False
+        self.budget: Budget | None = None
         self._out, self._next = sys.stdout, 0.0
         self._live: Any = None
         self._said: dict[int, tuple[str, float]] = {}
@@ -121,25 +124,40 @@ class Board:
             if row.state not in ("waiting", "running", "paused") or (row.kimg and self._said.get(row.number, ("", 0.0))[1] != row.kimg):
                 if self._said.get(row.number) != mark:
                     score = self._score(row)
-                    print(f"trial {row.number:3d}  {row.state:<8}  {row.kimg:8.4g} kimg  {score:>10}  {describe(row)}", flush=True)
+                    label = self._label(row) if row.trial is not None else str(row.number)
+                    print(f"trial {label:>3}  {row.state:<8}  {row.kimg:8.4g} kimg  {score:>10}  {describe(row)}", flush=True)
                 self._said[row.number] = mark
 
     def _score(self, row: Row) -> str:
         name = self.config.tune.metric[0]
         return f"{name.upper()} {row.metrics[name]:.4g}" if name in row.metrics and row.measured else "-"
 
+    def _label(self, row: Row) -> str:
+        number = row.number if row.trial is None else f"{row.trial}, seed {row.seed}"
+        return f"{number}{' (own)' if row.preset else ''}"
+
+    def _headline(self, rows: list[Row]) -> str:
+        """How far the search is, in trials and in whatever else limits it."""
+        ended = sum(row.state not in ("waiting", "running", "paused") for row in rows)
+        time_s = self.budget.time_s if self.budget is not None else None
+        total_kimg = self.budget.total_kimg if self.budget is not None else None
+        elapsed = self.budget.elapsed if self.budget is not None and time_s is not None else time.monotonic() - self._began
+        words = f"{self.title}: {ended} of {self.total} trials ended, {span(elapsed)}"
+        words += f" of {span(time_s)}" if time_s is not None else ""
+        return words + (f", {sum(row.kimg for row in rows):.4g} of {total_kimg:g} kimg" if total_kimg is not None else "")
+
     def _table(self) -> Any:
         from rich.table import Table
 
         rows = self.rows
         best = min((row.objective for row in rows if row.measured), default=None)
-        ended = sum(row.state not in ("waiting", "running", "paused") for row in rows)
-        table = Table(title=f"{self.title}: {ended} of {self.total} ended, {span(time.monotonic() - self._began)}", title_justify="left")
+        table = Table(title=self._headline(rows), title_justify="left")
         names = list(dict.fromkeys(key for row in rows for key in row.values))
         for name in ("trial", "state", "kimg", *self.config.tune.metric, *names):
             table.add_column(name, justify="left" if name == "state" else "right")
         order = {"running": 0, "paused": 1}
-        shown = sorted(rows, key=lambda row: (order.get(row.state, 2), row.objective, row.number))[:30]
+        room = max(4, self._live.console.height - 8) if self._live is not None else 30  # what does not fit is cut off at the end
+        shown = sorted(rows, key=lambda row: (order.get(row.state, 2), row.objective, row.number))[:room]
         for row in sorted(shown, key=lambda row: row.number):
             kimg = row.kimg
             if row.state == "running" and self.home.is_local:  # between two measurements
@@ -147,8 +165,7 @@ class Board:
             lost = row.state in ("stopped", "diverged", "failed")
             style = "bold green" if best is not None and row.objective == best else "dim" if lost else ""
             found = [f"{row.metrics[m]:.4g}" if m in row.metrics and row.measured else "-" for m in self.config.tune.metric]
-            label = f"{row.number}{' (own)' if row.preset else ''}"
-            table.add_row(label, row.state, f"{kimg:.4g}", *found, *(short(row.values.get(name)) for name in names), style=style)
+            table.add_row(self._label(row), row.state, f"{kimg:.4g}", *found, *(short(row.values.get(name)) for name in names), style=style)
         return table
 
 
@@ -185,8 +202,9 @@ class Budget(Stopper):  # type: ignore[misc]
         spent = (self.time_s is not None and self.elapsed >= self.time_s) or (
             self.total_kimg is not None and sum(self.kimg.values()) >= self.total_kimg
         )
-        if spent and Board.current is not None:
-            Board.current.spent = True
+        if Board.current is not None:
+            Board.current.budget = self
+            Board.current.spent = Board.current.spent or spent
         return spent
 
     def __getstate__(self) -> dict[str, Any]:

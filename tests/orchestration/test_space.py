@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,16 +71,55 @@ def test_a_bad_search_gives_one_clear_line(tune: dict[str, object], hint: str) -
     assert str(error.value).count("\n") == 0
 
 
-def test_the_command_refuses_a_bad_space_before_ray_starts(tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-4, 100]}\n")
-    code = (
-        "import sys; from distgan.cli import main; "
-        f"status = main(['tune', '--search', {str(tmp_path / 'space.yaml')!r}, '--storage', {str(tmp_path)!r}]); "
-        "assert 'ray' not in sys.modules and 'torch' not in sys.modules; sys.exit(status)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+RATE = "g_lr: {loguniform: [1.0e-4, 1.0e-2]}\n"
+TYPED: dict[str, tuple[str, list[str], str]] = {
+    "typo": ("optim.g.lrr: {loguniform: [1.0e-4, 1.0e-2]}\n", [], "did you mean optim.g.lr"),
+    "typo of a distribution": ("g_lr: {loguniforme: [1.0e-4, 1.0e-2]}\n", [], "did you mean loguniform"),
+    "wrong type": ("loss: {uniform: [0, 1]}\n", [], "use {choice: [...]}"),
+    "text for a number": ("g_lr: {loguniform: [low, high]}\n", [], "'low' is no number"),
+    "empty": ("beta1: {choice: []}\n", [], "is empty"),
+    "no space": ("trials: 3\nspace: {}\n", [], "holds no space"),
+    "out of range": ("g_lr: {loguniform: [1.0e-4, 100]}\n", [], "100.0 is not allowed: optim.g.lr = 100.0: allowed: a number > 0"),
+    "out of range together": ("g_lr: {uniform: [1, 9]}\nd_lr_ratio: {uniform: [1, 4]}\n", [], "is not allowed: optim.d.lr"),
+    "reversed": ("g_lr: {loguniform: [1.0e-2, 1.0e-4]}\n", [], "the first number must be below the second"),
+    "logarithm of zero": ("r1_gamma: {loguniform: [0, 1]}\n", [], "must begin above 0"),
+    "set twice": (RATE + "optim.g.lr: {loguniform: [1.0e-4, 1.0e-2]}\n", [], "keep one of them"),
+    "not comparable": ("data.name: {choice: [mnist, cifar10]}\n", [], "cannot be compared"),
+    "no YAML": ("g_lr: {loguniform: [1.0e-4\n", [], "--search"),
+    "unknown scheduler": (RATE + "scheduler: ashaa\n", [], "did you mean asha"),
+    "unknown scheduler, typed": (RATE, ["--tune.scheduler", "bohb"], "allowed: asha, hyperband, pbt"),
+    "unknown searcher": (RATE + "searcher: bayes\n", [], "allowed: random, optuna"),
+    "unknown objective": (RATE, ["--tune.metric", "g_loss"], "allowed: a list of fid"),
+    "nothing to explore": ("beta1: {choice: [0.0, 0.5]}\n", ["--tune.scheduler", "pbt"], "explores numbers"),
+    "more to the default": (RATE, ["--tune.also", "loss"], "write it into the space"),
+}
+
+
+def tune(folder: Path, text: str, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """`distgan tune` as typed, in a place where importing ray ends it."""
+    (folder / "space.yaml").write_text(text)
+    (folder / "ray").mkdir()
+    (folder / "ray/__init__.py").write_text("raise SystemExit('ray was imported')")
+    return subprocess.run(
+        [sys.executable, "-m", "distgan", "tune", "--search", str(folder / "space.yaml"), "--storage", str(folder / "runs"), *words],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TYPED, ids=str)
+def test_the_command_refuses_a_bad_space_in_one_line_before_ray_starts(tmp_path: Path, case: str) -> None:
+    text, words, hint = TYPED[case]
+    done = tune(tmp_path, text, words)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.strip() == "distgan: space.g_lr: 100.0 is not allowed: optim.g.lr = 100.0: allowed: a number > 0 and <= 10"
+    assert done.stdout == ""
+    assert done.stderr.startswith("distgan: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert hint in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_good_space_goes_on_to_ray(tmp_path: Path) -> None:
+    assert "ray was imported" in tune(tmp_path, RATE, []).stderr
 
 
 @pytest.mark.parametrize("text", ["", "space:\n", "space: 3\n", "- 1\n", "space: [1\n"])
