@@ -251,8 +251,17 @@ def submit(arguments: list[str]) -> int:
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         for option in ("--warm-start", "--search", "--resume", "--replay"):
             parser.add_argument(option)
-        file, values = parse_overrides(parser.parse_known_args(request.settings)[1])
-        jobs.check_settings(load_config(Path(request.working_dir or ".") / file if file else None, values))
+        options, rest = parser.parse_known_args(request.settings)
+        file, values = parse_overrides(rest)
+        place = Path(request.working_dir or ".")
+        file, space = (str(place / path) if path else None for path in (file, options.search))
+        if request.action == "tune" and not (options.resume or options.replay):
+            from distgan.orchestration.settings import read_settings
+            from distgan.orchestration.space import open_space
+
+            jobs.check_settings(open_space(read_settings(file, space, values)).config)
+        else:
+            jobs.check_settings(load_config(file, values))
     return jobs.run(request)
 
 

@@ -139,6 +139,13 @@ def test_settings_are_checked_before_the_cluster_is_asked(tmp_path, monkeypatch,
 # The way to the cluster
 
 
+def test_a_space_is_checked_before_the_cluster_is_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text("g_lrr: {loguniform: [1.0e-4, 1.0e-2]}\n")
+    assert cli.main(["submit", "tune", "--search", "space.yaml", "--storage", "/shared"]) == 2
+    assert "did you mean g_lr" in capsys.readouterr().err
+
+
 def test_an_address_where_nobody_listens(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with socket.socket() as probe:

@@ -1,0 +1,84 @@
+"""The training loop's own parts in a process of the benchmark's, so that single steps can be run, timed and traced."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "r3gan": {"model.name": "r3gan", "data.resolution": 32, "batch_size": 16},
+}
+"""The default run, and the same recipe on the r3gan family's networks, which need a power of two as the images' side;
+a smaller batch, as a processor takes a second for its step."""
+
+
+def read_settings(options: argparse.Namespace, preset: str = "default", **changes: Any) -> Any:
+    """The run that is measured: a preset, under what stands after `--`, under what the benchmark itself must set."""
+    from distgan.cli import parse_overrides
+    from distgan.config import load_config
+
+    file, typed = parse_overrides(options.settings)
+    return load_config(file, {**PRESETS[preset], **typed, **changes})
+
+
+@dataclass
+class Parts:
+    """What `distgan.training.loop.train` makes before its first step."""
+
+    config: Any
+    context: Any
+    images: Any
+    feed: Any
+    state: Any
+    step: Any
+    """One call is one step of the loop; state.nimg tells how many images were seen."""
+
+
+def open_data(config: Any, context: Any) -> tuple[Any, Any, Any]:
+    """(settings with auto decided for this data, the images, the feed of batches)."""
+    from distgan.data import Feed, open_images
+    from distgan.randomness import DataOrder
+
+    images = context.together(lambda: open_images(config.data))
+    config = config.for_classes(len(images.classes))
+    order = DataOrder(images.n, config.seed)
+    feed = Feed(images, context.device, order, device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed)
+    return config, images, feed
+
+
+def build_parts(config: Any, context: Any, images: Any, feed: Any) -> Parts:
+    """Nets, optimisers and the step, on data that `open_data` opened."""
+    from distgan.training.loop import Alternation
+    from distgan.training.state import TrainState
+
+    n_classes = len(images.classes) if config.model.conditioning != "none" else 0
+    state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device)
+    return Parts(config, context, images, feed, state, Alternation(config, context, state, feed, images))
+
+
+def build(config: Any, context: Any | None = None) -> Parts:
+    """All of it, in this process alone unless a context of several is given."""
+    from distgan.training.context import Context
+
+    context = context or Context()
+    config, images, feed = open_data(config, context)
+    return build_parts(config, context, images, feed)
+
+
+def settle(device: Any) -> None:
+    """Wait for a GPU, so that a clock read afterwards means something."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def describe_run(config: Any, images: Any) -> str:
+    """In words: what was trained."""
+    penalty = f", R1 {config.loss.r1_gamma:g}, R2 {config.loss.r2_gamma:g}" if config.loss.r1_gamma or config.loss.r2_gamma else ""
+    return (
+        f"{config.model.name} (widths {config.model.g_width}, {config.model.d_width}), {config.loss.name}{penalty}, "
+        f"{images.resolution} x {images.resolution} x {images.channels}"
+    )
