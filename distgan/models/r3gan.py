@@ -1,20 +1,26 @@
 """Grouped residual networks without any normalisation (Huang et al., R3GAN, 2024, config E), for RpGAN with R1 and R2.
 
 Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the side, up
-to 8 times `width`. A block is an inverted bottleneck: 1 x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back,
-added to its input. The settings g_norm and d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
+to 8 times `width`; `widths` names all of them instead, from 4 pixels up. A block is an inverted bottleneck: 1 x 1 to twice the
+channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input. The settings g_norm and d_norm have no meaning here. Unlike
+the paper's, the generator ends in tanh.
+
+Under autocast the blocks and resamplings above 4 pixels run in bf16, where nearly all the work is. Both ends stay in float32: the
+4-pixel stage, the layers that meet noise, images and logits, where rounding to 8 bits would be seen in pixels and in the loss.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distgan.models.layers import Discriminator, Head, LatentInput, conv, he_init, linear
+from distgan.models.layers import Discriminator, DiscriminatorOutput, Head, LatentInput, conv, he_init, linear
 from distgan.models.resnet import stage_widths
 
 _EXPANSION, _GROUP = 2, 16
@@ -66,13 +72,22 @@ class Resample(nn.Module):
 
 
 class R3GANGenerator(nn.Module):
-    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1], float32."""
 
     def __init__(
-        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "none", blocks: int = 2
+        self,
+        *,
+        latent_dim: int,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 64,
+        norm: str = "none",
+        blocks: int = 2,
+        widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width)
+        widths = stage_widths(resolution, width, widths)
         depth = blocks * len(widths)
         self.input = LatentInput(latent_dim, n_classes)
         self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
@@ -80,16 +95,20 @@ class R3GANGenerator(nn.Module):
         layers: list[nn.Module] = [Block(widths[0], depth) for _ in range(blocks)]
         for a, b in pairwise(widths):
             layers += [Resample(a, b, up=True), *(Block(b, depth) for _ in range(blocks))]
-        self.body = nn.Sequential(*layers)
+        self.body, self.first = nn.Sequential(*layers), blocks
         self.output = conv(widths[-1], channels, 1, 1, "none", _unit_init)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        weights = self.project(self.input(z, c))
-        return torch.tanh(self.output(self.body(weights[:, :, None, None] * self.basis)))
+        with _float32(z):
+            weights = self.project(self.input(z.float(), c))
+            h = self.body[: self.first](weights[:, :, None, None] * self.basis)
+        h = self.body[self.first :](h)
+        with _float32(z):
+            return torch.tanh(self.output(h.float()))
 
 
 class R3GANDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,)."""
+    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,), float32."""
 
     def __init__(
         self,
@@ -101,20 +120,37 @@ class R3GANDiscriminator(Discriminator):
         norm: str = "none",
         conditioning: str = "none",
         blocks: int = 2,
+        widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width)[::-1]
+        widths = stage_widths(resolution, width, widths)[::-1]
         depth = blocks * len(widths)
         layers: list[nn.Module] = [conv(channels, widths[0], 1, 1, "none", _unit_init)]
         for a, b in pairwise(widths):
             layers += [*(Block(a, depth) for _ in range(blocks)), Resample(a, b, up=False)]
         self.body = nn.Sequential(*layers, *(Block(widths[-1], depth) for _ in range(blocks)))
+        self.last = len(layers)
         self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
         self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
 
     def features(self, x: Tensor) -> Tensor:
-        h: Tensor = self.body(x)
-        return (h * self.basis).sum((2, 3))
+        with _float32(x):
+            h: Tensor = self.body[:1](x.float())
+        h = self.body[1 : self.last](h)
+        with _float32(x):
+            h = self.body[self.last :](h.float())
+            return (h * self.basis).sum((2, 3))
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:
+        h = self.features(x)
+        with _float32(x):
+            output: Tensor | DiscriminatorOutput = self.head(h, c)
+        return output
+
+
+def _float32(x: Tensor) -> Any:
+    """A region without autocast."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _unit_init(weight: Tensor, fan_in: int) -> None:

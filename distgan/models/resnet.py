@@ -1,12 +1,14 @@
 """Residual networks with pre-activation, as in SNGAN (Miyato et al., Spectral normalization, 2018, tables 3 and 4).
 
 Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the side, up
-to 8 times `width`. The paper's pair is g_norm "batch", d_norm "spectral". Without normalisation the second convolution of each
-block starts at 0 (Zhang et al., Fixup, 2019), so that the net starts as its skips, whatever its depth.
+to 8 times `width`; `widths` names all of them instead, from 4 pixels up. The paper's pair is g_norm "batch", d_norm "spectral".
+Without normalisation the second convolution of each block starts at 0 (Zhang et al., Fixup, 2019), so that the net starts as its
+skips, whatever its depth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -16,10 +18,15 @@ from torch.nn import functional as F
 from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, he_init, linear
 
 
-def stage_widths(resolution: int, width: int) -> list[int]:
-    """Channels at the sides 4, 8, ..., resolution."""
+def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = None) -> list[int]:
+    """Channels at the sides 4, 8, ..., resolution: `widths` if given, which must be as many (ValueError)."""
     count = (resolution // 4).bit_length()
-    return [width * min(8, 2**i) for i in reversed(range(count))]
+    if widths is None:
+        return [width * min(8, 2**i) for i in reversed(range(count))]
+    if len(widths) != count or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
+        sides = ", ".join(str(4 * 2**i) for i in range(count))
+        raise ValueError(f"widths must be {count} whole numbers >= 1, one for each side ({sides}), got {list(widths)}")
+    return list(widths)
 
 
 class UpBlock(nn.Module):
@@ -70,10 +77,18 @@ class ResNetGenerator(nn.Module):
     """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
 
     def __init__(
-        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "batch"
+        self,
+        *,
+        latent_dim: int,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 64,
+        norm: str = "batch",
+        widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width)
+        widths = stage_widths(resolution, width, widths)
         self.input = LatentInput(latent_dim, 0 if norm == "batch" else n_classes)
         self.project = linear(self.input.features, widths[0] * 16, "none", he_init)
         self.blocks = nn.ModuleList(UpBlock(a, b, norm, n_classes) for a, b in pairwise(widths))
@@ -93,10 +108,18 @@ class ResNetDiscriminator(Discriminator):
     """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,)."""
 
     def __init__(
-        self, *, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "spectral", conditioning: str = "none"
+        self,
+        *,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 64,
+        norm: str = "spectral",
+        conditioning: str = "none",
+        widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width)[::-1]
+        widths = stage_widths(resolution, width, widths)[::-1]
         self.blocks = nn.Sequential(
             DownBlock(channels, widths[1], norm, first=True),
             *(DownBlock(a, b, norm) for a, b in pairwise(widths[1:])),

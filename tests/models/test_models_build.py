@@ -15,6 +15,7 @@ from distgan.models import allowed_resolutions, build_discriminator, build_gener
 SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] for name in MODELS}
 CONDITIONING = ["none", "projection", "auxiliary"]
 NORMS = ["batch", "none"]
+SIZE_3 = {"channels": 3, "resolution": 32, "n_classes": 3}
 # d_norm "spectral" is refused for r3gan; g_norm and d_norm mean nothing there
 CASES = [
     (name, resolution, conditioning, g_norm, d_norm)
@@ -296,3 +297,68 @@ def test_limits_are_known_without_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["resnet", "r3gan"])
+def test_widths_can_be_named_one_by_one(name):
+    given = {"name": name, "g_norm": "none", "d_norm": "none"}
+    given |= {"g_args": {"widths": [24, 16, 40, 8]}, "d_args": {"widths": [12, 12, 12, 20]}}
+    model, size = classic_model(**given), {"channels": 1, "resolution": 32}
+    check_models(model, **size)
+    G, D = build(model, **size)
+    assert G.output.in_channels == 8
+    assert D.head.logit.in_features == 12
+    for wrong in ([24, 16, 40], [24, 16, 40, 0], [24, 16, 40, 8.0]):
+        told = refused(given | {"g_args": {"widths": wrong}}, resolution=32)
+        assert "widths must be 4 whole numbers >= 1, one for each side (4, 8, 16, 32)" in told
+
+
+def test_r3gan_computes_in_bf16_between_ends_in_float32():
+    torch.manual_seed(0)
+    G, D = build(classic_model(name="r3gan", latent_dim=8, g_width=8, d_width=8, conditioning="projection"), **SIZE_3)
+    for block in (m for m in (*G.modules(), *D.modules()) if hasattr(m, "shrink")):
+        nn.init.normal_(block.shrink.weight, std=0.1)  # blocks that do something
+    z, c = torch.randn(6, 8), torch.arange(6) % 3
+    seen = {}
+
+    def watch(name, module):
+        module.register_forward_hook(lambda _, inputs, output: seen.__setitem__(name, (inputs[0].dtype, output.dtype, output.shape[-1])))
+
+    for name, module in [("project", G.project), ("output", G.output), ("from image", D.body[0]), ("head", D.head.logit)]:
+        watch(name, module)
+    for player, net in (("G", G), ("D", D)):
+        for i, layer in enumerate(net.body):
+            watch((player, i), getattr(layer, "mix", None) or getattr(layer, "conv", layer))
+
+    def both():
+        x = G(z, c)
+        return x, D(x, c)
+
+    full_x, full_logits = both()
+    seen.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        x, logits = both()
+    assert x.dtype == logits.dtype == torch.float32
+    for name in ("project", "output", "from image", "head"):
+        assert seen[name][:2] == (torch.float32, torch.float32), name
+    inner = {key: found for key, found in seen.items() if isinstance(key, tuple) and key != ("D", 0)}
+    for (player, i), (_, output, side) in inner.items():
+        lowest = i < G.first if player == "G" else i >= D.last
+        assert output == (torch.float32 if lowest else torch.bfloat16), (player, i)
+        assert not lowest or side == 4
+    assert {output for _, output, _ in inner.values()} == {torch.float32, torch.bfloat16}
+    assert 0 < float((x - full_x).detach().abs().max()) < 0.1
+    torch.testing.assert_close(logits, full_logits, atol=0.05, rtol=0.05)
+
+    # R1 through it: the penalty's own gradient is that of float32, up to bf16's rounding
+    def penalty_gradient(autocast):
+        image = torch.linspace(-1, 1, 6 * 3 * 32 * 32).view(6, 3, 32, 32).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = D(image, c)
+        (gradient,) = torch.autograd.grad(out.sum(), image, create_graph=True)
+        assert gradient.dtype == torch.float32
+        return torch.autograd.grad(gradient.square().sum(), [p for p in D.parameters() if p.ndim == 4])
+
+    exact, rounded = penalty_gradient(False), penalty_gradient(True)
+    flat = [torch.cat([g.flatten().float() for g in gs]) for gs in (exact, rounded)]
+    assert float(torch.cosine_similarity(*flat, dim=0)) > 0.99
