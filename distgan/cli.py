@@ -88,6 +88,10 @@ def train(arguments: list[str]) -> int:
 def _train(config: RunConfig, warm_start: str | None = None) -> int:
     from distgan.training.prepare import prepare
 
+    if config.engine == "ray":
+        from distgan.orchestration.cluster import check_early
+
+        check_early(config)
     if warm_start is not None:
         from distgan.orchestration.lineage import check_warm_start
 
@@ -313,6 +317,8 @@ def parse_overrides(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any
             raise ConfigError(f"--{key}: given twice")
         elif len(words) > 1 and not _takes_several(key.replace("-", "_")):
             raise ConfigError(f"--{key}: takes one value, not {' '.join(words)!r}; settings are typed as --name value")
+        elif not words and not _is_flag(key.replace("-", "_")):
+            raise ConfigError(f"--{key}: needs a value, as in --{key} VALUE; `distgan train --help` says which are allowed")
         else:
             values[key.replace("-", "_")] = "true" if not words else words[0] if len(words) == 1 else f"[{', '.join(words)}]"
     return file, values
@@ -322,6 +328,12 @@ def _takes_several(name: str) -> bool:
     """False where a list would be taken for text: `--storage PATH kimg=1` must not make a folder of that name."""
     info = find_field(name)
     return info is None or any(word in str(info.annotation) for word in ("list", "dict", "Any"))
+
+
+def _is_flag(name: str) -> bool:
+    """Whether a setting may be typed without a value, which then is true. What is no setting is refused for that, later."""
+    info = find_field(name)
+    return info is None or "bool" in str(info.annotation)
 
 
 def _read_config(arguments: list[str]) -> RunConfig:

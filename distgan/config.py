@@ -23,6 +23,7 @@ KNOWN_SETS = ("mnist10k", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar1
 LOSSES = ("non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic")
 MODELS = ("mlp", "dcgan", "resnet", "r3gan")
 METRICS = ("fid", "kid", "precision-recall", "density-coverage", "inception-score", "modes")
+EXTRACTORS = ("auto", "digits", "inception", "random-conv", "efficientnet-lite0")
 
 
 class ConfigError(ValueError):
@@ -266,6 +267,15 @@ class WorkerRange(Section):
     min: Count = setting(1, "fewest workers to go on with", ge=1)
     max: Count = setting(1, "most workers", ge=1)
 
+    @field_validator("extractor")
+    @classmethod
+    def _extractor(cls, value: str) -> str:
+        if value not in EXTRACTORS and not (value.count(":") == 1 and all(value.split(":"))):
+            near = difflib.get_close_matches(value, EXTRACTORS, 1, 0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"allowed: {', '.join(EXTRACTORS)}, torchvision:NAME, package.module:Class{hint}")
+        return value
+
     @model_validator(mode="after")
     def _order(self) -> WorkerRange:
         if self.min > self.max:
@@ -438,7 +448,19 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(dict.fromkeys(_explain(e) for e in error.errors()))) from None
+        errors = error.errors()
+        precise = ("extra_forbidden", "value_error")
+        told = [(_dotted(e), e["type"] in precise) for e in errors]
+
+        def is_noise(e: Any) -> bool:
+            """What a union's other branches say of a value: of a mapping the branch that is one tells best, else what all allow."""
+            here = _dotted(e)
+            if not isinstance(e["input"], Mapping):
+                return e["type"] in precise and (here, False) in told
+            better = any(name.startswith(f"{here}.") or (name == here and exact) for name, exact in told)
+            return better and e["type"] not in precise
+
+        raise ConfigError("\n".join(dict.fromkeys(_explain(e) for e in errors if not is_noise(e)))) from None
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -594,8 +616,10 @@ def _typed(value: Any, info: FieldInfo | None) -> Any:
 
 
 def _nearest(dotted: str) -> str:
-    names = [name for name, _ in walk_fields()]
-    last = dotted.rpartition(".")[2]
+    above, _, last = dotted.rpartition(".")
+    info = find_field(above) if above else None
+    inside = [f"{above}.{f}" for m in _members(info.annotation) if info and _section(m) for f in m.model_fields] if info else []
+    names = [name for name, _ in walk_fields()] + inside  # those of a mapping that a setting may be are no settings of their own
     same_end = [n for n in names if n.rpartition(".")[2] == last]
     near = same_end[:3] or difflib.get_close_matches(dotted, names, 1, 0.5)
     if not near:
@@ -606,10 +630,7 @@ def _nearest(dotted: str) -> str:
 
 def _explain(error: Any) -> str:
     """One pydantic error as one line: setting, value, what is allowed, nearest right name."""
-    parts = [str(p) for p in error["loc"]]
-    while parts and find_field(".".join(parts)) is None and error["type"] != "extra_forbidden":
-        parts.pop()  # parts that name a union's branch or a list's index, not a setting
-    dotted, value = ".".join(parts), error.get("input")
+    dotted, value = _dotted(error), error.get("input")
     if error["type"] == "extra_forbidden":
         return f"{dotted}: no such setting (value {value!r}){_nearest(dotted)}"
     if error["type"] == "value_error":
@@ -617,6 +638,18 @@ def _explain(error: Any) -> str:
         return f"{dotted} = {value!r}: {reason}" if dotted else reason
     info = find_field(dotted)
     allowed = allowed_text(info) if info is not None else error["msg"]
+def _dotted(error: Any) -> str:
+    """The setting that a pydantic error is about, without the parts that name a union's branch or a list's index."""
+    *above, last = error["loc"] or ("",)
+    parts: list[str] = []
+    for part in map(str, above):
+        if find_field(".".join([*parts, part])) is not None:
+            parts.append(part)
+    if error["type"] == "extra_forbidden" or find_field(".".join([*parts, str(last)])) is not None:
+        parts.append(str(last))
+    return ".".join(parts)
+
+
     near = ""
     if isinstance(value, str) and info is not None:
         choices = [str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)]

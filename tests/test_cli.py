@@ -139,6 +139,7 @@ def test_parse_overrides():
         (["--kimg", "5", "--kimg", "6"], "--kimg: given twice"),
         (["--batch-size", "5", "--batch_size=6"], "given twice"),
         (["--config"], "needs one FILE.yaml"),
+        (["--kimg", "--data.mirror"], "--kimg: needs a value, as in --kimg VALUE"),
         (["--config", "a", "b"], "needs one FILE.yaml"),
     ],
 )
@@ -174,6 +175,13 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
         (["train", "--model.generator", "nowhere:G"], "cannot import nowhere"),
         (["train", "--storage", "/proc/nowhere"], "storage = /proc/nowhere: cannot write there"),
         (["train", "--engine", "local", "--workers", "2"], "workers = 2: engine = 'local' runs in 1 process"),
+        (["train", "--workers", "4096", "--batch-size", "4096"], "allowed: auto, or 1 to "),
+        (["train", "--ray.cpus-per-worker", "4096"], "ray.cpus_per_worker = 4096: no node has room for a worker of 4096 CPUs"),
+        (["train", "--ray.address", "127.0.0.1:1"], "ray.address = 127.0.0.1:1: nobody answers there"),
+        (["train", "--metrics.extractor", "digit"], "did you mean digits?"),
+        (["train", "--metrics.extractor", "torchvision:resnet19"], "torchvision has no such classifier"),
+        (["train", "--metrics.extractor", "nowhere:Net"], "metrics.extractor = 'nowhere:Net': cannot be made"),
+        (["train", "--metrics.weights", "nowhere.pth"], "metrics.weights = 'nowhere.pth': no such file"),
         (["train", "mnist"], "settings are typed as --name value"),
         (["sample", "nowhere", "--out", "x.png"], "there are no runs in"),
         (["sample", "nowhere"], "--out"),
@@ -190,6 +198,8 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
 def test_bad_input_is_one_line_and_status_2(words, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert says in refused(capsys, *words)
+    if "ray" in sys.modules:  # another test's; nothing was started for this
+        assert not sys.modules["ray"].is_initialized()
     assert not list(tmp_path.iterdir())  # nothing was begun
 
 

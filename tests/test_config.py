@@ -39,6 +39,7 @@ BAD = [
     ("seed", "-1", [">= 0"]),
     ("workers", "0", ["auto", "a whole number", "min", "max", ">= 1"]),
     ("workers", "many", ["auto", "a whole number"]),
+    ("metrics.extractor", "inceptoin", ["inception", "torchvision:NAME", "did you mean inception?"]),
     ("engine", "rey", ["ray", "local", "did you mean ray?"]),
     ("model.name", "dcgn", ["mlp", "dcgan", "resnet", "r3gan", "did you mean dcgan?"]),
     ("model.generator", "mymodule", ["package.module:Class"]),
@@ -130,6 +131,29 @@ def test_all_mistakes_are_told_at_once():
 
 def test_settings_that_do_not_agree():
     assert "64 is not divisible by workers = 3" in refused(overrides={"batch_size": 64, "workers": 3})
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("{mn: 3}", "workers.mn: no such setting (value 3); did you mean workers.min?"),
+        ("{min: 3, max: 2}", "workers = {'min': 3, 'max': 2}: min 3 is above max 2"),
+        ("{min: 0, max: 2}", "workers.min = 0: allowed: a whole number >= 1"),
+        ("true", "workers = True: allowed: auto, a whole number, {min, max} >= 1"),
+        ("[1, 2]", "workers = [1, 2]: allowed: auto, a whole number, {min, max} >= 1"),
+    ],
+)
+def test_a_setting_of_several_kinds_is_told_once_and_without_the_library_s_words(typed, says):
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides={"workers": typed})
+    assert str(caught.value) == says
+
+
+def test_several_mistakes_in_one_section_are_all_told():
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides={"optim.g": "{lrr: 3, beta1: 2, lr: {a: 1}}"})
+    lines = sorted(str(caught.value).splitlines())
+    assert [line.split(" ")[0].rstrip(":") for line in lines] == ["optim.g.beta1", "optim.g.lr", "optim.g.lrr"]
+
+
     assert "63 or 66" in refused(overrides={"batch_size": 64, "workers": 3})
     assert "at least 8" in refused(overrides={"batch_size": 4, "workers": 8})
     assert "cannot be shared by 8" in refused(overrides={"batch_size": 4, "workers": "{min: 1, max: 8}"})

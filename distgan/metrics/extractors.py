@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distgan.config import EXTRACTORS as NAMES
 from distgan.config import ConfigError
 from distgan.metrics.digits import load_digits, to_digits
 
-NAMES = ("auto", "digits", "inception", "random-conv", "efficientnet-lite0")
 DIGIT_SETS = ("mnist10k", "mnist", "stacked-mnist")
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 

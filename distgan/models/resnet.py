@@ -98,7 +98,7 @@ class ResNetGenerator(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
-        h = h.view(len(h), -1, 4, 4)
+        h = h.unflatten(1, (-1, 4, 4))  # not by len(h), which torch.export would fix
         for block in self.blocks:
             h = block(h, c)
         return torch.tanh(self.output(F.leaky_relu(self.norm(h), self.slope)))

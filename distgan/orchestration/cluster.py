@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import atexit
+import glob
 import os
 import secrets
+import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distgan.config import ConfigError, RayConfig
+from distgan.config import ConfigError, RayConfig, RunConfig
+from distgan.orchestration.lean import without_helpers
 from distgan.orchestration.network import passed_on
+from distgan.orchestration.placement import place
+from distgan.training.threads import available_cpus
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
+        check_address(address)
         _use_token()
     else:
         _private_environment(settings)
@@ -54,10 +61,9 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
                 options["runtime_env"] = {"env_vars": passed_on()}
             _connect(ray, address, options)
         else:
-            cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            with _own_session(), _loopback_only():
+            with _own_session(), _loopback_only(), nullcontext() if settings.dashboard else without_helpers():
                 ray.init(
-                    address="local", num_cpus=cpus, include_dashboard=settings.dashboard, object_store_memory=128 * 2**20,
+                    address="local", num_cpus=available_cpus(), include_dashboard=settings.dashboard, object_store_memory=128 * 2**20,
                     _node_ip_address="127.0.0.1", **options,
                 )  # fmt: skip
             if not settings.dashboard:
@@ -70,6 +76,51 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
                 _abandon()
             else:
                 ray.shutdown()
+
+
+def check_early(config: RunConfig) -> None:
+    """Refuse what shows before Ray is even imported: a head node that does not answer, more workers than this machine has room for.
+
+    Raises ConfigError. GPUs are Ray's to count; where there are any, `place` decides when it has.
+    """
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return  # this process has a cluster already
+    if address:
+        check_address(address)
+    elif not glob.glob("/dev/nvidia[0-9]*") and not os.path.exists("/dev/kfd"):
+        place(config, [{"CPU": float(available_cpus())}])
+
+
+def check_address(address: str) -> None:
+    """ConfigError if nobody listens at HOST:PORT: Ray would try for a minute, deaf to signals, and fill the terminal meanwhile."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if "://" in address.removeprefix("ray://") or not host or not port.isdigit():
+        return  # auto, local, or Ray's to explain
+    hosts = [host.strip("[]")]
+    if hosts[0] in ("localhost", "127.0.0.1"):
+        hosts.append(_outward_address())  # Ray takes that one in its place
+    problem: OSError | None = None
+    for candidate in hosts:
+        try:
+            socket.create_connection((candidate, int(port)), timeout=10).close()
+            return
+        except (OSError, OverflowError) as error:
+            problem = error if isinstance(error, OSError) else OSError("no such port")
+    raise ConfigError(
+        f"ray.address = {address}: nobody answers there ({problem}); check ray.address (or $RAY_ADDRESS) and that the head node runs: "
+        "`ray start --head` shows its address"
+    )
+
+
+def _outward_address() -> str:
+    """This machine's address on the way out; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def is_private() -> bool:

@@ -59,8 +59,13 @@ def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
         have = (
             f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs on {_count(len(nodes), 'node')}"
         )
+        if not fit:
+            largest = max(int(node.get("CPU", 0)) for node in able)
+            raise ConfigError(
+                f"ray.cpus_per_worker = {cpus}: no node has room for a worker of {each} (there are {have}); allowed: 1 to {largest}"
+            )
         raise ConfigError(
-            f"workers = {fewest}: the cluster has {have}, room for {_count(fit, 'worker')} of {each}; allowed: auto, or 1 to {max(fit, 1)}"
+            f"workers = {fewest}: there are {have}, room for {_count(fit, 'worker')} of {each}; allowed: auto, or 1 to {fit}"
         )
     return Placement(fewest, most, cpus, gpus)
 

@@ -50,6 +50,7 @@ def prepare(config: RunConfig) -> Prepared:
             "A folder of images gets classes from its sub-folders, an .npz from an array named labels"
         )
     check_models(config.model, channels=spec.channels, resolution=spec.resolution, n_classes=n_classes)
+    _check_extractor(config, spec.channels, spec.resolution)
     Folder(config.storage).check_writable()
     folder = Folder(config.storage).child(config.run_name)
     state = _existing(config, folder)
@@ -61,6 +62,21 @@ def prepare(config: RunConfig) -> Prepared:
     classes = f", {n_classes} classes" if n_classes else ""
     size = f"{spec.resolution} x {spec.resolution} x {spec.channels}"
     return Prepared(config, folder, state, f"{count}images of {spec.name}, {size}{classes}")
+
+
+def _check_extractor(config: RunConfig, channels: int, resolution: int) -> None:
+    """Try the measuring network where it may be missing: it is first used after thousands of images, which would be trained in vain.
+
+    The packaged ones are there, and are not tried: that would import torch, seconds that every start would take longer.
+    """
+    settings = config.metrics
+    if not settings.names or (settings.weights is None and settings.extractor in ("auto", "digits", "random-conv")):
+        return
+    from distgan.metrics.extractors import get_extractor
+
+    get_extractor(
+        settings.extractor, weights=settings.weights, data_channels=channels, resolution=resolution, data_name=config.data.name
+    )
 
 
 def read_run_config(folder: Folder) -> RunConfig:

@@ -163,7 +163,7 @@ def test_more_workers_than_there_is_room_for_are_refused_at_once(place):
     code, said, seconds = place.train(name="many", workers=64)
     assert code == 2
     assert len(said.splitlines()) == 1
-    assert said.startswith("distgan: workers = 64: the cluster has ")
+    assert said.startswith("distgan: workers = 64: there are ")
     assert "allowed: auto, or 1 to " in said
     assert seconds < 90
 
