@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from distgan.config import (
+    KNOWN_SETS,
     ConfigError,
     DataConfig,
     RunConfig,
@@ -19,7 +21,7 @@ from distgan.config import (
     validate,
     walk_fields,
 )
-from distgan.models import check_models
+from distgan.models import build_discriminator, build_generator, check_models
 
 PLACE = Path(__file__).parent.parent / "jobs" / "configs"
 CONFIGS = sorted(f for f in PLACE.glob("*.yaml") if not f.name.startswith("search-"))  # those of searches: test_space.py
@@ -129,8 +131,6 @@ def test_all_mistakes_are_told_at_once():
     assert [line.split(":")[0] for line in lines] == ["--optim.g.lrr", "--batch_sice"]
 
 
-def test_settings_that_do_not_agree():
-    assert "64 is not divisible by workers = 3" in refused(overrides={"batch_size": 64, "workers": 3})
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
@@ -154,6 +154,8 @@ def test_several_mistakes_in_one_section_are_all_told():
     assert [line.split(" ")[0].rstrip(":") for line in lines] == ["optim.g.beta1", "optim.g.lr", "optim.g.lrr"]
 
 
+def test_settings_that_do_not_agree():
+    assert "64 is not divisible by workers = 3" in refused(overrides={"batch_size": 64, "workers": 3})
     assert "63 or 66" in refused(overrides={"batch_size": 64, "workers": 3})
     assert "at least 8" in refused(overrides={"batch_size": 4, "workers": 8})
     assert "cannot be shared by 8" in refused(overrides={"batch_size": 4, "workers": "{min: 1, max: 8}"})
@@ -295,7 +297,13 @@ def test_run_name_and_budget():
 
 
 # what the data of each config is like; none of it is needed here
-SHAPES = {"mnist": (1, 28, 10), "fashion-mnist": (1, 28, 10), "cifar10": (3, 32, 10), "folder": (3, 64, 0)}
+SHAPES = {
+    "mnist": (1, 28, 10), "dcgan-mnist": (1, 28, 10), "fashion-mnist": (1, 28, 10), "stacked-mnist": (3, 28, 1000),
+    "cifar10": (3, 32, 10), "r3gan-cifar10": (3, 32, 10), "sngan-cifar10": (3, 32, 10),
+    "folder": (3, 64, 0), "r3gan-ffhq64": (3, 64, 0), "r3gan-ffhq256": (3, 256, 0),
+}  # fmt: skip
+PRESETS = {"r3gan-cifar10": "1.96", "r3gan-ffhq64": "1.95", "r3gan-ffhq256": "2.75", "sngan-cifar10": "16.77", "dcgan-mnist": "6.8"}
+PRESETS |= {"stacked-mnist": "1,000 / 0.029"}  # and the published figure that each aims at
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.stem)
@@ -306,11 +314,34 @@ def test_every_run_config_that_ships_can_start(file):
     check_models(config.model, channels=channels, resolution=resolution, n_classes=n_classes)
     assert file.read_text().startswith("# "), "says what to expect"
     assert f"jobs/configs/{file.name}" in file.read_text(), "says how to start"
-    if file.stem != "folder":
+    if config.data.name in KNOWN_SETS:
         from distgan.data import describe
 
         spec = describe(DataConfig(name=config.data.name))
         assert (spec.channels, spec.resolution, spec.n_classes) == SHAPES[file.stem]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_state_source_and_figure_and_build(name):
+    text, config = (PLACE / f"{name}.yaml").read_text(), load_config(PLACE / f"{name}.yaml")
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert "et al." in comments or "Radford" in comments
+    assert "Published" in comments
+    assert PRESETS[name] in comments
+    assert config.run_name == name
+    channels, resolution, n_classes = SHAPES[name]
+    size = {"channels": channels, "resolution": resolution, "n_classes": n_classes}
+    G, D = build_generator(config.model, **size), build_discriminator(config.model, **size)
+    c = torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        x = G(torch.zeros(2, config.model.latent_dim), c)
+        assert x.shape == (2, channels, resolution, resolution)
+        assert D(x, c).shape == (2,)
+    widths = config.model.g_args.get("widths")
+    if config.model.name == "r3gan":
+        assert G.basis.shape[0] == widths[0] == 768  # three quarters of 1024, the paper's
+        assert G.output.in_channels == D.body[0].out_channels == widths[-1]
+        assert {m.weight.shape[1] for m in G.modules() if getattr(m, "kernel_size", 0) == (3, 3)} == {16}  # channels a group
 
 
 def test_the_configs_are_those_that_the_documents_name():
