@@ -295,7 +295,7 @@ def _headline(space: Space, images: str, placement: Placement, concurrent: int) 
     searcher = "random values, then exploration" if tune.scheduler in ("pbt", "pb2") else tune.searcher
     return (
         f"{images}; {', '.join(budget)} at most; {searcher}, {tune.scheduler}\n"
-        f"{concurrent} trial{'s' if concurrent > 1 else ''} at once, each {placement}\n"
+        f"{concurrent} trial{'s' if concurrent > 1 else ''} at once, of {placement}\n"
         f"searched: {', '.join(f'{key} {domain.text}' for key, domain in space.domains.items())}"
     )
 

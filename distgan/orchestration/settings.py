@@ -19,7 +19,9 @@ def read_settings(file: str | None, search: str | None, overrides: Mapping[str, 
     base: dict[str, Any] = read_yaml(file) if file else {}
     if search:
         base = merge(base, {"tune": read_space_file(search)})
-    return load_config(overrides=overrides, base=base)
+    config = load_config(overrides=overrides, base=base)
+    # A run has the data's name by itself; a search in the same storage must not be in its way
+    return config if config.name else config.model_copy(update={"name": f"{config.run_name}-search"})
 
 
 def read_space_file(file: str) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -83,7 +85,7 @@ def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
     )  # fmt: skip
     assert search(config) == 0
     said = capsys.readouterr().out
-    assert "2 trials at once, each 1 worker with 1 CPU each" in said or "trials at once" in said
+    assert "trials at once, of 1 worker with 1 CPU each" in said
     home = tmp_path / "s"
     rows = table(home / "trials.csv")
     assert [row["trial"] for row in rows] == [str(i) for i in range(8)]
@@ -278,7 +280,7 @@ class Driver:
         self.words = [w for k, v in words.items() for w in (f"--{k}", str(v))]
         self.home = tmp_path / "s"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
-        self.env |= {"DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1"}
+        self.env |= {"DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1", "DISTGAN_SEARCH_UNDER_TEST": str(self.home)}
 
     def start(self, *words):
         words = words or ("tune", *self.words)
@@ -288,20 +290,59 @@ class Driver:
         )  # fmt: skip
 
 
+def rays_processes(home):
+    """Id and command of the processes whose environment names this search: Ray's, and its workers."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            marked = entry.name.isdigit() and f"DISTGAN_SEARCH_UNDER_TEST={home}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            if marked and (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+        except OSError:
+            continue
+    return found
+
+
+def saved_lines(home):
+    """Trial -> the lines of its log up to its newest checkpoint, which nothing may train again."""
+    found = {}
+    for place in sorted((home / "trials").glob("*")):
+        names = CheckpointStore(Folder(place)).names()
+        if names and (place / "metrics.jsonl").exists():
+            lines = (place / "metrics.jsonl").read_text().splitlines()
+            whole = [line for line in lines if line.startswith('{"nimg"') and line.endswith("}")]
+            found[place.name] = [line for line in whole if json.loads(line)["nimg"] <= int(names[-1])]
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scheduler", ["asha", "pbt"])
-def test_a_driver_killed_five_times_loses_no_trial(tmp_path, caches, scheduler):
+def test_a_driver_killed_five_times_loses_no_trial_and_trains_nothing_twice(tmp_path, caches, scheduler):
     (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-5, 1.0e-3]}\nbeta1: {uniform: [0.0, 0.9]}\n")
     driver = Driver(tmp_path, caches, **{"search": tmp_path / "space.yaml", "tune.trials": 6, "tune.scheduler": scheduler, "kimg": 20})
-    for round_ in range(5):
+    seed = random.randrange(10**6)
+    moments, before, hit = random.Random(seed), {}, 0
+    for _ in range(5):
         process = driver.start()
-        until = time.monotonic() + 90
-        while time.monotonic() < until and process.poll() is None and not any(driver.home.glob("trials/*/metrics.jsonl")):
-            time.sleep(0.1)
-        time.sleep(1.7 + 2.3 * round_)
-        process.kill()
+        until, seen = time.monotonic() + 120, newest_log(driver.home)
+        while time.monotonic() < until and process.poll() is None and newest_log(driver.home) == seen:
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # from the first new line of a trial on, at any moment
+            process.wait(moments.uniform(0, 12))
+        hit += process.poll() is None
+        process.kill()  # this process alone: Ray's are on their own then
         process.wait()
+        until = time.monotonic() + 120
+        while time.monotonic() < until and rays_processes(driver.home):
+            time.sleep(0.2)
+        assert rays_processes(driver.home) == {}, seed
+        now = saved_lines(driver.home)
+        if scheduler == "asha":  # a population's member drops its own past when it takes over another's weights
+            for name, lines in before.items():
+                assert now[name][: len(lines)] == lines, (seed, name)  # with their times of day: not written again
+        before = now
+    assert hit >= 3, f"seed {seed}: the search ended too soon for a test"
     process = driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
     said, _ = process.communicate(timeout=500)
     assert process.returncode == 0, said
@@ -312,7 +353,14 @@ def test_a_driver_killed_five_times_loses_no_trial(tmp_path, caches, scheduler):
     for row in rows:
         lines = [json.loads(line) for line in (driver.home / f"trials/{int(row['trial']):03d}/metrics.jsonl").read_text().splitlines()]
         counts = [line["nimg"] for line in lines if "event" not in line]
-        assert counts == sorted(set(counts))  # each point of a curve once
+        assert counts == sorted(set(counts)), seed  # each point of a curve once
+    if scheduler == "asha":
+        for name, lines in before.items():
+            assert saved_lines(driver.home)[name][: len(lines)] == lines, (seed, name)
+
+
+def newest_log(home):
+    return max((file.stat().st_mtime_ns for file in home.glob("trials/*/metrics.jsonl")), default=0)
 
 
 @pytest.mark.slow
@@ -332,6 +380,21 @@ def test_ctrl_c_and_sigterm_stop_a_search_that_can_go_on(tmp_path, caches, signa
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert len(table(driver.home / "trials.csv")) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two trials at once need two CPUs")
+def test_trials_share_a_gpu(tmp_path, caches):
+    # Ray believes in a GPU that is not there; trials then train on the CPU, but are placed as with one
+    driver = Driver(tmp_path, caches, **{"tune.trials": 3, "tune.trials_per_gpu": 2, "tune.scheduler": "none"})
+    code = "import sys, ray; ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False); "
+    code += "from distgan.cli import main; sys.exit(main(sys.argv[1:]))"
+    env = {**driver.env, "RAY_AUTH_MODE": "disabled"}
+    words = [sys.executable, "-c", code, "tune", *driver.words]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trials at once, of 1 worker with 0.5 GPU and 1 CPU each" in done.stdout
+    assert {row["state"] for row in table(driver.home / "trials.csv")} == {"done"}
 
 
 @pytest.mark.slow
