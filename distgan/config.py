@@ -203,6 +203,13 @@ class TrainingConfig(Section):
     n_dis: Count = setting(1, "discriminator steps for each generator step", unit="steps", ge=1, le=100)
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
     channels_last: Literal["auto", "on", "off"] = setting("auto", "memory layout of images; auto = on with CUDA")
+    accumulate: Count = setting(1, "parts that a worker's share of a batch is computed in, one after another: less memory", ge=1, le=1024)
+    reuse_fakes: bool = setting(
+        False, "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step"
+    )
+    compile: Literal["off", "on", "cuda-graphs"] = setting(
+        "off", "torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs also replays kernels"
+    )
     ema_half_life_kimg: list[Number] = setting(
         [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
     )
@@ -260,13 +267,6 @@ class MetricsConfig(Section):
     )
     batch_size: Count = setting(500, "images a worker pushes through the networks at once", unit="images", ge=1)
 
-
-class WorkerRange(Section):
-    """An elastic number of workers."""
-
-    min: Count = setting(1, "fewest workers to go on with", ge=1)
-    max: Count = setting(1, "most workers", ge=1)
-
     @field_validator("extractor")
     @classmethod
     def _extractor(cls, value: str) -> str:
@@ -275,6 +275,13 @@ class WorkerRange(Section):
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"allowed: {', '.join(EXTRACTORS)}, torchvision:NAME, package.module:Class{hint}")
         return value
+
+
+class WorkerRange(Section):
+    """An elastic number of workers."""
+
+    min: Count = setting(1, "fewest workers to go on with", ge=1)
+    max: Count = setting(1, "most workers", ge=1)
 
     @model_validator(mode="after")
     def _order(self) -> WorkerRange:
@@ -378,6 +385,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _agreement(self) -> RunConfig:
+        training = self.training
+        if training.reuse_fakes and (training.n_dis > 1 or training.accumulate > 1):
+            raise ValueError(
+                f"training.reuse_fakes = True: needs training.n_dis = 1 and training.accumulate = 1 (here {training.n_dis} and "
+                f"{training.accumulate}), as the discriminator must have seen the very images once"
+            )
         most = self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
         if isinstance(most, int):
             if self.batch_size < most:
@@ -628,16 +641,6 @@ def _nearest(dotted: str) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else "; `distgan train --help` lists every setting"
 
 
-def _explain(error: Any) -> str:
-    """One pydantic error as one line: setting, value, what is allowed, nearest right name."""
-    dotted, value = _dotted(error), error.get("input")
-    if error["type"] == "extra_forbidden":
-        return f"{dotted}: no such setting (value {value!r}){_nearest(dotted)}"
-    if error["type"] == "value_error":
-        reason = str(error["ctx"]["error"])
-        return f"{dotted} = {value!r}: {reason}" if dotted else reason
-    info = find_field(dotted)
-    allowed = allowed_text(info) if info is not None else error["msg"]
 def _dotted(error: Any) -> str:
     """The setting that a pydantic error is about, without the parts that name a union's branch or a list's index."""
     *above, last = error["loc"] or ("",)
@@ -650,6 +653,16 @@ def _dotted(error: Any) -> str:
     return ".".join(parts)
 
 
+def _explain(error: Any) -> str:
+    """One pydantic error as one line: setting, value, what is allowed, nearest right name."""
+    dotted, value = _dotted(error), error.get("input")
+    if error["type"] == "extra_forbidden":
+        return f"{dotted}: no such setting (value {value!r}){_nearest(dotted)}"
+    if error["type"] == "value_error":
+        reason = str(error["ctx"]["error"])
+        return f"{dotted} = {value!r}: {reason}" if dotted else reason
+    info = find_field(dotted)
+    allowed = allowed_text(info) if info is not None else error["msg"]
     near = ""
     if isinstance(value, str) and info is not None:
         choices = [str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)]

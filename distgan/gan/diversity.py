@@ -9,15 +9,23 @@ from torch import Tensor
 
 
 class Remembering:
-    """A generator that keeps what it made last, (images, labels), for whoever looks at the step afterwards."""
+    """A generator that keeps what it made last, (images, labels), for whoever looks at the step afterwards.
+
+    for_gradients: the images keep their graph where the caller wants none, so that `again` can train the generator with them.
+    """
 
     last: tuple[Tensor, Tensor | None]
 
-    def __init__(self, G: Callable[..., Tensor]) -> None:
-        self.G = G
+    def __init__(self, G: Callable[..., Tensor], *, for_gradients: bool = False) -> None:
+        self.G, self.for_gradients = G, for_gradients
 
     def __call__(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        self.last = (self.G(z, c), c)
+        with torch.set_grad_enabled(self.for_gradients or torch.is_grad_enabled()):
+            self.last = (self.G(z, c), c)
+        return self.last[0]
+
+    def again(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """The same images, of the same z and c; G is not called."""
         return self.last[0]
 
 

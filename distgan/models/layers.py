@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 Init = Callable[[Tensor, int], None]
@@ -107,6 +108,44 @@ class LatentInput(nn.Module):
         return z if self.embed is None else torch.cat([z, self.embed(c)], dim=1)
 
 
+class GreyConv2d(nn.Conv2d):
+    """nn.Conv2d for images of one channel, whose gradient in the image is fast on CPUs too.
+
+    oneDNN works on 16 channels at a time, and takes as long for that gradient as for 16 channels. As a matrix product over patches of
+    the image it takes a quarter of the time, the gradient penalties two thirds. The same sums, in another order.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _thin(x) or not x.requires_grad:
+            return super().forward(x)
+        patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)  # type: ignore[arg-type]
+        h = self.weight.flatten(1) @ patches
+        if self.bias is not None:
+            h = h + self.bias[:, None]
+        return h.view(*h.shape[:2], *self._side(x))
+
+    def _side(self, x: Tensor) -> list[int]:
+        sizes = zip(x.shape[2:], self.kernel_size, self.padding, self.stride, strict=True)
+        return [(size + 2 * pad - kernel) // stride + 1 for size, kernel, pad, stride in sizes]  # type: ignore[operator]
+
+
+class GreyConvTranspose2d(nn.ConvTranspose2d):
+    """nn.ConvTranspose2d that doubles the side, for images of one channel: the counterpart of `GreyConv2d`, at a quarter of the time."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not _thin(x):
+            return super().forward(x, output_size)
+        patches = self.weight.flatten(1).t() @ x.flatten(2)
+        side = (2 * x.shape[2], 2 * x.shape[3])
+        h = F.fold(patches, side, self.kernel_size, padding=self.padding, stride=self.stride)  # type: ignore[arg-type]
+        return h if self.bias is None else h + self.bias[:, None, None]
+
+
+def _thin(x: Tensor) -> bool:
+    """Where oneDNN is slow on one channel: on CPUs in float32. What is exported keeps the plain layers."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+
+
 def dcgan_init(weight: Tensor, fan_in: int) -> None:
     """N(0, 0.02), as in Radford et al. (DCGAN, 2016), section 4."""
     nn.init.normal_(weight, std=0.02)
@@ -119,7 +158,8 @@ def he_init(weight: Tensor, fan_in: int) -> None:
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str, init: Init, *, bias: bool = True, groups: int = 1) -> nn.Conv2d:
     """A convolution that keeps (stride 1) or halves (stride 2) the side; with spectral normalisation where norm is "spectral"."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=bias, groups=groups)
+    kind = GreyConv2d if inputs == 1 and kernel > 1 else nn.Conv2d
+    layer = kind(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=bias, groups=groups)
     init(layer.weight, inputs // groups * kernel**2)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -130,7 +170,7 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str, init: I
 
 def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.ConvTranspose2d:
     """A transposed 4 x 4 convolution that doubles the side."""
-    layer = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=bias)
+    layer = (GreyConvTranspose2d if outputs == 1 else nn.ConvTranspose2d)(inputs, outputs, 4, 2, 1, bias=bias)
     init(layer.weight, inputs * 4)  # with stride 2, an output pixel sees 2 x 2 of the kernel's taps
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from distgan.config import RunConfig, RunError
 from distgan.data import Feed, ImageSet, open_images
@@ -35,11 +37,8 @@ from distgan.training.heldout import HeldOut
 from distgan.training.logs import RunLog
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
-from distgan.training.state import TrainState, average_buffers, channels_last, gradient_norm, replicate
-
-
-class DivergedError(RunError):
-    """Losses or gradients are no longer finite, and going back did not help or was not wanted."""
+from distgan.training.recovery import restore, roll_back
+from distgan.training.state import TrainState, average_buffers, channels_last, compile_networks, gradient_norm, replicate
 
 
 def train(
@@ -66,7 +65,7 @@ def train(
     store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
     if context.is_main:
         store.sweep()
-    _restore(state, store, context)
+    restore(state, store, context)
     step = Alternation(config, context, state, feed, images)
 
     # What is measured and written down
@@ -104,7 +103,7 @@ def train(
             # Here alone do numbers leave the device
             values, of_step = meter.read(context, step.weight)
             if not all(map(math.isfinite, values.values())):
-                _roll_back(state, store, context, log, config)
+                roll_back(state, store, context, log, config)
                 logged = state.nimg
                 watch.lap()
                 continue
@@ -179,10 +178,16 @@ class Alternation:
         self.draws = Draws(config.batch_size, start, stop, context.device)
         # DDP averages over workers, losses are means over a worker's share: this makes them means over the global batch
         self.weight = (stop - start) * context.world_size / config.batch_size
+        parts = min(config.training.accumulate, stop - start)
+        self.parts = [slice(*share(stop - start, i, parts)) for i in range(parts)]
+        self.frozen_D = compile_networks(state, config)
 
     def __call__(self, *, with_norms: bool = False) -> dict[str, Tensor]:
         """Train D n_dis times and G once; returns statistics as tensors on the device."""
         config, state, D, G = self.config, self.state, self.state.D, self.state.G
+        reuse = config.training.reuse_fakes
+        if config.training.compile == "cuda-graphs":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         state.schedule()
         gamma = value(1.0, config.loss.gamma_schedule, state.nimg, config.total_images)
         number = state.nimg // self.images  # of this step
@@ -190,31 +195,44 @@ class Alternation:
         for _ in range(config.training.n_dis):
             at = state.nimg
             x, c = self.feed.batch(state.nimg + self.start, state.nimg + self.stop)
-            x = x.contiguous(memory_format=self.layout)
+            x, c = x.contiguous(memory_format=self.layout), self._real_labels(c)
             self.feed.prefetch(state.nimg + config.batch_size + self.start, state.nimg + config.batch_size + self.stop)
+            z, c_fake, augment = self._z("d", at), self._fake_labels("d", at), self._augmentation("d", at)
             mixing = uniform(config.seed, "gp", at + self.draws.own, 1)[:, 0] if config.loss.gp_lambda else None
-            with self.autocast:
-                loss, stats = d_step_loss(
-                    fakes := Remembering(G), self.D_ddp, x, self._real_labels(c), self._z("d", at), self._fake_labels("d", at), config.loss,
-                    gamma=gamma, augment=self._augmentation("d", at), with_penalty=number % config.loss.penalty_every == 0, share=mixing,
-                )  # fmt: skip
+            fakes = Remembering(self.G_ddp if reuse else G, for_gradients=reuse)
             state.d_opt.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss * self.weight)
+            found = []
+            for part in self.parts:
+                with self._last_alone(self.D_ddp, part), self.autocast:
+                    loss, stats = d_step_loss(
+                        fakes, self.D_ddp, x[part], _cut(c, part), z[part], _cut(c_fake, part), config.loss, gamma=gamma,
+                        augment=augment(part), with_penalty=number % config.loss.penalty_every == 0, share=_cut(mixing, part),
+                    )  # fmt: skip
+                    torch.autograd.backward(loss * self._weight(part))
+                found.append(stats)
+            d_stats = self._mean(found)
             if with_norms:
-                stats |= {"d_grad_norm": gradient_norm(D), "diversity": diversity(*fakes.last, x, self._real_labels(c))}
+                d_stats |= {"d_grad_norm": gradient_norm(D), "diversity": diversity(*fakes.last, x[part], _cut(c, part))}
             state.d_opt.step()
             state.nimg += config.batch_size
             if config.augment.target is not None:
-                self._adapt(stats["sign_stat"])
+                self._adapt(d_stats["sign_stat"])
 
-        with frozen(D), self.autocast:
-            loss, g_stats = g_step_loss(
-                self.G_ddp, D, x, self._real_labels(c), self._z("g", at), self._fake_labels("g", at), config.loss,
-                augment=self._augmentation("g", at),
-            )  # fmt: skip
-            state.g_opt.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss * self.weight)
-        stats |= g_stats
+        if not reuse:
+            z, c_fake = self._z("g", at), self._fake_labels("g", at)
+        augment = self._augmentation("g", at)
+        state.g_opt.zero_grad(set_to_none=True)
+        found = []
+        with frozen(D):
+            for part in self.parts:
+                with self._last_alone(self.G_ddp, part), self.autocast:
+                    loss, stats = g_step_loss(
+                        fakes.again if reuse else self.G_ddp, self.frozen_D, x[part], _cut(c, part), z[part], _cut(c_fake, part),
+                        config.loss, augment=augment(part),
+                    )  # fmt: skip
+                    torch.autograd.backward(loss * self._weight(part))
+                found.append(stats)
+        stats = d_stats | self._mean(found)
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
         state.g_opt.step()
@@ -222,6 +240,22 @@ class Alternation:
             average_buffers(network, self.context)
         state.ema.update(G, self.images, state.nimg)
         return stats
+
+    # A worker's share may be computed in parts; then gradients and statistics add up to those of the whole.
+
+    def _weight(self, part: slice) -> float:
+        return int(part.stop - part.start) * self.context.world_size / self.config.batch_size
+
+    def _last_alone(self, network: nn.Module, part: slice) -> AbstractContextManager[Any]:
+        """Only the last part's backward pass exchanges gradients, of all parts."""
+        return network.no_sync() if isinstance(network, DistributedDataParallel) and part is not self.parts[-1] else nullcontext()
+
+    def _mean(self, found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        if len(found) == 1:
+            return found[0]
+        own = self.stop - self.start
+        shares = [(part.stop - part.start) / own for part in self.parts]
+        return {name: sum(stats[name] * s for stats, s in zip(found, shares, strict=True)) for name in found[0]}  # type: ignore[misc]
 
     def rates(self) -> dict[str, float]:
         rates = {"g_lr": self.state.g_opt.param_groups[0]["lr"], "d_lr": self.state.d_opt.param_groups[0]["lr"]}
@@ -245,16 +279,17 @@ class Alternation:
         seed, labels, stream = self.config.seed, self.labels, self._stream(f"{player}/c")
         return self.draws(stream, at, 1, lambda index: labels[integers(seed, stream, index, len(labels))])
 
-    def _augmentation(self, player: str, at: int) -> Callable[[Tensor, str], Tensor] | None:
+    def _augmentation(self, player: str, at: int) -> Callable[[slice], Callable[[Tensor, str], Tensor] | None]:
+        """part of this worker's share -> its augmentation, or None."""
         augment, config = self.augment, self.config.augment
         if augment is None:
-            return None
+            return lambda part: None
         if config.target is not None:
             p: float | Tensor = self.state.augment_p
         else:
             p = value(config.p, config.p_schedule, self.state.nimg, self.config.total_images)
         index = at + self.draws.own
-        return lambda x, kind: augment(x, index, p, self._stream(f"{player}/augment/{kind}"))
+        return lambda part: lambda x, kind: augment(x, index[part], p, self._stream(f"{player}/augment/{kind}"))
 
     def _adapt(self, sign: Tensor) -> None:
         config = self.config.augment
@@ -267,6 +302,10 @@ class Alternation:
 # What happens now and then
 
 
+def _cut(values: Tensor | None, part: slice) -> Tensor | None:
+    return None if values is None else values[part]
+
+
 def _crosses(nimg: int, step: int, every_kimg: float) -> bool:
     """Whether a multiple of `every_kimg` lies in the step's images."""
     every = every_kimg * 1000
@@ -275,40 +314,6 @@ def _crosses(nimg: int, step: int, every_kimg: float) -> bool:
 
 def _kimg_name(nimg: int) -> str:
     return f"{nimg // 1000:06d}"
-
-
-def _restore(state: TrainState, store: CheckpointStore, context: Context) -> None:
-    """Continue from the newest intact checkpoint. Rank 0 decides which one that is; the others read the same."""
-    found = store.newest() if context.is_main else None
-    nimg = context.broadcast(found[0] if found else None)
-    if nimg is not None:
-        state.load_state_dict(found[1] if found else store.load(nimg)[1])
-
-
-def _roll_back(state: TrainState, store: CheckpointStore, context: Context, log: RunLog | None, config: RunConfig) -> None:
-    """Non-finite numbers, seen by all workers in the same step: back to the last good checkpoint, with new noise."""
-    where, rollbacks = state.nimg, state.rollbacks + 1
-    stop = config.training.on_divergence == "stop" or rollbacks > config.training.max_rollbacks
-    if log is not None:
-        store.wait()
-    if stop:
-        if log is not None:
-            log.event(where, f"diverged at {where / 1000:g} kimg")
-        raise DivergedError(
-            f"losses or gradients are not finite at {where / 1000:g} kimg (rollbacks so far: {state.rollbacks}). Try a lower optim.d.lr "
-            "and optim.g.lr, or loss.r1_gamma > 0; training.max_rollbacks allows more attempts"
-        )
-    found = store.newest() if context.is_main else None
-    nimg = context.broadcast(found[0] if found else None)
-    if nimg is None:
-        raise DivergedError(f"losses are not finite at {where / 1000:g} kimg, and no checkpoint is intact")
-    state.load_state_dict(found[1] if found else store.load(nimg)[1])
-    state.rollbacks = rollbacks
-    if log is not None:
-        log.rewind(state.nimg)
-        log.event(state.nimg, f"diverged at {where / 1000:g} kimg: gone back to the last checkpoint, on with new noise")
-        # Remembered at once, so that a restart from here takes the new way too
-        store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"))
 
 
 def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageSet, config: RunConfig) -> None:

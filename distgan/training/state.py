@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,25 @@ def replicate(network: nn.Module, context: Context) -> nn.Module:
         find_unused_parameters=False,
         gradient_as_bucket_view=True,
     )
+
+
+def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
+    """Compile what training.compile asks for, in place; returns D as the G step calls it.
+
+    A compiled network has no second derivative (torch 2.14 refuses it), so D is compiled for its own step only where there is no
+    penalty. The averages of G stay as they are: they meet batches of many sizes.
+    """
+    how: dict[str, Any] = {"dynamic": False}
+    if config.training.compile == "off":
+        return state.D
+    if config.training.compile == "cuda-graphs":
+        how["mode"] = "reduce-overhead"
+    state.G.compile(**how)
+    loss = config.loss
+    if loss.r1_gamma or loss.r2_gamma or loss.gp_lambda:
+        return cast("nn.Module", torch.compile(state.D, **how))
+    state.D.compile(**how)
+    return state.D
 
 
 def average_buffers(network: nn.Module, context: Context) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from distgan.config import MODELS, ConfigError, ModelConfig
 from distgan.gan.step import has_batch_statistics
-from distgan.models import allowed_resolutions, build_discriminator, build_generator, check_models
+from distgan.models import allowed_resolutions, build_discriminator, build_generator, check_models, layers
 
 SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] for name in MODELS}
 CONDITIONING = ["none", "projection", "auxiliary"]
@@ -362,3 +362,24 @@ def test_r3gan_computes_in_bf16_between_ends_in_float32():
     exact, rounded = penalty_gradient(False), penalty_gradient(True)
     flat = [torch.cat([g.flatten().float() for g in gs]) for gs in (exact, rounded)]
     assert float(torch.cosine_similarity(*flat, dim=0)) > 0.99
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_for_grey_images_are_the_plain_layers(bias):
+    """Values, gradients and gradients of gradients of the fast forms on CPUs."""
+    torch.manual_seed(0)
+    for grey, plain, shape in (
+        (layers.GreyConv2d(1, 6, 4, 2, 1, bias=bias), nn.Conv2d(1, 6, 4, 2, 1, bias=bias), (3, 1, 12, 12)),
+        (layers.GreyConvTranspose2d(6, 1, 4, 2, 1, bias=bias), nn.ConvTranspose2d(6, 1, 4, 2, 1, bias=bias), (3, 6, 7, 7)),
+    ):
+        plain.load_state_dict(grey.state_dict())
+        x, found = torch.randn(shape), []
+        for layer in (grey, plain):
+            seen = x.clone().requires_grad_()
+            y = layer(seen)
+            (g,) = torch.autograd.grad(y.square().sum(), seen, create_graph=True)
+            found.append([y, g, *torch.autograd.grad(g.square().sum(), layer.weight)])
+            with torch.no_grad():
+                found[-1].append(layer(x))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-5)

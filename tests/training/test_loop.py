@@ -367,3 +367,47 @@ def test_a_stop_at_the_last_step_is_complete(tiny):
     status, _ = run(tiny(kimg=0.128), lambda s, context: context.request_stop())
     assert status["state"] == "complete"
     assert load_config(base=tiny().model_dump(mode="json")) == tiny()
+
+
+PLAIN = {"model.g_norm": "none", "model.d_norm": "none", "optim.g.eps": 1e-3, "optim.d.eps": 1e-3, "kimg": 0.256}
+
+
+@pytest.mark.parametrize("loss", ["non-saturating", "relativistic", "wasserstein"])
+def test_a_batch_in_parts_is_the_batch(tiny, loss):
+    changes = PLAIN | {
+        "loss.name": loss, "loss.r1_gamma": 0.5, "loss.gp_lambda": 1.0, "augment.kind": "ada", "augment.p": 0.7,
+        "augment.policy": "[translate, colour]", "model.conditioning": "auxiliary",
+    }  # fmt: skip
+    whole = newest(run(tiny(**changes, name="whole"))[1])[1]
+    parts = newest(run(tiny(**changes, name="parts", **{"training.accumulate": 5}))[1])[1]
+    for player in "GD":
+        for name, weight in whole[player].items():
+            torch.testing.assert_close(parts[player][name], weight, atol=1e-5, rtol=0)
+    lines = [json.loads(run(tiny(**changes, name=n))[1].read("metrics.jsonl").decode().splitlines()[0]) for n in ("whole",)]
+    again = json.loads(run(tiny(**changes, name="parts", **{"training.accumulate": 5}))[1].read("metrics.jsonl").decode().splitlines()[0])
+    for name in ("d_loss", "g_loss", "r1", "gp", "d_aux_loss", "aux_accuracy", "d_grad_norm", "g_grad_norm"):
+        assert again[name] == pytest.approx(lines[0][name], rel=1e-3), name
+
+
+def test_reused_images_train_the_generator_like_the_same_images_made_again(tiny, monkeypatch):
+    """With the noise of the D step in the G step too, making the images again gives the same weights as reusing them."""
+    reused = newest(run(tiny(**PLAIN, name="reused", **{"training.reuse_fakes": True}))[1])[1]
+    draw = loop.Alternation._z
+    monkeypatch.setattr(loop.Alternation, "_z", lambda self, player, at: draw(self, "d", at))
+    again = newest(run(tiny(**PLAIN, name="again"))[1])[1]
+    for player in "GD":
+        for name, weight in again[player].items():
+            torch.testing.assert_close(reused[player][name], weight, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_compiled_networks_learn_the_same(tiny, gamma):
+    """With a penalty D's own step stays as it is: compiled networks have no second derivative."""
+    changes = PLAIN | {"loss.r1_gamma": gamma, "loss.r2_gamma": gamma, "kimg": 0.128}
+    plain = newest(run(tiny(**changes, name="plain"))[1])[1]
+    compiled = newest(run(tiny(**changes, name="compiled", **{"training.compile": "on"}))[1])[1]
+    assert plain["G"].keys() == compiled["G"].keys()
+    for player in "GD":
+        for name, weight in plain[player].items():
+            torch.testing.assert_close(compiled[player][name], weight, atol=1e-5, rtol=0)

@@ -40,6 +40,8 @@ CASES = {
     },
     "wasserstein": {"loss.name": "wasserstein", "loss.gp_lambda": 10, "training.n_dis": 2},
     "uneven": {"batch_size": 33},
+    "parts": {"training.accumulate": 3, "loss.name": "relativistic", "loss.r1_gamma": 0.5, "loss.r2_gamma": 0.5},
+    "reused": {"training.reuse_fakes": True, "loss.r1_gamma": 0.5},
 }
 
 
@@ -94,8 +96,8 @@ def worker(rank, port, plans, out):
 
     # batch norm: statistics are each worker's own, and yet both hold the same network all the time
     held = []
-    restore = loop._restore
-    loop._restore = lambda state, *a: (held.append(state), restore(state, *a))
+    restore = loop.restore
+    loop.restore = lambda state, *a: (held.append(state), restore(state, *a))
     loop.train(
         validate(plans["classic"] | with_batch_norm(plans["classic"])), context, prepare_folder(validate(with_batch_norm(plans["classic"])))
     )

@@ -1,0 +1,47 @@
+"""Ways back to a state that was good: at every start, and after divergence."""
+
+from __future__ import annotations
+
+from distgan.config import RunConfig, RunError
+from distgan.training.checkpoint import CheckpointStore
+from distgan.training.context import Context
+from distgan.training.logs import RunLog
+from distgan.training.state import TrainState
+
+
+class DivergedError(RunError):
+    """Losses or gradients are no longer finite, and going back did not help or was not wanted."""
+
+
+def restore(state: TrainState, store: CheckpointStore, context: Context) -> None:
+    """Continue from the newest intact checkpoint. Rank 0 decides which one that is; the others read the same."""
+    found = store.newest() if context.is_main else None
+    nimg = context.broadcast(found[0] if found else None)
+    if nimg is not None:
+        state.load_state_dict(found[1] if found else store.load(nimg)[1])
+
+
+def roll_back(state: TrainState, store: CheckpointStore, context: Context, log: RunLog | None, config: RunConfig) -> None:
+    """Non-finite numbers, seen by all workers in the same step: back to the last good checkpoint, with new noise."""
+    where, rollbacks = state.nimg, state.rollbacks + 1
+    stop = config.training.on_divergence == "stop" or rollbacks > config.training.max_rollbacks
+    if log is not None:
+        store.wait()
+    if stop:
+        if log is not None:
+            log.event(where, f"diverged at {where / 1000:g} kimg")
+        raise DivergedError(
+            f"losses or gradients are not finite at {where / 1000:g} kimg (rollbacks so far: {state.rollbacks}). Try a lower optim.d.lr "
+            "and optim.g.lr, or loss.r1_gamma > 0; training.max_rollbacks allows more attempts"
+        )
+    found = store.newest() if context.is_main else None
+    nimg = context.broadcast(found[0] if found else None)
+    if nimg is None:
+        raise DivergedError(f"losses are not finite at {where / 1000:g} kimg, and no checkpoint is intact")
+    state.load_state_dict(found[1] if found else store.load(nimg)[1])
+    state.rollbacks = rollbacks
+    if log is not None:
+        log.rewind(state.nimg)
+        log.event(state.nimg, f"diverged at {where / 1000:g} kimg: gone back to the last checkpoint, on with new noise")
+        # Remembered at once, so that a restart from here takes the new way too
+        store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"))
