@@ -22,6 +22,7 @@ usage: distgan COMMAND ...
   train     train a generator, or go on with a run        distgan train --config jobs/configs/mnist.yaml --kimg 100
   tune      search rates, betas and more                  distgan tune --search jobs/configs/search-rates.yaml --kimg 20
   sample    images from a run or a generator              distgan sample mnist10k -n 64 --seed 0 --out grid.png
+  export    the generator for other programs              distgan export mnist10k --out generator.onnx
   evaluate  measure a run, a generator or a folder        distgan evaluate mnist10k --metrics fid,kid
   report    one HTML page about a run                     distgan report mnist10k
   runs      list the runs in a storage                    distgan runs --storage s3://bucket/runs
@@ -174,11 +175,32 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="image i of a seed is always the same (default: %(default)s)")
     parser.add_argument("--label", help="class, by name or number, for conditional generators (default: all classes)")
     parser.add_argument("--out", required=True, help="FILE.png (a grid), FILE.npy (uint8, N x H x W or N x H x W x C), or a folder of PNGs")
+    parser.add_argument(
+        "--walk", type=int, metavar="STEPS",
+        help="each image turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x STEPS x H x W [x C]), "
+        "or a folder of frames",
+    )  # fmt: skip
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options = parser.parse_args(arguments)
     from distgan.export.sample import write_samples
 
-    print(write_samples(options.source, options.n, options.out, seed=options.seed, label=options.label, storage=options.storage))
+    where = {"storage": options.storage, "walk": options.walk}
+    print(write_samples(options.source, options.n, options.out, seed=options.seed, label=options.label, **where))
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("distgan export", description="Write the generator of a run for other programs, and compare it.")
+    parser.add_argument("source", metavar="RUN_OR_GENERATOR", help="a run's name, its folder or URI, or a generator's folder")
+    parser.add_argument(
+        "--out", required=True,
+        help="FILE.onnx (needs distgan[onnx]), FILE.pt2 (torch.export), or a folder for generator.safetensors and generator.json",
+    )  # fmt: skip
+    parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    from distgan.export.portable import export_generator
+
+    print(export_generator(options.source, options.out, storage=options.storage))
     return 0
 
 
@@ -195,6 +217,10 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the generated images (default: %(default)s)")
     parser.add_argument("--extractor", default="auto", help="feature extractor (see metrics.extractor in `distgan train --help`)")
     parser.add_argument("--weights", help="file with the extractor's weights")
+    parser.add_argument(
+        "--linear-probe", action="store_true",
+        help="also fit a linear classifier to the features of the run's discriminator, and tell its accuracy on held-out real images",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options, rest = parser.parse_known_args(arguments)
@@ -205,6 +231,7 @@ def evaluate(arguments: list[str]) -> int:
     found = evaluate_source(
         options.source, against=options.against, metrics=options.metrics, n=options.n, seed=options.seed,
         extractor=options.extractor, weights=options.weights, storage=options.storage, overrides=parse_overrides(rest)[1],
+        linear_probe=options.linear_probe,
     )  # fmt: skip
     print(as_json(found) if options.json else as_table(found))
     return 0
@@ -284,10 +311,9 @@ def doctor(arguments: list[str]) -> int:
 
 
 COMMANDS = {
-    "train": train, "tune": tune, "sample": sample, "evaluate": evaluate, "report": report, "runs": runs, "resume": resume,
-    "config": config,
+    "train": train, "tune": tune, "sample": sample, "export": export, "evaluate": evaluate, "report": report, "runs": runs,
+    "resume": resume, "submit": submit, "doctor": doctor, "config": config,
 }  # fmt: skip
-COMMANDS |= {"submit": submit, "doctor": doctor}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Images from a generator, as a grid, an array, or single files."""
+"""Images from a generator, as a grid, an array, or single files; or walks between them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import torch
 from distgan.config import ConfigError
 from distgan.export.generator import Generator, find_generator, load_generator
 from distgan.export.grid import enlargement, make_grid, png
+from distgan.export.walk import write_walk
 
 
-def write_samples(source: str, n: int, out: str, *, seed: int = 0, label: str | None = None, storage: str = "./runs") -> str:
+def write_samples(
+    source: str, n: int, out: str, *, seed: int = 0, label: str | None = None, storage: str = "./runs", walk: int | None = None
+) -> str:
     """Write n images of the generator at `source` (see `find_generator`) and say what was written.
 
     out: FILE.png, a grid; FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); anything else: a folder of PNG files. Image i of a
-    seed is always the same, whatever n. ConfigError for a bad number, seed, label or place.
+    seed is always the same, whatever n. With `walk` steps, each image turns into another: see `write_walk`, which makes FILE.gif too.
+    ConfigError for a bad number, seed, label or place.
     """
     if n < 1:
         raise ConfigError(f"-n {n}: allowed: at least 1")
@@ -25,9 +29,11 @@ def write_samples(source: str, n: int, out: str, *, seed: int = 0, label: str | 
         raise ConfigError(f"--seed {seed}: allowed: a whole number from 0 to 2^63 - 1")
     target = Path(out).expanduser()
     kind = target.suffix.lower()
-    if kind not in (".png", ".npy", "") or (not kind and target.is_file()):
-        raise ConfigError(f"--out {out}: allowed: FILE.png (a grid), FILE.npy, or a folder")
-    if kind == ".png" and n > 10000:
+    if kind == ".gif" and walk is None:
+        raise ConfigError(f"--out {out}: a .gif shows a walk: give --walk STEPS too, for example --walk 24")
+    if "://" in out or kind not in (".png", ".npy", ".gif", "") or (not kind and target.is_file()) or (kind and target.is_dir()):
+        raise ConfigError(f"--out {out}: allowed: FILE.png (a grid), FILE.npy, FILE.gif (a walk), or a folder, on this machine")
+    if kind == ".png" and walk is None and n > 10000:
         raise ConfigError(f"-n {n}: a grid holds at most 10000 images; write FILE.npy or a folder")
 
     generator = load_generator(find_generator(source, storage), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -37,7 +43,9 @@ def write_samples(source: str, n: int, out: str, *, seed: int = 0, label: str | 
         columns = len(generator.classes)
     try:
         (target if not kind else target.parent).mkdir(parents=True, exist_ok=True)
-        if not kind:
+        if walk is not None:
+            write_walk(generator, target, n, walk, seed=seed, label=number)
+        elif not kind:
             width, written = len(str(n - 1)), 0
             for batch in generator.batches(n, seed, number):
                 for image in batch.numpy():
@@ -52,7 +60,8 @@ def write_samples(source: str, n: int, out: str, *, seed: int = 0, label: str | 
                 np.save(target, array[..., 0] if generator.channels == 1 else array)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    return f"{n} image{'s' if n > 1 else ''} of {generator.info['run']} at {generator.info['kimg']:g} kimg: {target}"
+    what = f"{n} walk{'s' if n > 1 else ''} of {walk} steps by" if walk is not None else f"{n} image{'s' if n > 1 else ''} of"
+    return f"{what} {generator.info['run']} at {generator.info['kimg']:g} kimg: {target}"
 
 
 def find_label(generator: Generator, label: str | None) -> int | None:
@@ -64,7 +73,7 @@ def find_label(generator: Generator, label: str | None) -> int | None:
     classes = generator.classes
     if label in classes:
         return classes.index(label)
-    if label.isdigit() and int(label) < len(classes):
+    if label.isdecimal() and int(label) < len(classes):
         return int(label)
     near = difflib.get_close_matches(label, classes, 1)
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")

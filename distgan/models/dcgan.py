@@ -42,7 +42,7 @@ class DCGANGenerator(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
-        h = h.unflatten(1, (-1, self.start, self.start))  # not by len(h), which torch.export would fix
+        h = h.view(h.shape[0], -1, self.start, self.start)  # len(h) would be a constant to torch.export
         for norm, up in zip(self.norms, self.ups, strict=True):
             h = up(F.leaky_relu(norm(h, c), self.slope))
         return torch.tanh(h)

@@ -98,7 +98,7 @@ class ResNetGenerator(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
-        h = h.unflatten(1, (-1, 4, 4))  # not by len(h), which torch.export would fix
+        h = h.view(h.shape[0], -1, 4, 4)  # len(h) would be a constant to torch.export
         for block in self.blocks:
             h = block(h, c)
         return torch.tanh(self.output(F.leaky_relu(self.norm(h), self.slope)))
