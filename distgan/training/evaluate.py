@@ -27,11 +27,13 @@ def evaluate_source(
     weights: str | None = None,
     storage: str = "./runs",
     overrides: dict[str, Any] | None = None,
+    linear_probe: bool = False,
 ) -> dict[str, Any]:
     """The metrics of `source` as a flat dict, with the names of what was compared.
 
     source: a run, a generator, or a folder, .zip, .npy or .npz of images. against: a known set or a path; without it the data of
-    the run. overrides: dotted `data.` settings of the real images. Raises ConfigError.
+    the run. overrides: dotted `data.` settings of the real images. linear_probe: judge the discriminator's features too (a run's
+    only, see `training.probe`). Raises ConfigError.
     """
     from distgan.metrics.evaluate import Evaluator, evaluate_images
     from distgan.metrics.extractors import get_extractor
@@ -45,6 +47,8 @@ def evaluate_source(
     except ConfigError as error:
         if not Path(source).expanduser().exists():
             raise
+        if linear_probe:
+            raise ConfigError(f"--linear-probe: {source} is no run, and only a run's checkpoint has a discriminator") from None
         generated = _images(source, against, overrides, error)
         data = load_config(overrides={"data.name": _required(against), **(overrides or {})}).data
     else:
@@ -65,6 +69,12 @@ def evaluate_source(
         found = evaluator.evaluate(lambda index: made.sample(index, seed), n)
         if "fid" in found:
             found["floor_fid"] = evaluator.floor_fid()
+        if linear_probe:
+            from distgan.training.probe import probe_run
+
+            run = _run_of(place)
+            sized = data.model_copy(update={"channels": shape[0], "resolution": shape[1], "labels": True})
+            found |= probe_run(run, read_run_config(run), sized, classes=len(made.classes), device=device)
     return {"source": source, "against": f"{real.name} ({data.split})", "extractor": network.name, **found}
 
 
@@ -106,9 +116,7 @@ def _data_of(place: Folder, against: str | None, overrides: dict[str, Any] | Non
     if against is not None:
         base = {"data": {"name": against}}
     else:
-        run = Folder(
-            place.uri.partition("?")[0].rstrip("/").rpartition("/")[0] + ("?" + place.uri.partition("?")[2] if "?" in place.uri else "")
-        )
+        run = _run_of(place)
         if not run.exists("config.yaml"):
             raise ConfigError(
                 "--against: needed for a generator outside its run's folder; give a known set or a path, for example --against mnist10k"
@@ -117,13 +125,19 @@ def _data_of(place: Folder, against: str | None, overrides: dict[str, Any] | Non
     return load_config(base=base, overrides=overrides).data
 
 
+def _run_of(place: Folder) -> Folder:
+    """The folder that a generator's folder lies in."""
+    head, mark, query = place.uri.partition("?")
+    return Folder(head.rstrip("/").rpartition("/")[0] + mark + query)
+
+
 def as_table(found: dict[str, Any]) -> str:
     """The metrics for a person: what was compared, then one line each."""
     counts = f"{found['samples']:,.0f} and {found['real_samples']:,.0f} images"
     head = f"{found['source']} against {found['against']}, {counts}, extractor {found['extractor']}"
     rest = {k: v for k, v in found.items() if k not in ("source", "against", "samples", "real_samples", "extractor")}
     width = max(map(len, rest), default=0)
-    return "\n".join([head, *(f"  {name.ljust(width)}  {value:.5g}" for name, value in rest.items())])
+    return "\n".join([head, *(f"  {k.ljust(width)}  {v if isinstance(v, str) else format(v, '.5g')}" for k, v in rest.items())])
 
 
 def as_json(found: dict[str, Any]) -> str:
