@@ -17,6 +17,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import cluster, is_private, lost_process
+from distgan.orchestration.lean import use_started_processes
 from distgan.orchestration.placement import Placement, place
 from distgan.storage import Folder
 from distgan.training.lease import Lease, read_lease
@@ -151,7 +152,7 @@ def _trainer_class() -> Any:
 
     class WhatIsThere(FixedScalingPolicy):  # type: ignore[misc]
         def after_controller_start(self, train_run_context: Any) -> None:
-            pass
+            use_started_processes()
 
         def _maybe_send_resource_request(self) -> None:
             pass
@@ -164,6 +165,7 @@ def _trainer_class() -> Any:
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
             if is_private() and type(settings.get("scaling_policy")) is FixedScalingPolicy:
                 settings["scaling_policy"] = WhatIsThere(self.scaling_config)
+                use_started_processes()
             return super()._initialize_and_run_controller(**settings)
 
     return Trainer

@@ -1,0 +1,69 @@
+"""Ray's private cluster without the processes that one run on one machine has no use for: on two cores they took half of the start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def without_helpers() -> Iterator[None]:
+    """While Ray starts here: no autoscaler, dashboard or reader of logs, and of the agent on the node only what raylet waits for.
+
+    Each is a Python process that imports Ray, the dashboard's ones its web server too. Nobody asks them anything: there is no
+    second node, no browser, and the driver's terminal shows no logs of workers. The agent's web server would moreover take a fixed
+    port, and hold up the start for 3 s where another Ray on this machine has it. What a version of Ray does not have stays.
+    """
+    from ray._private import services, utils
+    from ray._private.node import Node
+
+    missing = object()
+    starter: Any = getattr(services, "ConsolePopen", object)
+
+    class OneMoreAhead(starter):  # type: ignore[misc]
+        """raylet starts a process a CPU ahead, which is for the workers; one more is for Train's controller or its synchroniser."""
+
+        def __init__(self, command: Any, *args: Any, **options: Any) -> None:
+            flag = "--num_prestart_python_workers="
+            super().__init__([f"{flag}{int(w[len(flag) :]) + 1}" if w.startswith(flag) else w for w in command], *args, **options)
+
+    changes: list[tuple[Any, str, Any]] = [
+        (Node, "start_monitor", lambda node: None),
+        (Node, "start_log_monitor", lambda node: None),
+        (Node, "start_api_server", lambda node, **options: None),
+        (services, "ConsolePopen", OneMoreAhead),
+        (utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted here")),  # the agent then is the minimal one
+    ]
+    before = [(place, name, getattr(place, name, missing)) for place, name, _ in changes]
+    for place, name, change in changes:
+        if hasattr(place, name):
+            setattr(place, name, change)
+    try:
+        yield
+    finally:
+        for place, name, own in before:
+            if own is not missing:
+                setattr(place, name, own)
+
+
+def use_started_processes() -> None:
+    """Let actors of Ray Train run in the processes that raylet starts ahead, instead of in new ones.
+
+    Train gives its actors a runtime environment of the driver's variables, which no process that was started ahead has. On a private
+    cluster all processes descend from the driver and have them anyway. To be called in the driver and in Train's controller.
+    """
+    from ray.train.v2._internal.execution.worker_group import worker_group
+    from ray.train.v2.api import data_parallel_trainer
+
+    for module in (worker_group, data_parallel_trainer):
+        if hasattr(module, "get_env_vars_to_propagate"):
+            module.get_env_vars_to_propagate = _OwnEnvironment
+
+
+class _OwnEnvironment(dict[str, str]):
+    """No variables: what is set as a default goes into this process's environment, or has come through it."""
+
+    def setdefault(self, key: str, default: str = "") -> str:
+        return os.environ.setdefault(key, default)
