@@ -3,7 +3,14 @@
     python jobs/benchmark.py throughput                          distgan under Ray and without, the textbook loop, the bare limit
     python jobs/benchmark.py throughput --workers 2              two one-thread workers against one two-thread worker
     python jobs/benchmark.py throughput -- --model.name mlp      other settings of the run, as `distgan train` takes them
+    python jobs/benchmark.py profile --presets default r3gan     where a step's time goes: parts of the step, kinds of operations
+    python jobs/benchmark.py scaling                             weak and strong scaling, what messages cost, a predicted cluster
+    python jobs/benchmark.py startup                             from the command to the first step, stage by stage
     python jobs/benchmark.py checkpoint --seconds 30             what a checkpoint every 30 s costs
+    python jobs/benchmark.py evaluate                            what a measurement costs, part by part
+    python jobs/benchmark.py data                                decoding, the cache, batches; beside ImageFolder and DataLoader
+    python jobs/benchmark.py memory                              what a worker holds by stage, and what workers share
+    python jobs/benchmark.py tune                                seconds a trial, beside Ray's documented patterns
 
 A round runs every contender once, each in processes of its own, so that what else the machine does meets all alike. Reported
 are medians over the rounds with the lowest and the highest, processor time beside wall time, and ratios taken within rounds.
@@ -15,10 +22,16 @@ import argparse
 import signal
 import sys
 
-from benchmarks import checkpoint, throughput, tune
+from benchmarks import checkpoint, data, evaluate, memory, profiles, scaling, startup, throughput, tune
 
 COMMANDS = {
     "checkpoint": (checkpoint.add_arguments, checkpoint.run),
+    "data": (data.add_arguments, data.run),
+    "evaluate": (evaluate.add_arguments, evaluate.run),
+    "memory": (memory.add_arguments, memory.run),
+    "profile": (profiles.add_arguments, profiles.run),
+    "scaling": (scaling.add_arguments, scaling.run),
+    "startup": (startup.add_arguments, startup.run),
     "throughput": (throughput.add_arguments, throughput.run),
     "tune": (tune.add_arguments, tune.run),
     "loop": (throughput.add_loop_arguments, throughput.run_loop),

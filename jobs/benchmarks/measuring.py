@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 WARMUP_S = 3.0
 """Of every measurement this much at the beginning is left out: allocators, caches and clocks settle."""
 
@@ -68,21 +69,25 @@ class CPUMeter:
 
 def _cpu_seconds_below(root: int) -> dict[int, float]:
     ticks = os.sysconf("SC_CLK_TCK")
-    parents, seconds = {}, {}
+    return {pid: (int(fields[11]) + int(fields[12])) / ticks for pid, fields in processes_below(root).items()}
+
+
+def processes_below(root: int) -> dict[int, list[str]]:
+    """A process and all that descend from it: pid -> the fields of /proc/PID/stat after the name (state, parent, ...)."""
+    found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+                found[int(entry)] = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue  # it ended meanwhile
-            parents[int(entry)], seconds[int(entry)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / ticks
 
     def belongs(pid: int) -> bool:
-        while pid != root and pid in parents:
-            pid = parents[pid]
+        while pid != root and pid in found:
+            pid = int(found[pid][1])
         return pid == root
 
-    return {pid: s for pid, s in seconds.items() if belongs(pid)}
+    return {pid: fields for pid, fields in found.items() if belongs(pid)}
 
 
 def run_process(command: list[str], env: dict[str, str], timeout_s: float) -> tuple[str, CPUMeter]:
@@ -134,6 +139,17 @@ def rounds(contenders: dict[str, Callable[[], Sample]], count: int, beside: str 
     return found
 
 
+def in_turn(contenders: dict[str, Callable[[], T]], count: int, show: Callable[[T], str] | None = None) -> dict[str, list[T]]:
+    """A B C, C B A, A B C, ...: what each contender gave, once a round; with `show`, a line for each as it ends."""
+    found: dict[str, list[T]] = {name: [] for name in contenders}
+    for number in range(count):
+        for name in contenders if number % 2 == 0 else reversed(contenders):
+            found[name].append(contenders[name]())
+            if show is not None:
+                print(f"round {number + 1} of {count}: {name}: {show(found[name][-1])}", file=sys.stderr, flush=True)
+    return found
+
+
 def ratio(found: dict[str, list[Sample]], name: str, reference: str) -> list[float]:
     """Training rates against the reference's of the same round, or against what the reference reached beside each."""
     if name == reference:
@@ -155,12 +171,13 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
         print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip())
 
 
-def write_json(file: str | None, command: str, options: argparse.Namespace, found: dict[str, list[Sample]], **more: Any) -> None:
+def write_found(options: argparse.Namespace, command: str, found: Any, key: str = "found", **more: Any) -> None:
+    """All that was found, with the options and the machine, as JSON: to --json, else to benchmark-COMMAND.json."""
     import torch
 
     import distgan
 
-    file = file or f"benchmark-{command}.json"
+    file = options.json or f"benchmark-{command}.json"
     shown = {k: v for k, v in vars(options).items() if isinstance(v, str | int | float | list | type(None))}
     content = {
         "command": command,
@@ -170,7 +187,7 @@ def write_json(file: str | None, command: str, options: argparse.Namespace, foun
             "python": platform.python_version(), "torch": torch.__version__, "distgan": distgan.__version__,
             "load_average": os.getloadavg(),
         },
-        "samples": {name: [vars(s) for s in samples] for name, samples in found.items()},
+        key: found,
         **more,
     }  # fmt: skip
     Path(file).write_text(json.dumps(content, indent=1) + "\n")
@@ -187,7 +204,8 @@ def report_rates(options: argparse.Namespace, command: str, found: dict[str, lis
     print(f"\nmedians of {options.rounds} rounds of {options.seconds:g} s (lowest - highest)")
     print_table(["", "images/s", "all-in images/s", "CPU s per kimg", *(f"of {reference}" for reference in references)], rows)
     ratios = {name: {reference: statistics.median(ratio(found, name, reference)) for reference in references} for name in found}
-    write_json(options.json, command, options, found, median_ratios=ratios)
+    samples = {name: [vars(s) for s in each] for name, each in found.items()}
+    write_found(options, command, samples, key="samples", median_ratios=ratios)
 
 
 def add_common(parser: argparse.ArgumentParser, seconds: float) -> None:

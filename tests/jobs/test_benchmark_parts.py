@@ -1,0 +1,195 @@
+"""The cores of the benchmarks on a tiny run: every table comes out, its parts add up, and what was changed for it is put back."""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+import pytest
+from benchmarks import data, evaluate, measuring, memory, profiles, startup
+from benchmarks.parts import build
+from benchmarks.workers import Group
+
+
+def test_the_command_knows_all_of_them(capsys, monkeypatch):
+    import benchmark
+
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--help"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    said = capsys.readouterr().out
+    for name in ("throughput", "scaling", "startup", "checkpoint", "evaluate", "tune", "data", "memory", "profile"):
+        assert f"benchmark.py {name}" in said
+
+
+def test_rounds_are_interleaved():
+    seen = []
+    found = measuring.in_turn({name: lambda name=name: seen.append(name) or len(seen) for name in "abc"}, 3)
+    assert "".join(seen) == "abccbaabc"
+    assert found == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
+
+
+def test_json_has_the_options_and_the_machine(tmp_path):
+    options = argparse.Namespace(json=str(tmp_path / "out.json"), rounds=3, run=print)
+    measuring.write_found(options, "some", {"a": 1}, more=2)
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["found"] == {"a": 1}
+    assert content["options"]["rounds"] == 3
+    assert content["machine"]["torch"]
+    assert content["more"] == 2
+
+
+def test_processes_below_are_this_one_and_its_children():
+    import subprocess
+
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        found = measuring.processes_below(os.getpid())
+        assert {os.getpid(), child.pid} <= set(found)
+        assert os.getppid() not in found
+    finally:
+        child.communicate(b"\n")
+
+
+# profile
+
+
+def test_a_profile_finds_the_parts_of_a_step_and_leaves_no_trace_of_itself(tiny, capsys):
+    import torch
+
+    parts = build(tiny())
+    backward, own = torch.autograd.backward, dict(vars(parts.step))
+    found = profiles.measure(parts, steps=2)
+    assert found["not_marked"] == []
+    for name in ("D: backward", "G: backward", "D: forward, losses", "D: optimiser", "averages of G", "real images"):
+        assert found["parts_s"][name] > 0
+    assert sum(found["parts_s"].values()) <= found["traced_step_s"] * 1.01
+    assert sum(found["kinds_s"].values()) <= found["traced_step_s"] * 1.01
+    assert found["kinds_s"]["matrix product"] > 0
+    assert torch.autograd.backward is backward
+    assert vars(parts.step) == own
+    profiles.show("tiny", found)
+    assert "no operation: Python" in capsys.readouterr().out
+
+
+def test_a_profile_counts_the_penalties_apart(tiny):
+    found = profiles.measure(build(tiny(**{"loss.r1_gamma": 1, "loss.r2_gamma": 1, "model.d_norm": "none"})), steps=1)
+    assert found["parts_s"]["D: penalties' inner gradient"] > 0
+
+
+def test_kinds_of_operations():
+    assert profiles.kind_of("aten::convolution_backward") == "convolution, backward"
+    assert profiles.kind_of("aten::mkldnn_convolution") == "convolution"
+    assert profiles.kind_of("aten::_fused_adam_") == "optimiser and averages"
+    assert profiles.kind_of("aten::leaky_relu_backward") == "element by element, other"
+
+
+# evaluate
+
+
+def test_a_measurement_is_taken_apart(tiny, capsys):
+    parts = build(tiny(**{"metrics.names": "[fid, kid]"}))
+    found = evaluate.measure(parts, rounds=1, seconds=0.05)
+    (sample,) = found["samples"]
+    assert sum(sample["parts_s"].values()) == pytest.approx(sample["seconds"])
+    for name in ("images made", "features", "fid", "kid"):
+        assert sample["parts_s"][name] > 0
+    evaluate.show(parts, found)
+    assert "% of the time" in capsys.readouterr().out
+
+
+def test_the_share_of_measuring(tiny):
+    assert evaluate.share(1.0, every_kimg=10, images_per_s=1000) == pytest.approx(1 / 11)
+    config = tiny(**{"kimg": 100, "metrics.every_kimg": 40, "metrics.samples": 500, "metrics.final_samples": 1000})
+    # two measurements on the way, at 40 and 80 kimg, and the last one: 2000 images, of a ms each, beside 100 s of training
+    assert evaluate.over_a_run(1e-3, config, images_per_s=1000) == pytest.approx(2 / 102, rel=1e-3)
+
+
+# data
+
+
+def test_a_folder_is_decoded_opened_and_read_beside_torchvision(tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    data.make_folder(folder, 48, 16)
+    found = data.measure(folder, tmp_path, batch=16, rounds=1, seconds=0.05, loader_workers=[0])
+    assert found["entries"]["decoded into the cache"][0]["images"] == 48
+    assert found["cache_bytes"] == 48 * 3 * 16 * 16 + 128
+    assert set(found["batches"]) == {
+        "gathered ahead by a thread", "gathered when asked for", "held on the device", "ImageFolder, 0 loader processes",
+    }  # fmt: skip
+    data.show(found, argparse.Namespace(images=48, side=16, batch=16))
+    assert "x 0 loader processes" in capsys.readouterr().out
+
+
+# memory
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="reads Linux's smaps_rollup")
+def test_memory_of_two_workers_by_stage_and_the_mapped_file_shared(tiny, tmp_path, capsys, caches):
+    import numpy as np
+
+    images = 12_000
+    file = memory.make_set(tmp_path, images)
+    assert np.load(file, mmap_mode="r").shape == (images, 3, 32, 32)
+    config = tiny(**{"data.name": file, "data.limit": None, "data.resolution": 32})
+    with Group(config.model_dump(mode="json"), 2, 1, env={"DISTGAN_CACHE": str(caches)}) as group:
+        found = memory.by_stage(group, steps=2)
+    assert list(found["stages"]) == ["imports", "data open", "all images read", "nets", "training", "checkpoint"]
+    for footprints in found["stages"].values():
+        assert len(footprints) == 2
+        assert all(0 < f["uss"] <= f["pss"] <= f["rss"] for f in footprints)
+    assert found["data"]["bytes"] == images * 3 * 32 * 32
+    memory.show({"2": found}, config)
+    assert "proportional" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="reads Linux's smaps_rollup")
+def test_what_of_a_file_is_mapped_is_found(tmp_path):
+    import numpy as np
+
+    array = np.load(memory.make_set(tmp_path, 1000), mmap_mode="r")
+    assert int(array.sum()) > 0
+    found = memory.mapping(os.getpid(), str(tmp_path / "images.npy"))
+    assert array.nbytes <= found["rss"] <= array.nbytes + 2**16
+    assert memory.mapping(os.getpid(), str(tmp_path / "none.npy")) == {"rss": 0, "pss": 0, "uss": 0}
+
+
+def test_a_watch_sees_a_short_peak():
+    with memory.Watch(os.getpid(), every_s=0.001) as watch:
+        before = watch.highest["uss"]
+        block = bytearray(64 * 2**20)
+        for start in range(0, len(block), 4096):
+            block[start] = 1
+        time.sleep(0.3)
+        del block
+    assert watch.highest["uss"] >= before + 48 * 2**20
+
+
+# startup
+
+
+def test_stages_add_up_and_marks_that_are_missing_are_skipped(tmp_path, capsys):
+    file = tmp_path / "marks"
+    times = {"driver": 10.5, "prepared": 12.0, "torch": 13.0, "stepped": 15.0}
+    lines = [json.dumps({"mark": mark, "time": at}) for mark, at in times.items()]
+    file.write_text("\n".join([*lines, json.dumps({"mark": "torch", "time": 13.5})]) + "\n")  # of two workers, the later one counts
+    marks = startup.read_marks(file)
+    assert marks["torch"] == 13.5
+    found = startup.stages({**marks, "start": 10.0})
+    assert list(found.values()) == [0.5, 1.5, 1.5, 1.5]
+    sample = {"seconds": 5.0, "cpu_s": 4.0, "stages": found}
+    startup.show({"yardstick": [{"seconds": 2.5, "cpu_s": None}], "distgan alone": [sample]})
+    assert "2.00" in capsys.readouterr().out
+
+
+def test_a_start_is_measured_to_its_last_line_of_work():
+    found = startup.start([sys.executable, "-c", "import time; time.sleep(0.2)"], {})
+    assert found["seconds"] >= 0.2
+
+
+def test_a_start_of_distgan_alone_reaches_every_mark(tiny, tmp_path, caches):
+    found = startup.first_step(tiny(), "local", tmp_path, {"DISTGAN_CACHE": str(caches)})
+    assert sum(found["stages"].values()) == pytest.approx(found["seconds"])
+    assert "first step" in found["stages"]
+    assert "nets built" in found["stages"]
