@@ -154,7 +154,7 @@ class Board:
         table = Table(title=self._headline(rows), title_justify="left")
         names = list(dict.fromkeys(key for row in rows for key in row.values))
         for name in ("trial", "state", "kimg", *self.config.tune.metric, *names):
-            table.add_column(name, justify="left" if name == "state" else "right")
+            table.add_column(name, justify="left" if name == "state" else "right", overflow="fold", no_wrap=name == "trial")
         order = {"running": 0, "paused": 1}
         room = max(4, self._live.console.height - 8) if self._live is not None else 30  # what does not fit is cut off at the end
         shown = sorted(rows, key=lambda row: (order.get(row.state, 2), row.objective, row.number))[:room]

@@ -20,8 +20,8 @@ def read_settings(file: str | None, search: str | None, overrides: Mapping[str, 
     if search:
         base = merge(base, {"tune": read_space_file(search)})
     config = load_config(overrides=overrides, base=base)
-    # A run has the data's name by itself; a search in the same storage must not be in its way
-    return config if config.name else config.model_copy(update={"name": f"{config.run_name}-search"})
+    # The name in a config is that of its run, which a search in the same storage must not be in the way of
+    return config if overrides.get("name") else config.model_copy(update={"name": f"{config.run_name}-search"})
 
 
 def read_space_file(file: str) -> dict[str, Any]:

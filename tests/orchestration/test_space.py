@@ -131,6 +131,32 @@ def test_a_search_file_without_a_space_is_refused(tmp_path: Path, text: str) -> 
         read_settings(None, str(tmp_path / "none.yaml"), {})
 
 
+CONFIGS = Path(__file__).resolve().parents[2] / "jobs/configs"
+
+
+@pytest.mark.parametrize("base", [None, "mnist.yaml"])
+@pytest.mark.parametrize("file", sorted(file.name for file in CONFIGS.glob("search-*.yaml")))
+def test_the_searches_among_the_jobs_can_be_started(file: str, base: str | None) -> None:
+    space = open_space(read_settings(str(CONFIGS / base) if base else None, str(CONFIGS / file), {}))
+    assert space.config.run_name.endswith("-search")
+    assert len(space.domains) >= 4
+    assert space.apply(space.draw(1, 0)) != space.config
+
+
+def test_the_default_space_lies_around_the_configs_own_values_and_takes_more() -> None:
+    config = load_config(overrides={"tune.also": "[loss, n_dis, batch, r1_gamma]"})
+    domains = open_space(config).domains
+    for key, own in (("g_lr", config.optim.g.lr), ("gamma", config.loss.r1_gamma), ("one_minus_beta2", 1 - config.optim.g.beta2)):
+        assert domains[key].low < own < domains[key].high
+    assert {"loss", "n_dis", "batch", "d_lr_ratio", "beta1"} < set(domains)
+    assert "r1_gamma" not in domains  # gamma is both
+    assert open_space(config).apply({"gamma": 0.3}).loss.r2_gamma == 0.3
+    plain = load_config(overrides={"loss.name": "hinge", "loss.r1_gamma": 0, "loss.r2_gamma": 0})
+    assert not {"gamma", "r1_gamma"} & set(open_space(plain).domains)
+    asked = plain.model_copy(update={"tune": plain.tune.model_copy(update={"also": ["r1_gamma"]})})
+    assert "r1_gamma" in open_space(asked).domains
+
+
 def test_a_search_file_wins_over_the_config_and_the_command_line_over_both(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"kimg": 3, "tune": {"trials": 5, "space": {"beta2": {"uniform": [0.5, 0.9]}}}}))
     (tmp_path / "s.yaml").write_text("trials: 7\ntime_s: 60\nbeta1: {uniform: [0.0, 0.9]}\nspace: {g_lr: {loguniform: [1.0e-4, 1.0e-3]}}\n")
