@@ -11,6 +11,7 @@
     python jobs/benchmark.py data                                decoding, the cache, batches; beside ImageFolder and DataLoader
     python jobs/benchmark.py memory                              what a worker holds by stage, and what workers share
     python jobs/benchmark.py tune                                seconds a trial, beside Ray's documented patterns
+    python jobs/benchmark.py stacked-mnist                       modes and KL of the preset, of a plain DCGAN, of parts of the recipe
 
 A round runs every contender once, each in processes of its own, so that what else the machine does meets all alike. Reported
 are medians over the rounds with the lowest and the highest, processor time beside wall time, and ratios taken within rounds.
@@ -22,7 +23,7 @@ import argparse
 import signal
 import sys
 
-from benchmarks import checkpoint, data, evaluate, memory, profiles, scaling, startup, throughput, tune
+from benchmarks import checkpoint, data, evaluate, memory, profiles, scaling, stacked, startup, throughput, tune
 
 COMMANDS = {
     "checkpoint": (checkpoint.add_arguments, checkpoint.run),
@@ -31,6 +32,7 @@ COMMANDS = {
     "memory": (memory.add_arguments, memory.run),
     "profile": (profiles.add_arguments, profiles.run),
     "scaling": (scaling.add_arguments, scaling.run),
+    "stacked-mnist": (stacked.add_arguments, stacked.run),
     "startup": (startup.add_arguments, startup.run),
     "throughput": (throughput.add_arguments, throughput.run),
     "tune": (tune.add_arguments, tune.run),
