@@ -25,10 +25,22 @@ CLASSIC = {
 """DCGAN on 32 x 32 digits, as the tutorials have it: what all contenders of `throughput` train unless told otherwise."""
 
 
+ALSO: dict[str, dict[str, Any]] = {
+    "layout": {"training.channels_last": "on"},
+    "reuse": {"training.reuse_fakes": True},
+    "bf16": {"training.precision": "bf16"},
+    "compile": {"training.compile": "on"},
+}
+"""Options of the step that a user may turn on."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, 20)
     parser.add_argument(
         "--workers", type=int, default=1, help="compare so many one-thread workers with one worker that has as many threads"
+    )
+    parser.add_argument(
+        "--also", nargs="+", choices=ALSO, default=[], help="distgan alone again, with these added one after another: %(choices)s"
     )
     parser.add_argument("--loader-workers", type=int, default=2, help="processes of the textbook loop's DataLoader (default: %(default)s)")
 
@@ -58,6 +70,10 @@ def run(options: argparse.Namespace) -> None:
                 "distgan alone": trial.distgan("local", rate, {"workers": 1}),
                 "limit": trial.bare("limit"),
             }
+            changes: dict[str, Any] = {"workers": 1}
+            for name in options.also:
+                changes = changes | ALSO[name]
+                contenders[f"... + {name}"] = trial.distgan("local", rate, changes)
             references = ["limit"]
             if trial.has_textbook:
                 contenders["textbook"] = trial.bare("textbook")
@@ -218,6 +234,7 @@ def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
 
     from distgan.data import open_images
     from distgan.models import build_discriminator, build_generator
+    from distgan.models.layers import GreyConv2d, GreyConvTranspose2d
     from distgan.training.context import default_device
 
     stored = open_images(config.data.model_copy(update={"resolution": None}))
@@ -235,6 +252,8 @@ def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
 
     device, size = default_device(), {"channels": channels, "resolution": side}
     G, D = build_generator(config.model, **size).to(device), build_discriminator(config.model, **size).to(device)
+    for module in (*G.modules(), *D.modules()):  # torch's own layers, as in the tutorials
+        module.__class__ = {GreyConv2d: nn.Conv2d, GreyConvTranspose2d: nn.ConvTranspose2d}.get(type(module), type(module))
     g, d = config.optim.g, config.optim.d
     g_opt = torch.optim.Adam(G.parameters(), lr=g.lr, betas=(g.beta1, g.beta2))
     d_opt = torch.optim.Adam(D.parameters(), lr=d.lr, betas=(d.beta1, d.beta2))
