@@ -3,14 +3,16 @@ example, each found with the same budget and then trained again with new seeds.
 
     python jobs/compare_search.py --minutes 20 --seeds 3 --kimg 40 --json compare.json
 
-The search gets `--minutes` of wall time for its trials, and so does the random one; neither's confirming runs count, as there are
-none: both winners are trained again here, like the default. Ray's example samples both rates from {1e-4, 2e-4, 5e-4} and mutates
-them in uniform(1e-5, 1e-2), with betas (0.5, 0.999) that it never searches.
+The search gets `--minutes` of wall time for its trials, and so does the random one, which goes on until it has seen as many images as
+the search, should the machine have been slower meanwhile. Neither's confirming runs count, as there are none: both winners are
+trained again here, like the default. Ray's example samples both rates from {1e-4, 2e-4, 5e-4} and mutates them in uniform(1e-5, 1e-2),
+with betas (0.5, 0.999) that it never searches.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
 import subprocess
@@ -38,14 +40,18 @@ def main() -> int:
 
     # Trials are measured on fewer images than final runs, which saves both searches time that they put into trials
     common = ["--storage", options.storage, "--kimg", str(options.kimg), "--metrics.samples", "2000", *more]
-    budget = ["--tune.trials", str(options.trials), "--tune.time-s", str(60 * options.minutes), "--tune.confirm-top", "0"]
+    limits = ["--tune.trials", str(options.trials), "--tune.confirm-top", "0"]
+    budget = [*limits, "--tune.time-s", str(60 * options.minutes)]
     place = Path(options.storage)
     place.mkdir(parents=True, exist_ok=True)
     (place / "example.yaml").write_text(json.dumps({"space": EXAMPLE, "scheduler": "none", "searcher": "random"}))
     betas = [f"--optim.{player}.{name}={value}" for player in "gd" for name, value in (("beta1", 0.5), ("beta2", 0.999))]
     space = ["--search", options.search] if options.search else []
     _distgan("tune", "--name", "search", *space, *budget, *common)
-    _distgan("tune", "--name", "example", "--search", str(place / "example.yaml"), *budget, *betas, *common)
+    random = ["tune", "--name", "example", "--search", str(place / "example.yaml"), *betas, *common]
+    _distgan(*random, *budget)
+    if _images(place / "example") < _images(place / "search"):  # the machine was slower meanwhile
+        _distgan(*random, *limits, "--tune.total-kimg", str(_images(place / "search")))
 
     found: dict[str, list[float]] = {}
     for name, config in (("default", None), ("search", place / "search/best.yaml"), ("example", place / "example/best.yaml")):
@@ -64,7 +70,8 @@ def main() -> int:
         for name in ("search", "example"):
             best = load_config(place / name / "best.yaml")
             trials = (place / name / "trials.csv").read_text().count("\n") - 1
-            figures[name] = {"optim": best.optim.model_dump(mode="json"), "trials": trials}
+            figures[name] = {"optim": best.optim.model_dump(mode="json"), "loss": best.loss.model_dump(mode="json"), "trials": trials}
+            figures[name]["kimg"] = _images(place / name)
         Path(options.json).write_text(json.dumps(figures, indent=1))
     return 0
 
@@ -73,6 +80,12 @@ def _distgan(*words: str) -> None:
     done = subprocess.run([sys.executable, "-m", "distgan", *words], check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
+
+
+def _images(search: Path) -> float:
+    """kimg of all trials of a search together."""
+    with (search / "trials.csv").open() as file:
+        return sum(float(row["kimg"]) for row in csv.DictReader(file))
 
 
 def _fid(run: Path) -> float:

@@ -140,7 +140,8 @@ def final_words(space: Space, folder: Folder, rows: list[Row], confirmed: Confir
     config, metric = space.config, space.config.tune.metric[0]
     sign = -1 if metric == "modes" else 1
     counts = {state: sum(row.state == state for row in rows) for state in ("done", "stopped", "diverged", "failed")}
-    lines = [f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}"]
+    ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    lines = [f"{len(rows)} trial{'s' if len(rows) > 1 else ''}: {ended}"]
     seeds = {number: [sign * value for value in found] for number, found in objectives(confirmed).items()}
     for number in sorted(seeds, key=lambda n: statistics.median(objectives(confirmed)[n])):
         found = seeds[number]

@@ -48,7 +48,10 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
     _environment(config)
     with Lease(folder), cluster(config.ray) as found:
         placement, concurrent = place_trials(config, found.nodes)
-        print(_headline(space, images, placement, concurrent), flush=True)
+        if replay:
+            print(f"{images}; {config.kimg:g} kimg of {placement}, with values that change {len(replay) - 1} times", flush=True)
+        else:
+            print(_headline(space, images, placement, concurrent), flush=True)
         plan = [{"number": 0, "values": replay[-1]["values"], "schedule": replay}] if replay else None
         board = run_trials(space, folder, "trials", placement, concurrent, plan)
         if not board.over:
@@ -95,7 +98,7 @@ def run_trials(
         tune.with_parameters(Trial, base=trial_config(config).model_dump(mode="json"), home=home.uri, placement=placement),
         _resources(placement, concurrent),
     )
-    board = Board(config, home, "search" if plan is None else "confirming", proposals.total)
+    board = Board(config, home, "search" if plan is None else "confirming" if room == "confirm" else "replay", proposals.total)
     limits = json.dumps({"trials": proposals.total, "time_s": config.tune.time_s, "total_kimg": config.tune.total_kimg})
     with board, _sigterm_as_ctrl_c():
         if _restorable(state, limits):
