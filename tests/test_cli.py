@@ -252,6 +252,25 @@ def test_from_training_to_samples_without_ray(words, tmp_path, capsys):
     assert "optim.g.weight_decay = 0.1: run" in "".join(refused_lines(capsys, "train", *words, "--optim.g.weight-decay", "0.1"))
 
 
+def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_another_spelling(words, tmp_path, monkeypatch, capsys):
+    from distgan.config import DataConfig
+    from distgan.data.known import KnownSource
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    np.save("digits.npy", KnownSource(DataConfig(limit=256), "mnist10k").open(None).images[:, 0])
+    own = ["--data.name", "digits.npy"]
+    assert main(["train", *words, *own]) == 0
+    assert main(["train", *words, "--data.name", "./digits.npy"]) == 0
+    assert "already complete: " in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert main(["resume", "here/runs/tiny", "--kimg", "1.28"]) == 0
+    assert "complete: 1.28 kimg" in capsys.readouterr().out
+    assert f"name: {tmp_path}/here/digits.npy\n" in (tmp_path / "here" / "runs" / "tiny" / "config.yaml").read_text()
+    np.save("digits.npy", np.zeros((256, 28, 28), np.uint8))  # the same name, another place
+    assert any("data.name = " in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs"))
+
+
 def refused_lines(capsys, *words):
     assert main(words) == 2
     return capsys.readouterr().err.splitlines()

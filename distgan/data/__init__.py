@@ -2,6 +2,6 @@
 
 from distgan.data.feed import Feed
 from distgan.data.images import DataSpec, ImageSet, Progress
-from distgan.data.sources import describe, open_images
+from distgan.data.sources import describe, is_known, open_images
 
-__all__ = ["DataSpec", "Feed", "ImageSet", "Progress", "describe", "open_images"]
+__all__ = ["DataSpec", "Feed", "ImageSet", "Progress", "describe", "is_known", "open_images"]

@@ -23,7 +23,7 @@ def describe(config: DataConfig) -> DataSpec:
 
 def source(config: DataConfig) -> Source:
     """The source that data.name means: a known set in any spelling, or a path."""
-    known = {_plain(name): name for name in KNOWN_SETS}.get(_plain(config.name))
+    known = _known(config.name)
     if known == "stacked-mnist":
         from distgan.data.stacked import StackedDigits
 
@@ -46,6 +46,15 @@ def source(config: DataConfig) -> Source:
 
         return ArraySource(config, path)
     raise ConfigError(f"data.name = {config.name!r}: {_why_not(config.name, path)}")
+
+
+def is_known(name: str) -> bool:
+    """Whether data.name means a known set, in any spelling, and no path."""
+    return _known(name) is not None
+
+
+def _known(name: str) -> str | None:
+    return {_plain(known): known for known in KNOWN_SETS}.get(_plain(name))
 
 
 def _why_not(name: str, path: Path) -> str:

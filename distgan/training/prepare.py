@@ -41,6 +41,7 @@ def prepare(config: RunConfig) -> Prepared:
 
     if config.engine == "local":
         check_workers(config)
+    config = at_home(config)
     spec = describe(config.data)
     n_classes = spec.n_classes if config.data.labels else 0
     config = config.for_classes(n_classes)
@@ -62,6 +63,25 @@ def prepare(config: RunConfig) -> Prepared:
     classes = f", {n_classes} classes" if n_classes else ""
     size = f"{spec.resolution} x {spec.resolution} x {spec.channels}"
     return Prepared(config, folder, state, f"{count}images of {spec.name}, {size}{classes}")
+
+
+def at_home(config: RunConfig) -> RunConfig:
+    """The same run with absolute paths of data and weights: it is resumed from other working folders, and by workers in theirs.
+
+    A job's working folder is a copy with a new name each time, where only the relative path stays the same.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return config
+    from distgan.data import is_known
+
+    values = config.model_dump(mode="json")
+    for section, key in (("data", "name"), ("data", "root"), ("data", "cache"), ("metrics", "weights")):
+        path = values[section][key]
+        if not path or (key == "name" and is_known(path)):
+            continue
+        if key in ("root", "cache") or os.path.exists(os.path.expanduser(path)):
+            values[section][key] = os.path.abspath(os.path.expanduser(path))
+    return validate(values)
 
 
 def _check_extractor(config: RunConfig, channels: int, resolution: int) -> None:
@@ -104,7 +124,9 @@ def find_run(run: str, storage: str) -> Folder:
 def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
     """Settings that make two runs different ones: (name, value in a, value in b)."""
     names = [name for name, _ in walk_fields() if not name.startswith(_FREE)]
-    return [(n, get_dotted(a, n), get_dotted(b, n)) for n in names if get_dotted(a, n) != get_dotted(b, n)]
+    found = [(n, get_dotted(a, n), get_dotted(b, n)) for n in names]
+    same_place = os.path.abspath(os.path.expanduser(a.data.name)) == os.path.abspath(os.path.expanduser(b.data.name))
+    return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and same_place)]
 
 
 def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
