@@ -159,7 +159,9 @@ class LossConfig(Section):
     gamma_schedule: Schedule = setting(Schedule, "course of r1_gamma and r2_gamma")
     gp_lambda: Number = setting(0.0, "weight of the gradient penalty between real and generated images (WGAN-GP)", ge=0)
     gp_target: Literal[0, 1] = setting(1, "gradient norm that WGAN-GP pulls to")
-    penalty_every: Count = setting(1, "penalties in every n-th step only, scaled to the same strength", unit="steps", ge=1)
+    penalty_every: Count = setting(
+        1, "penalties in every n-th step only, n times as strong; as a part of that step, so Adam needs no correction", unit="steps", ge=1
+    )
     auxiliary_weight: Number = setting(1.0, "weight of the auxiliary classifier's cross-entropy", ge=0)
 
 
@@ -213,6 +215,7 @@ class TrainingConfig(Section):
     ema_half_life_kimg: list[Number] = setting(
         [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
     )
+    ema_schedule: Schedule = setting(Schedule, "course of the half-lives")
     ema_rampup: Number = setting(0.05, "half-life is at most this share of the images seen so far; 0 = no ramp", ge=0, le=1)
     on_divergence: Literal["stop", "rollback"] = setting(
         "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"

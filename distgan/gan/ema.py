@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from distgan.config import Schedule
+from distgan.gan.schedules import value
+
 
 def ema_decay(half_life_images: float, rampup: float, batch: int, nimg: float) -> float:
     """The share of the old average that a step of `batch` images keeps: 0.5^(batch / half-life).
@@ -23,11 +26,20 @@ def ema_decay(half_life_images: float, rampup: float, batch: int, nimg: float) -
 class GeneratorEMA:
     """Averages of one generator with several half-lives, in float32.
 
-    Every worker holds them: the inputs are equal, so the averages are. Buffers (batch norm's statistics) are copied.
+    Every worker holds them: the inputs are equal, so the averages are. Buffers (batch norm's statistics) are copied. The half-lives
+    follow `schedule` over a run of `total_images`; with a warm-up they rise from 0, as in R3GAN (Huang et al., 2024, appendix).
     """
 
-    def __init__(self, G: nn.Module, half_lives_kimg: Sequence[float], rampup: float = 0.05) -> None:
+    def __init__(
+        self,
+        G: nn.Module,
+        half_lives_kimg: Sequence[float],
+        rampup: float = 0.05,
+        schedule: Schedule | None = None,
+        total_images: float = 0.0,
+    ) -> None:
         self.half_lives_kimg, self.rampup = tuple(float(h) for h in half_lives_kimg), rampup
+        self.schedule, self.total_images = schedule or Schedule(), total_images
         self.modules: list[nn.Module] = [copy.deepcopy(G).float().eval().requires_grad_(False) for _ in self.half_lives_kimg]
         """One averaged generator a half-life, in evaluation mode, in the order given."""
 
@@ -36,7 +48,8 @@ class GeneratorEMA:
         """Take in the weights after a step of `batch` images (all workers together), with nimg images seen by now."""
         raw, buffers = list(G.parameters()), list(G.buffers())
         for half_life, average in zip(self.half_lives_kimg, self.modules, strict=True):
-            decay = ema_decay(half_life * 1000, self.rampup, batch, nimg)
+            now = value(half_life * 1000, self.schedule, nimg, self.total_images)
+            decay = ema_decay(now, self.rampup, batch, nimg)
             torch._foreach_lerp_(list(average.parameters()), [p.float() for p in raw], 1 - decay)
             if buffers:
                 torch._foreach_copy_(list(average.buffers()), buffers)

@@ -2,6 +2,12 @@
 
 The inner gradient is torch.autograd.grad(create_graph=True), never .backward(create_graph=True), which would run
 DistributedDataParallel's hooks in the middle; the penalty is then part of the same scalar, and the same backward, as the loss.
+
+With loss.penalty_every = n a penalty counts n times in every n-th step. StyleGAN2 (Karras et al., 2020, appendix B) corrects Adam for
+lazy regularisation, rates and log betas times n / (n + 1), because there the penalty is a step of its own: n + 1 updates where there
+were n. Here it is part of the loss of a step that takes place anyhow: n updates stay n, and there is nothing to correct.
+What stays in both is that Adam's mean of squares sees rarer and larger gradients: for the exact trade-off use n = 1, the default.
+
 Under autocast the discriminator's layers keep their bf16 kernels, as in R3GAN; the images, their gradients and the norms are float32.
 """
 

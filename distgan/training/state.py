@@ -23,7 +23,8 @@ class TrainState:
         shape = {"channels": channels, "resolution": resolution, "n_classes": n_classes}
         self.G: nn.Module = build_generator(config.model, **shape, seed=config.seed)
         self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
-        self.ema = GeneratorEMA(self.G, config.training.ema_half_life_kimg, config.training.ema_rampup)
+        averages = config.training
+        self.ema = GeneratorEMA(self.G, averages.ema_half_life_kimg, averages.ema_rampup, averages.ema_schedule, config.total_images)
         layout = torch.channels_last if channels_last(config, device) else torch.contiguous_format
         for network in (self.G, self.D, *self.ema.modules):
             network.to(device=device, memory_format=layout)  # type: ignore[call-overload]

@@ -54,6 +54,16 @@ def test_rampup_bounds_the_half_life():
     assert ema_decay(10_000, 0.05, 64, 0) == 0.0
 
 
+def test_half_lives_follow_their_schedule():
+    """From 0, the raw weights, up to the base over the warm-up, then on to `final` times it."""
+    way = Schedule(kind="linear", warmup_kimg=1, over_kimg=1, final=3)
+    ema = GeneratorEMA(net(0.0), [10.0], 0, way, 2000)
+    for nimg, half_life in ((0, 0), (500, 5000), (1000, 10_000), (1500, 20_000), (9000, 30_000)):
+        nn.init.zeros_(ema.modules[0][0].weight)
+        ema.update(net(1.0), 100, nimg)
+        assert ema.modules[0][0].weight.item() == pytest.approx(1 - (0.5 ** (100 / half_life) if half_life else 0), abs=1e-5)
+
+
 def test_state_round_trip():
     ema = GeneratorEMA(net(1.0), [0.5, 10])
     other = GeneratorEMA(net(2.0), [0.5, 10])
