@@ -64,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a disk, a network file system or an object store that is full, away or not permitted
+        if os.environ.get("DISTGAN_TRACEBACK"):
+            raise
+        _refuse(f"a file or a storage cannot be used: {' '.join(str(error).split())} (DISTGAN_TRACEBACK=1 shows where)")
+        return 1
 
 
 def _refuse(text: str) -> int:

@@ -254,6 +254,8 @@ def _remote_filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     _refuse_credentials(uri)
+    if not urlsplit(uri).netloc and urlsplit(uri).scheme in ("s3", "gs", "gcs"):
+        raise ConfigError(f"storage = {uri}: names no bucket; allowed: s3://bucket/path or gs://bucket/path")
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except Exception as error:

@@ -174,6 +174,8 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
         (["train", "--model.name", "dcgan", "--data.resolution", "20"], "data.resolution = 20"),
         (["train", "--model.generator", "nowhere:G"], "cannot import nowhere"),
         (["train", "--storage", "/proc/nowhere"], "storage = /proc/nowhere: cannot write there"),
+        (["runs", "--storage", "s3://"], "storage = s3://: names no bucket"),
+        (["evaluate", ".", "--against", "mnist10k"], "data.name = .: no image files there"),
         (["train", "--engine", "local", "--workers", "2"], "workers = 2: engine = 'local' runs in 1 process"),
         (["train", "--workers", "4096", "--batch-size", "4096"], "allowed: auto, or 1 to "),
         (["train", "--ray.cpus-per-worker", "4096"], "ray.cpus_per_worker = 4096: no node has room for a worker of 4096 CPUs"),
@@ -188,6 +190,7 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
         (["sample", "nowhere", "-n", "many", "--out", "x.png"], "invalid int value: 'many'"),
         (["sample", "nowhere", "-n", "0", "--out", "x.png"], "-n 0: allowed: at least 1"),
         (["evaluate", "nowhere", "--metrics", "fud"], "did you mean fid?"),
+        (["evaluate", "nowhere", "--metrics", ","], "--metrics ',': allowed: one or more of fid, kid"),
         (["evaluate", "nowhere", "-n", "1"], "at least 2"),
         (["resume", "nowhere"], "nowhere: no such run"),
         (["report", "nowhere"], "nowhere: no such run"),
@@ -274,6 +277,38 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
 def refused_lines(capsys, *words):
     assert main(words) == 2
     return capsys.readouterr().err.splitlines()
+
+
+def test_a_storage_that_fails_is_one_line_and_status_1(monkeypatch, capsys):
+    from distgan.storage import Folder
+
+    def away(self, name):
+        raise OSError("When listing buckets: AWS Error NETWORK_CONNECTION:\n  could not resolve host")
+
+    monkeypatch.setattr(Folder, "_list", away)
+    monkeypatch.setattr("distgan.storage.PAUSES_S", ())
+    monkeypatch.setattr(Folder, "_may_pass", lambda *_: False)
+    assert main(["runs", "--storage", f"memory://{os.getpid()}/x"]) == 1
+    err = capsys.readouterr().err
+    assert err == (
+        "distgan: a file or a storage cannot be used: When listing buckets: AWS Error NETWORK_CONNECTION: could not resolve host "
+        "(DISTGAN_TRACEBACK=1 shows where)\n"
+    )
+    monkeypatch.setenv("DISTGAN_TRACEBACK", "1")
+    with pytest.raises(OSError, match="listing buckets"):
+        main(["runs", "--storage", f"memory://{os.getpid()}/x"])
+
+
+def test_the_grids_of_a_run_without_a_generator_are_not_measured(tmp_path, monkeypatch, capsys):
+    from distgan.export.grid import png
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "young" / "samples").mkdir(parents=True)
+    (tmp_path / "runs" / "young" / "config.yaml").write_text("")
+    for i in range(4):
+        (tmp_path / "runs" / "young" / "samples" / f"{i}.png").write_bytes(png(np.zeros((32, 32), np.uint8)))
+    said = refused(capsys, "evaluate", "runs/young", "--against", "mnist10k", "-n", "4")
+    assert "this run has no generator yet" in said
 
 
 def test_a_run_that_diverges_ends_with_words_and_status_1(words, capsys):

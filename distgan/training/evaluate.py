@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distgan.config import ConfigError, DataConfig, load_config
+from distgan.config import METRICS, ConfigError, DataConfig, load_config
 from distgan.data import ImageSet, open_images
 from distgan.export.generator import Generator, find_generator, load_generator
 from distgan.storage import Folder
@@ -40,16 +40,19 @@ def evaluate_source(
 
     names = [name for name in metrics.replace(" ", "").split(",") if name]
     load_config(overrides={"metrics.names": f"[{', '.join(names)}]"})  # refuses what is no metric
+    if not names:
+        raise ConfigError(f"--metrics {metrics!r}: allowed: one or more of {', '.join(METRICS)}, with commas between")
     generated: ImageSet | None = None
     generator: Generator | None = None
     try:
         place = find_generator(source, storage)
-    except ConfigError as error:
-        if not Path(source).expanduser().exists():
-            raise
+    except ConfigError:
+        path = Path(source).expanduser()
+        if not path.exists() or (path / "config.yaml").exists():
+            raise  # the grids in the folder of a run that has no generator yet are no images to be measured
         if linear_probe:
             raise ConfigError(f"--linear-probe: {source} is no run, and only a run's checkpoint has a discriminator") from None
-        generated = _images(source, against, overrides, error)
+        generated = _images(source, against)
         data = load_config(overrides={"data.name": _required(against), **(overrides or {})}).data
     else:
         generator = load_generator(place, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -86,13 +89,10 @@ def _required(against: str | None) -> str:
     return against
 
 
-def _images(source: str, against: str | None, overrides: dict[str, Any] | None, error: ConfigError) -> ImageSet:
-    """Generated images from a path, brought to the real ones' size by `data.` settings only if they were given."""
+def _images(source: str, against: str | None) -> ImageSet:
+    """Generated images from a path, as large as they are."""
     _required(against)
-    try:
-        return open_images(DataConfig(name=source, labels=False, resolution=_side(source)))
-    except ConfigError as second:
-        raise ConfigError(f"{error}\n{second}") from None
+    return open_images(DataConfig(name=source, labels=False, resolution=_side(source)))
 
 
 def _side(source: str) -> int | None:
