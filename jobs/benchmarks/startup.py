@@ -124,19 +124,27 @@ def first_step(config: Any, engine: str, place: Path, env: dict[str, str]) -> di
 def _run(
     command: list[str], env: dict[str, str], reached: Callable[[], float], begun: dict[str, float] | None = None
 ) -> tuple[float, float | None]:
-    """(wall, processor) seconds from starting a command to the time that `reached` tells; the command then ends by itself."""
+    """(wall, processor) seconds from starting a command to the time that `reached` tells. A run (it has `begun`) is stopped then, as
+    what it would do next, measuring and saving, is not asked for; another command ends by itself."""
+    stopped = False
     with tempfile.TemporaryFile("w+") as said:
         start = time.time()
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **env})
         with CPUMeter(process.pid, 0.1) as meter:
             try:
-                process.wait(timeout=300)
+                while process.poll() is None:
+                    if time.time() - start > 300:
+                        raise SystemExit(f"{' '.join(command[:6])}: no end after 300 s")
+                    if begun is not None and not stopped and reached():
+                        process.terminate()
+                        stopped = True
+                    time.sleep(0.05)
             except BaseException:
                 process.terminate()
                 process.wait(timeout=60)
                 raise
         stop = reached()
-        if process.returncode or not stop:
+        if not stop or (process.returncode and not stopped):
             said.seek(0)
             raise SystemExit(f"{' '.join(command[:6])} failed with status {process.returncode}:\n{said.read()[-3000:]}")
     if begun is not None:
