@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from ray.tune import Callback, Stopper
@@ -17,6 +17,8 @@ from distgan.storage import Folder
 from distgan.training.logs import read_status
 from distgan.training.progress import span
 
+UNDER_WAY = ("waiting", "running", "paused", "interrupted")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -24,7 +26,7 @@ class Row:
 
     number: int
     state: str
-    """waiting, running, paused, done, stopped (before its budget), diverged or failed"""
+    """waiting, running, paused, done, stopped (before its budget), diverged, failed, or interrupted with the search"""
     kimg: float
     values: dict[str, Any]
     metrics: dict[str, float]
@@ -75,6 +77,8 @@ class Board:
         self.trials: list[Any] = []
         self.spent = False
         self.budget: Budget | None = None
+        self._alive: set[str] | None = None
+        """Tune's trials that had not ended in its last step; None if it took none, as there was nothing left to do."""
         self._out, self._next = sys.stdout, 0.0
         self._live: Any = None
         self._said: dict[int, tuple[str, float]] = {}
@@ -99,16 +103,20 @@ class Board:
 
     @property
     def rows(self) -> list[Row]:
-        return rows_of(self.trials, self.config.kimg)
+        rows, alive = rows_of(self.trials, self.config.kimg), self._alive or set()
+        # At an interruption Tune ends what is under way, in the same words as what has ended for good
+        cut = {trial.config["number"] for trial in self.trials if trial.trial_id in alive and trial.status == "TERMINATED"}
+        return [replace(row, state="interrupted") if row.number in cut and row.state == "stopped" else row for row in rows]
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to do: all trials that there may be have ended, or the budget is spent."""
-        ended = all(row.state not in ("waiting", "running", "paused") for row in self.rows)
-        return bool(self.trials) and ended and (self.spent or len(self.trials) >= self.total)
+        ended = all(row.state not in UNDER_WAY for row in self.rows)
+        return bool(self.trials) and ended and (self.spent or len(self.trials) >= self.total or self._alive is None)
 
     def update(self, trials: list[Any]) -> None:
         self.trials = list(trials)
+        self._alive = {trial.trial_id for trial in trials if trial.status not in ("TERMINATED", "ERROR")}
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + (1.0 if self.home.is_local else 5.0)
@@ -121,7 +129,7 @@ class Board:
         """Where there is no terminal: one line each time that a trial is measured or ends."""
         for row in self.rows:
             mark = (row.state, row.kimg)
-            if row.state not in ("waiting", "running", "paused") or (row.kimg and self._said.get(row.number, ("", 0.0))[1] != row.kimg):
+            if row.state not in UNDER_WAY or (row.kimg and self._said.get(row.number, ("", 0.0))[1] != row.kimg):
                 if self._said.get(row.number) != mark:
                     score = self._score(row)
                     label = self._label(row) if row.trial is not None else str(row.number)
@@ -138,7 +146,7 @@ class Board:
 
     def _headline(self, rows: list[Row]) -> str:
         """How far the search is, in trials and in whatever else limits it."""
-        ended = sum(row.state not in ("waiting", "running", "paused") for row in rows)
+        ended = sum(row.state not in UNDER_WAY for row in rows)
         time_s = self.budget.time_s if self.budget is not None else None
         total_kimg = self.budget.total_kimg if self.budget is not None else None
         elapsed = self.budget.elapsed if self.budget is not None and time_s is not None else time.monotonic() - self._began

@@ -27,6 +27,7 @@ from distgan.storage import Folder
 from distgan.training.lease import Lease
 
 LIMITS = "limits.json"
+RAYS_SHARE = 0.001
 # May change between a search's start and its continuation
 _FREE = (
     "name", "storage", "engine", "ray.", "log.", "data.cache", "data.root",
@@ -170,10 +171,17 @@ def _resources(placement: Placement, concurrent: int) -> Any:
     """
     from ray import tune
 
-    ticket = {"node:__internal_head__": int(10000 / concurrent) / 10000}
+    ticket = {"node:__internal_head__": _ticket(placement, concurrent)}
     if placement.most > 1:
         return tune.PlacementGroupFactory([{"CPU": 0, **ticket}])
     return tune.PlacementGroupFactory([placement.resources, ticket], strategy="PACK")
+
+
+def _ticket(placement: Placement, concurrent: int) -> float:
+    """A trial's share of the mark: so much that no further trial fits, and so little that Ray's own users of it do. A job takes
+    RAYS_SHARE of it, and so does the actor that looks after the workers of each Ray Train run, without which they never start."""
+    most = 1 / (concurrent + 0.5) - (RAYS_SHARE if placement.most > 1 else 0)
+    return max(1, int(most * 10000)) / 10000
 
 
 def _environment(config: RunConfig) -> None:

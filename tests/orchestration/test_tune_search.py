@@ -19,9 +19,12 @@ import pytest
 import torch
 import yaml
 from ray.train._internal.session import _FutureTrainingResult
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
 from tiny_run import TINY
 
 from distgan.config import RayConfig, RunError, load_config
+from distgan.orchestration.board import Board, Watch
 from distgan.orchestration.lineage import read_lineage, transplant
 from distgan.orchestration.proposals import scheduler_of
 from distgan.orchestration.search import search
@@ -149,6 +152,28 @@ def test_a_population_exploits_for_real(ray_here, tmp_path):
     assert not ends["giver's"].equal(next_one)
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_the_configs_own_values_are_trained_to_the_end_however_bad(tmp_path, scheduler):
+    space = open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}}, **{"tune.scheduler": scheduler}))
+    chosen = scheduler_of(space)
+    good = [TuneTrial("t", config={"number": i, "values": {}}, stub=True) for i in range(1, 5)]
+    bad, own = (TuneTrial("t", config={"number": 9, "values": {}, "preset": preset}, stub=True) for preset in (False, True))
+    for trial in (*good, bad, own):
+        chosen.on_trial_add(None, trial)
+
+    def told(trial, kimg, objective):
+        result = {"kimg": kimg, "objective": objective, "trial_id": trial.trial_id}
+        return chosen.on_trial_result(SimpleNamespace(get_live_trials=lambda: [*good, bad, own]), trial, result)
+
+    ended = False
+    for kimg in (0.256, 0.512, 0.768):
+        for trial in good:
+            told(trial, kimg, 1.0)
+        ended = ended or told(bad, kimg, 100.0) == TrialScheduler.STOP
+        assert told(own, kimg, 200.0) == TrialScheduler.CONTINUE
+    assert ended
+
+
 def waiting(kimg, saving_to=None):
     """A trial as the population's scheduler sees it."""
     trial = SimpleNamespace(status="PAUSED", temporary_state=SimpleNamespace(saving_to=saving_to))
@@ -246,7 +271,27 @@ def test_budgets_end_a_search(ray_here, tmp_path):
     words = {"tune.trials": 50, "tune.total_kimg": 3, "tune.scheduler": "none"}
     config = settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **words)
     assert search(config) == 0
-    assert 3 <= sum(float(row["kimg"]) for row in table(tmp_path / "s/trials.csv")) < 7
+    rows = table(tmp_path / "s/trials.csv")
+    assert 3 <= sum(float(row["kimg"]) for row in rows) < 7
+    # The same again finds the budget spent, and the best ones not confirmed yet
+    words |= {"tune.confirm_top": 1, "tune.confirm_seeds": 1}
+    assert search(settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **words)) == 0
+    assert len(table(tmp_path / "s/trials.csv")) == len(rows)
+    assert table(tmp_path / "s/confirm.csv")
+
+
+def test_what_an_interruption_ends_is_not_over(tmp_path):
+    trials = [TuneTrial("t", config={"number": i, "values": {}}, stub=True) for i in range(2)]
+    trials[0].status, trials[1].status = TuneTrial.TERMINATED, TuneTrial.RUNNING
+    with Board(settings(tmp_path, {}), Folder(tmp_path), "search", 2) as board:
+        board.update(trials)
+        trials[1].status = TuneTrial.TERMINATED  # as Tune does at its end
+        Watch().on_experiment_end(trials)
+    assert [row.state for row in board.rows] == ["stopped", "interrupted"]
+    assert not board.over
+    trials[1].status = TuneTrial.TERMINATED
+    board.update(trials)
+    assert board.over
 
 
 def test_a_search_that_measured_nothing_says_why(ray_here, tmp_path):
@@ -274,7 +319,23 @@ def test_damaged_books_of_tune_lose_no_training(ray_here, tmp_path):
 # Drivers that die, and trials of several workers: slow, in processes of their own
 
 
+@pytest.fixture
+def driver_of(tmp_path, caches):
+    """`driver_of(**changes)`: the command with these settings. It and its Ray are gone after the test."""
+    made = []
+
+    def make(**changes):
+        made.append(Driver(tmp_path, caches, **changes))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        driver.leave_nothing()
+
+
 class Driver:
+    process = None
+
     def __init__(self, tmp_path, caches, **changes):
         words = SEARCH | {"storage": str(tmp_path), "name": "s", "engine": "ray"} | changes
         self.words = [w for k, v in words.items() for w in (f"--{k}", str(v))]
@@ -284,10 +345,32 @@ class Driver:
 
     def start(self, *words):
         words = words or ("tune", *self.words)
-        return subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "distgan", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env,
             start_new_session=True,
         )  # fmt: skip
+        return self.process
+
+    def finish(self, timeout):
+        """What the process printed; it has to end well by itself, and in time."""
+        try:
+            said, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail(f"still going on after {timeout} s: {self.process.communicate()[0]}")
+        assert self.process.returncode == 0, said
+        return said
+
+    def leave_nothing(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        until = time.monotonic() + 30
+        while time.monotonic() < until and rays_processes(self.home):
+            time.sleep(0.2)
+        for pid in rays_processes(self.home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def rays_processes(home):
@@ -316,11 +399,11 @@ def saved_lines(home):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("scheduler", ["asha", "pbt"])
-def test_a_driver_killed_five_times_loses_no_trial_and_trains_nothing_twice(tmp_path, caches, scheduler):
+def test_a_driver_killed_five_times_loses_no_trial_and_trains_nothing_twice(tmp_path, driver_of, scheduler):
     (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-5, 1.0e-3]}\nbeta1: {uniform: [0.0, 0.9]}\n")
-    driver = Driver(tmp_path, caches, **{"search": tmp_path / "space.yaml", "tune.trials": 6, "tune.scheduler": scheduler, "kimg": 20})
+    driver = driver_of(**{"search": tmp_path / "space.yaml", "tune.trials": 6, "tune.scheduler": scheduler, "kimg": 20})
     seed = random.randrange(10**6)
     moments, before, hit = random.Random(seed), {}, 0
     for _ in range(5):
@@ -343,9 +426,8 @@ def test_a_driver_killed_five_times_loses_no_trial_and_trains_nothing_twice(tmp_
                 assert now[name][: len(lines)] == lines, (seed, name)  # with their times of day: not written again
         before = now
     assert hit >= 3, f"seed {seed}: the search ended too soon for a test"
-    process = driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
-    said, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, said
+    driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
+    said = driver.finish(900)
     rows = table(driver.home / "trials.csv")
     assert [row["trial"] for row in rows] == [str(i) for i in range(6)], said
     assert {row["state"] for row in rows} <= {"done", "stopped"}
@@ -366,8 +448,8 @@ def newest_log(home):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_stop_a_search_that_can_go_on(tmp_path, caches, signal_):
-    driver = Driver(tmp_path, caches, **{"tune.trials": 4, "kimg": 30})
+def test_ctrl_c_and_sigterm_stop_a_search_that_can_go_on(tmp_path, driver_of, signal_):
+    driver = driver_of(**{"tune.trials": 2, "tune.scheduler": "none", "kimg": 60})  # both of them under way
     process = driver.start()
     while process.poll() is None and not any(driver.home.glob("trials/*/metrics.jsonl")):
         time.sleep(0.2)
@@ -376,17 +458,17 @@ def test_ctrl_c_and_sigterm_stop_a_search_that_can_go_on(tmp_path, caches, signa
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert re.search(r"continue    distgan tune --resume s --storage", said)
-    process = driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert len(table(driver.home / "trials.csv")) == 4
+    assert "interrupted" in {row["state"] for row in table(driver.home / "trials.csv")}
+    driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
+    driver.finish(300)
+    assert [row["state"] for row in table(driver.home / "trials.csv")] == ["done", "done"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two trials at once need two CPUs")
-def test_trials_share_a_gpu(tmp_path, caches):
+def test_trials_share_a_gpu(tmp_path, driver_of):
     # Ray believes in a GPU that is not there; trials then train on the CPU, but are placed as with one
-    driver = Driver(tmp_path, caches, **{"tune.trials": 3, "tune.trials_per_gpu": 2, "tune.scheduler": "none"})
+    driver = driver_of(**{"tune.trials": 3, "tune.trials_per_gpu": 2, "tune.scheduler": "none"})
     code = "import sys, ray; ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False); "
     code += "from distgan.cli import main; sys.exit(main(sys.argv[1:]))"
     env = {**driver.env, "RAY_AUTH_MODE": "disabled"}
@@ -400,18 +482,16 @@ def test_trials_share_a_gpu(tmp_path, caches):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
-def test_a_population_of_two_worker_trials_exploits_for_real(tmp_path, caches):
+def test_a_population_of_two_worker_trials_exploits_for_real(tmp_path, driver_of):
     (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-12, 1.0e-2]}\n")
     base = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **LEARNS)
     seed = next(s for s in range(99) if drawn_rate(base.model_copy(update={"seed": s})) < 1e-9)
-    driver = Driver(
-        tmp_path, caches,
+    driver = driver_of(
         **{"search": tmp_path / "space.yaml", "seed": seed, "workers": 2, "tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5,
            **LEARNS},
     )  # fmt: skip
-    process = driver.start()
-    said, _ = process.communicate(timeout=800)
-    assert process.returncode == 0, said
+    driver.start()
+    said = driver.finish(800)
     home = Folder(driver.home / "trials")
     lineage = read_lineage(home.child("001"))
     assert lineage["adopted"] >= 1, said

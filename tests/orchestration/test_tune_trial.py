@@ -11,7 +11,7 @@ import torch
 from distgan.config import ConfigError, RunConfig
 from distgan.orchestration.lineage import begin_warm, give, measurements, read_lineage, take, transplant
 from distgan.orchestration.placement import Placement
-from distgan.orchestration.search import place_trials
+from distgan.orchestration.search import RAYS_SHARE, _ticket, place_trials
 from distgan.orchestration.trial import OBJECTIVE, WORST, Trial, interval_kimg, trial_config
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
@@ -273,6 +273,15 @@ def test_trials_at_once_always_fit(searched, nodes, changes, expected):
     placement, concurrent = place_trials(searched(**{"tune.trials": 16, **changes}), nodes)
     assert (placement, concurrent) == expected
     assert concurrent * placement.most * placement.cpus <= sum(node["CPU"] for node in nodes)
+
+
+@pytest.mark.parametrize("concurrent", [1, 2, 3, 8, 64])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tickets_let_as_many_trials_start_and_leave_ray_its_own(workers, concurrent):
+    ticket = _ticket(Placement(workers, workers, 1, 0.0), concurrent)
+    rays = RAYS_SHARE * (1 + (concurrent if workers > 1 else 0))  # of a job, and of each Ray Train run
+    assert concurrent * ticket + rays <= 1
+    assert (concurrent + 1) * ticket + rays > 1
 
 
 def test_what_does_not_fit_is_refused(searched):
