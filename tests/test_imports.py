@@ -18,7 +18,7 @@ MAY = {
     "data": {"config", "randomness"},
     "models": {"config", "randomness"},
     "gan": {"config", "randomness"},
-    "metrics": {"config", "randomness", "data"},
+    "metrics": {"config", "randomness", "storage", "data"},
     "export": {"config", "randomness", "storage", "models"},
     "training": {"config", "randomness", "storage", "data", "models", "gan", "metrics", "export"},
     "orchestration": {"config", "randomness", "storage", "data", "models", "gan", "metrics", "export", "training"},

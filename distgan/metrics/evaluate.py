@@ -21,6 +21,7 @@ from distgan.metrics.kid import kernel_distance, kernel_distance_subsets
 from distgan.metrics.manifold import density_coverage, precision_recall
 from distgan.metrics.moments import frechet_distance
 from distgan.metrics.sums import DC_K, PR_K, Real, Sums
+from distgan.storage import Folder
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Evaluator:
     """Measures generated images against one real set with one extractor.
 
     images: uint8 (N, C, H, W), array or memory map, the same on all ranks. labels: int64 (N,) or None. fingerprint: the set's content
-    hash. metrics: names of config.METRICS. cache_dir: where the real set's statistics are kept between runs, by content, or None.
+    hash. metrics: names of config.METRICS. cache_dir: where the real set's statistics are kept between runs, by content, or None; store:
+    the same in storage, which a run that is continued on another machine still finds.
     context: the group of processes; every one must construct and call in step. batch_size: images a rank handles at once.
 
     All real images enter the moments; at most CAP on each side, evenly spread over the real set, enter metrics that compare pairs.
@@ -55,6 +57,7 @@ class Evaluator:
         metrics: Sequence[str],
         *,
         cache_dir: str | Path | None = None,
+        store: Folder | None = None,
         context: Collective | None = None,
         batch_size: int = 500,
     ) -> None:
@@ -72,7 +75,10 @@ class Evaluator:
         def read(index: Tensor) -> Tensor:
             return torch.from_numpy(np.asarray(images[index.numpy()]))
 
-        self._real = self._cached(fingerprint, labels is not None, cache_dir)
+        places = [Folder(cache_dir)] if cache_dir is not None else []
+        places += [store] if store is not None else []
+        name = self._file(fingerprint, labels is not None)
+        self._real = self._cached(places, name)
         missing = torch.tensor([0.0 if self._real is not None else 1.0])
         if float(self._from_first(missing, 1)[0]):  # the first rank's finding is everyone's
             chosen = torch.arange(min(CAP, len(images))) * len(images) // min(CAP, len(images))
@@ -80,8 +86,7 @@ class Evaluator:
             sums.all_reduce(self.context, None, True)
             if self.context.rank == 0:
                 self._real = Real(sums)
-                if cache_dir is not None:
-                    self._keep(sums, self._file(fingerprint, labels is not None, cache_dir))
+                self._keep(sums.dump(), places, name)
         self._reference = self._from_first(None if self._real is None else self._real.moments.mean, extractor.dim)
         # A conditional generator's labels, and missing classes, can be checked only by a classifier whose classes are the data's.
         known = None if self._real is None else self._real.recognised[None] / len(images)
@@ -177,27 +182,32 @@ class Evaluator:
             if n < least:
                 raise ConfigError(f"{setting} = {n}: {name} needs at least {least} images on each side")
 
-    def _file(self, fingerprint: str, labelled: bool, cache_dir: str | Path) -> Path:
+    def _file(self, fingerprint: str, labelled: bool) -> str:
         key = f"1/{fingerprint}/{self.net.digest}/{CAP}/{labelled}"
-        return Path(cache_dir).expanduser() / f"real-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+        return f"real-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
-    def _cached(self, fingerprint: str, labelled: bool, cache_dir: str | Path | None) -> Real | None:
-        if cache_dir is None or self.context.rank != 0:
-            return None
-        file = self._file(fingerprint, labelled, cache_dir)
-        try:
-            return Real(Sums.load(file, self.net.dim, self.net.n_classes, self._device))
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # whatever a damaged file makes the readers raise: the statistics can always be made again
-            log.warning("%s: cannot be used (%s); the real images are measured again", file, error)
-            return None
+    def _cached(self, places: Sequence[Folder], name: str) -> Real | None:
+        """The real side from the first place that has it whole; the other places get it too."""
+        for place in places if self.context.rank == 0 else ():
+            try:
+                dumped = place.read(name)
+                real = Real(Sums.load(dumped, self.net.dim, self.net.n_classes, self._device))
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # whatever a damaged file makes the readers raise: the statistics can always be made again
+                log.warning("%s: cannot be used (%s); the real images are measured again", place.path(name), error)
+                continue
+            self._keep(dumped, [other for other in places if other is not place], name, replace=False)
+            return real
+        return None
 
-    def _keep(self, sums: Sums, file: Path) -> None:
-        try:
-            sums.save(file)
-        except OSError as error:
-            log.warning("%s: cannot be written (%s); the next run measures the real images again", file, error)
+    def _keep(self, dumped: bytes, places: Sequence[Folder], name: str, replace: bool = True) -> None:
+        for place in places:
+            try:
+                if replace or not place.exists(name):
+                    place.write(name, dumped)
+            except OSError as error:
+                log.warning("%s: cannot be written (%s); the next run measures the real images again", place.path(name), error)
 
 
 class RealImages(Protocol):

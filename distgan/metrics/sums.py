@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import uuid
+import io
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,23 +48,19 @@ class Sums:
             self.features = collective.all_gather_rows(torch.cat([self.features, *self._kept]))
         self._kept = []
 
-    def save(self, file: Path) -> None:
-        """Write as .npz aside, then rename, so that a reader finds all of it or nothing."""
+    def dump(self) -> bytes:
+        """As the bytes of an .npz file."""
         arrays = {"mean": self.moments.mean, "centred": self.moments.pack(self.moments.mean), "recognised": self.recognised}
         arrays |= {"features": self.features} | ({} if self.classes is None else {"classes": self.classes.pack()})
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{uuid.uuid4().hex}.npz")
-        try:
-            np.savez(aside, **{key: value.cpu().numpy() for key, value in arrays.items()})  # type: ignore[arg-type]
-            os.replace(aside, file)
-        finally:
-            aside.unlink(missing_ok=True)
+        buffer = io.BytesIO()
+        np.savez(buffer, **{key: value.cpu().numpy() for key, value in arrays.items()})  # type: ignore[arg-type]
+        return buffer.getvalue()
 
     @classmethod
-    def load(cls, file: Path, dim: int, n_classes: int | None, device: torch.device) -> Sums:
-        """Sums written by `save`. FileNotFoundError; ValueError, KeyError or zip errors where the file is damaged (zip has checksums)."""
+    def load(cls, dumped: bytes, dim: int, n_classes: int | None, device: torch.device) -> Sums:
+        """Sums from what `dump` gave. ValueError, KeyError or zip errors where it is damaged (zip has checksums)."""
         sums = cls(dim, n_classes, device)
-        with np.load(file, allow_pickle=False) as data:
+        with np.load(io.BytesIO(dumped), allow_pickle=False) as data:
             arrays = {key: torch.from_numpy(data[key]).to(device) for key in data.files}
         sums.moments, sums.recognised = Moments.unpack(arrays["centred"], arrays["mean"]), arrays["recognised"]
         sums.features = arrays["features"]

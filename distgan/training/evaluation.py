@@ -94,6 +94,7 @@ class Measurement:
             extractor,
             list(settings.names),
             cache_dir=Path(os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan").expanduser() / "statistics",
+            store=self.folder.child("statistics"),
             context=self.context,
             batch_size=settings.batch_size,
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distgan.config import METRICS, ConfigError
 from distgan.metrics import Evaluator, Extractor, Moments, TorchDistributed, evaluate_images, frechet_distance, get_extractor
+from distgan.storage import Folder
 
 ALL = list(METRICS)
 PAIRED = ("kid", "kid_std", "precision", "recall", "density", "coverage")
@@ -133,6 +134,22 @@ def test_second_construction_reads_the_cache_and_damage_is_made_good(tmp_path, c
             assert measure(61, cache=tmp_path) == first
         assert str(file) in caplog.text
         assert file.read_bytes() != damaged
+
+
+def test_storage_keeps_the_statistics_for_a_machine_that_has_never_seen_the_data(tmp_path) -> None:
+    def seen(cache: Path) -> tuple[int, float]:
+        Linear.seen = 0
+        evaluator = Evaluator(REAL, LABELS, "f", extractor(), ["fid"], cache_dir=cache, store=Folder(tmp_path / "run" / "statistics"))
+        return Linear.seen, evaluator.evaluate(made_images, 20)["fid"]
+
+    (first, fid), (elsewhere, again) = seen(tmp_path / "a"), seen(tmp_path / "b")
+    assert (first, elsewhere) == (2 + 103, 2)  # the probe, and all real images once
+    assert fid == again
+    (kept,) = (tmp_path / "run" / "statistics").iterdir()
+    assert (tmp_path / "b" / kept.name).read_bytes() == kept.read_bytes()  # and now it is near
+    kept.write_bytes(b"damaged")
+    assert seen(tmp_path / "c") == (2 + 103, fid)
+    assert seen(tmp_path / "d") == (2, fid)
 
 
 def test_an_unwritable_cache_is_no_failure(tmp_path, caplog) -> None:

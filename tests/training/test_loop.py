@@ -99,7 +99,7 @@ def uninterrupted(tmp_path_factory):
 
 def test_what_a_run_leaves_behind(tiny, uninterrupted):
     folder = uninterrupted("batchnorm", tiny)
-    assert folder.list() == ["checkpoints", "config.yaml", "generator", "metrics.jsonl", "samples", "status.json"]
+    assert folder.list() == ["checkpoints", "config.yaml", "generator", "metrics.jsonl", "samples", "statistics", "status.json"]
     config = read_run_config(folder)
     assert not differences(config, tiny())
     lines = curves(folder)
