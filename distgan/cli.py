@@ -110,6 +110,8 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
     if prepared.state == "complete":
         print(f"already complete: {prepared.folder} (--kimg {2 * config.kimg:g} would train on, --name NAME starts another run)")
         return 0
+    for note in prepared.notes:
+        print(note)
     if config.engine == "local":
         from distgan.training.local import run
     else:

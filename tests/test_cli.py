@@ -274,6 +274,27 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
     assert any("data.name = " in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs"))
 
 
+def test_files_that_cannot_be_read_are_counted_and_named_before_anything_starts(words, tmp_path, capsys):
+    from distgan.export.grid import png
+
+    (tmp_path / "photos").mkdir()
+    draw = np.random.default_rng(0)
+    for i in range(64):
+        (tmp_path / "photos" / f"{i:02d}.png").write_bytes(png(draw.integers(0, 256, (16, 16), dtype=np.uint8)))
+    for i in (3, 40):
+        (tmp_path / "photos" / f"{i:02d}.png").write_bytes(b"no picture")
+    words[words.index("--kimg") + 1] = "0.064"
+    own = [*words, "--data.name", "photos", "--data.max-bad-share"]
+    on_ray = ["ray" if word == "local" else word for word in own]
+    (line,) = refused_lines(capsys, "train", *on_ray, "0.01")
+    assert "data.max_bad_share = 0.01: at least 2 of 64 files" in line
+    assert not (tmp_path / "runs" / "tiny").exists()
+    assert main(["train", *own, "0.05"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first.startswith("photos: 2 of 64 files cannot be read and are left out: 03.png (not an image file that Pillow knows), 40.png")
+    assert second.startswith("62 images of photos, 16 x 16 x 1")
+
+
 def refused_lines(capsys, *words):
     assert main(words) == 2
     return capsys.readouterr().err.splitlines()

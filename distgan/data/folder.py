@@ -15,7 +15,7 @@ import numpy as np
 
 from distgan.config import ConfigError, DataConfig
 from distgan.data.cache import Writer, cached
-from distgan.data.images import DataSpec, ImageSet, Pixels, Progress, first
+from distgan.data.images import DataSpec, ImageSet, Pixels, Progress, first, some
 from distgan.data.listing import FolderReader, Listing, ZipReader, arrange
 from distgan.data.pixels import Target, check_size, chunk, decode, flatten, processors
 
@@ -89,7 +89,7 @@ class FolderSource:
                 if config.channels is not None and config.resolution is not None:
                     break  # one readable file is enough
         if not sides:
-            raise ConfigError(f"data.name = {self.path}: none of {len(sample)} files could be read: {_some(problems)}")
+            raise ConfigError(f"data.name = {self.path}: none of {len(sample)} files could be read: {some(problems)}")
         derived = min(64, max(16, 1 << (int(statistics.median(sides)).bit_length() - 1)))
         return Target(config.channels or (1 if grey else 3), config.resolution or derived, config.fit, config.background)
 
@@ -119,7 +119,7 @@ class FolderSource:
                 if progress:
                     progress(f"decoding {self.name}", numbers.stop, total)
         if not kept:
-            raise ConfigError(f"data.name = {self.path}: none of {total} files could be read: {_some(writer.skipped)}")
+            raise ConfigError(f"data.name = {self.path}: none of {total} files could be read: {some(writer.skipped)}")
         if listing.label_of is not None:
             writer.labels = np.array(listing.label_of, np.int64)[kept]
             writer.classes = listing.classes
@@ -129,7 +129,7 @@ class FolderSource:
         if len(skipped) > self.config.max_bad_share * total:
             raise ConfigError(
                 f"data.max_bad_share = {self.config.max_bad_share}: at least {len(skipped)} of {total} files in {self.path} cannot "
-                f"be read: {_some(skipped)}; repair or remove them, or raise data.max_bad_share"
+                f"be read: {some(skipped)}; repair or remove them, or raise data.max_bad_share"
             )
 
 
@@ -160,8 +160,3 @@ def _reason(name: str, error: Exception) -> str:
     text = str(error).strip().splitlines()
     short = text[0] if text and "BytesIO" not in text[0] else "not an image file that Pillow knows"
     return f"{name} ({short})"
-
-
-def _some(problems: Sequence[str]) -> str:
-    more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-    return ", ".join(problems[:5]) + more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,14 @@ class ImageSet:
     def n(self) -> int:
         """Number of images."""
         return len(self.images)
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know of files that were passed over: how many, and the first of them with the reasons."""
+        if not self.skipped:
+            return None
+        total = len(self.images) + len(self.skipped)
+        return f"{self.name}: {len(self.skipped)} of {total:,} files cannot be read and are left out: {some(self.skipped)}"
 
     @property
     def channels(self) -> int:
@@ -93,6 +101,12 @@ def in_memory(images: Pixels, labels: Labels | None, classes: tuple[str, ...], n
     mark = Fingerprint()
     mark.add(images)
     return ImageSet(np.ascontiguousarray(images), labels, classes if labels is not None else (), name, mark.hex(images.shape, labels))
+
+
+def some(problems: Sequence[str], count: int = 5) -> str:
+    """The first of several problems, and how many more there are."""
+    more = f" and {len(problems) - count} more" if len(problems) > count else ""
+    return ", ".join(problems[:count]) + more
 
 
 def first(config: DataConfig, n: int) -> int:

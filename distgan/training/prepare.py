@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
 from distgan.storage import Folder
 from distgan.training.lease import wait_until_free
+from distgan.training.progress import Countdown
+
+if TYPE_CHECKING:
+    from distgan.data import ImageSet
 
 # Settings that may change between a run's start and its continuation: none of them alters what a step computes.
 _FREE = (
@@ -28,6 +32,8 @@ class Prepared:
     state: Literal["new", "resume", "complete"]
     images: str
     """The real images, in words."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before it starts."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -55,14 +61,36 @@ def prepare(config: RunConfig) -> Prepared:
     Folder(config.storage).check_writable()
     folder = Folder(config.storage).child(config.run_name)
     state = _existing(config, folder)
+    decoded = _decode_here(config) if state != "complete" else None
     if state != "complete":
         if os.environ.get("RANK", "0") == "0":  # under torchrun the other ranks' driver is this one
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
-    count = f"{spec.n:,} " if spec.n else ""
+    n = decoded.n if decoded else spec.n
+    count = f"{n:,} " if n else ""
     classes = f", {n_classes} classes" if n_classes else ""
     size = f"{spec.resolution} x {spec.resolution} x {spec.channels}"
-    return Prepared(config, folder, state, f"{count}images of {spec.name}, {size}{classes}")
+    notes = (decoded.note,) if decoded and decoded.note else ()
+    return Prepared(config, folder, state, f"{count}images of {spec.name}, {size}{classes}", notes)
+
+
+def _decode_here(config: RunConfig) -> ImageSet | None:
+    """The images of a folder or archive, decoded into the cache that workers on this machine read, while a person sees how far it is.
+
+    Files that cannot be read, and too many of them, show before Ray starts. None for known sets, which have no such files, and on
+    clusters, whose nodes have caches of their own.
+    """
+    from distgan.data import is_known, open_images
+
+    on_cluster = config.engine == "ray" and (config.ray.address or os.environ.get("RAY_ADDRESS"))
+    if is_known(config.data.name) or on_cluster:
+        return None
+    shown = Countdown() if os.environ.get("RANK", "0") == "0" else None
+    try:
+        return open_images(config.data, progress=shown)
+    finally:
+        if shown:
+            shown.close()
 
 
 def at_home(config: RunConfig) -> RunConfig:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from distgan.training.prepare import Prepared
+if TYPE_CHECKING:
+    from distgan.training.prepare import Prepared
 
 
 class ProgressLine:
@@ -67,6 +68,31 @@ class ProgressLine:
         if status.get("best"):
             parts.append(f"best {status['best']['metric'].upper()} {status['best']['value']:.3g}")
         return "  ".join(parts)
+
+
+class Countdown:
+    """How much of a long job is done: one live line on a terminal, a plain line every `every_s` seconds elsewhere."""
+
+    def __init__(self, out: TextIO | None = None, every_s: float = 10.0) -> None:
+        self.out = out or sys.stdout
+        self.live, self.every_s = self.out.isatty(), every_s
+        self._next, self._open = time.monotonic() + (0.3 if self.live else every_s), False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now < self._next and not (self._open and done >= total):
+            return  # what is done at once needs no line
+        self._next = now + (0.2 if self.live else self.every_s)
+        text = f"{what}: {done:,} of {total:,} images"
+        self.out.write(f"\r{text.ljust(60)}" if self.live else f"{text}\n")
+        self._open = self.live
+        self.out.flush()
+
+    def close(self) -> None:
+        if self._open:
+            self.out.write("\n")
+            self.out.flush()
+            self._open = False
 
 
 def span(seconds: float) -> str:

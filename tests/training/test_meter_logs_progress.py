@@ -219,3 +219,30 @@ def test_final_words_say_where_everything_is(tiny, tmp_path):
     stopped = final_words(prepared, {"state": "stopped", "kimg": 0.5, "total_kimg": 1.024})
     assert "stopped at 0.5 of 1.024 kimg" in stopped
     assert f"distgan resume tiny --storage '{tmp_path}/runs'" in stopped
+
+
+def test_a_countdown_shows_long_jobs_and_no_short_ones(monkeypatch):
+    from distgan.training import progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    for out, expected in (
+        (Terminal(), "\r" + "decoding: 200 of 400 images".ljust(60) + "\r" + "decoding: 400 of 400 images".ljust(60) + "\n"),
+        (io.StringIO(), "decoding: 300 of 400 images\n"),
+    ):
+        clock[0] = 0.0
+        shown = progress.Countdown(out, every_s=10)
+        for second, done in ((0.1, 100), (5, 200), (11, 300), (11.1, 400)) if not out.isatty() else ((0.1, 100), (0.4, 200), (0.5, 400)):
+            clock[0] = second
+            shown("decoding", done, 400)
+        shown.close()
+        assert out.getvalue() == expected
+    short = Terminal()
+    shown = progress.Countdown(short)
+    shown("decoding", 400, 400)
+    shown.close()
+    assert short.getvalue() == ""
