@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from benchmarks.parts import read_settings
 
 MIB = 2**20
 KINDS = {
-    "RayTrainWorker": "worker", "TrainController": "Ray's controller", "IDLE": "Ray's idle worker", "gcs_server": "Ray's gcs_server",
-    "log_monitor": "Ray's log monitor", "runtime_env": "Ray's runtime_env agent", "dashboard": "Ray's dashboard", "raylet": "Ray's raylet",
-    "monitor": "Ray's monitor",
+    "RayTrainWorker": "worker", "TrainController": "Ray's controller", "SynchronizationActor": "Ray's synchroniser",
+    "IDLE": "Ray's idle worker", "gcs_server": "Ray's gcs_server", "DashboardAgent": "Ray's agent", "RuntimeEnvAgent": "Ray's second agent",
+    "log_monitor": "Ray's log monitor", "dashboard": "Ray's dashboard", "raylet": "Ray's raylet", "monitor": "Ray's monitor",
 }  # fmt: skip
 """What stands in a process's command line -> what it is; the first that fits."""
 
@@ -54,9 +55,10 @@ def run(options: argparse.Namespace) -> int:
             with Group(config.model_dump(mode="json"), workers, 1, env={"DISTGAN_CACHE": f"{place}/cache"}) as group:
                 found[str(workers)] = by_stage(group, options.steps)
                 print(f"{workers} worker(s) measured", file=sys.stderr, flush=True)
+        show(found, config)
         if not options.no_ray:
             found["ray"] = under_ray(config, Path(place))
-    show(found, config)
+            show_processes(found["ray"])
     write_found(options, "memory", found)
     return 0
 
@@ -100,14 +102,14 @@ def by_stage(group: Any, steps: int) -> dict[str, Any]:
 
 
 def under_ray(config: Any, place: Path) -> dict[str, Any]:
-    """A short run of one worker under Ray: the highest memory of each of its processes, by kind."""
+    """A run of one worker under Ray, stopped after some training: the highest memory of each of its processes, by kind."""
     import yaml
 
     from distgan.config import load_config
 
-    short = {"engine": "ray", "workers": 1, "storage": str(place), "name": "memory", "kimg": 4, "metrics.final_samples": 2000}
+    settings = {"engine": "ray", "workers": 1, "storage": str(place), "name": "memory", "kimg": 1000, "log.every_kimg": 0.25}
     file = place / "memory.yaml"
-    file.write_text(yaml.safe_dump(load_config(base=config.model_dump(mode="json"), overrides=short).model_dump(mode="json")))
+    file.write_text(yaml.safe_dump(load_config(base=config.model_dump(mode="json"), overrides=settings).model_dump(mode="json")))
     said = place / "said"
     with open(said, "w") as out:
         process = subprocess.Popen(
@@ -115,23 +117,25 @@ def under_ray(config: Any, place: Path) -> dict[str, Any]:
             stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "DISTGAN_CACHE": f"{place}/cache"},
         )  # fmt: skip
     try:
-        found = watch_tree(process, timeout_s=300)
+        log = place / "memory" / "metrics.jsonl"
+        found = watch_tree(process, 300, until=lambda: log.exists() and len(log.read_text().splitlines()) > 4)
     except BaseException:
         process.terminate()
         process.wait(timeout=60)
         raise
-    if process.returncode:
+    if process.returncode != 130:  # stopped, with a last checkpoint
         raise SystemExit(f"the run under Ray failed with status {process.returncode}:\n{said.read_text()[-3000:]}")
     return found
 
 
-def watch_tree(process: subprocess.Popen[Any], timeout_s: float, every_s: float = 0.5) -> dict[str, Any]:
-    """Highest memory of a process and of each kind of process below it, until it ends; and of all of them together at one time."""
+def watch_tree(process: subprocess.Popen[Any], timeout_s: float, until: Callable[[], bool], every_s: float = 0.5) -> dict[str, Any]:
+    """Highest memory of a process and of each process below it, until it ends, and of all of them together at one time. It is asked to
+    end when `until` says so."""
     from benchmarks.measuring import processes_below
 
     kinds: dict[int, str] = {}
     highest: dict[int, dict[str, int]] = {}
-    together = 0
+    together, asked = 0, False
     begun = time.monotonic()
     while process.poll() is None:
         if time.monotonic() - begun > timeout_s:
@@ -147,6 +151,9 @@ def watch_tree(process: subprocess.Popen[Any], timeout_s: float, every_s: float 
             before = highest.get(pid, {})
             highest[pid] = {key: max(now[key], before.get(key, 0)) for key in ("rss", "pss", "uss")}
         together = max(together, total)
+        if not asked and until():
+            process.terminate()
+            asked = True
         time.sleep(every_s)
     return {"processes": [{"kind": kinds[pid], **highest[pid]} for pid in highest], "together_pss": together}
 
@@ -166,11 +173,9 @@ def _kind(pid: int, root: int) -> str:
 
 
 def show(found: dict[str, Any], config: Any) -> None:
-    """The tables."""
+    """The tables of stages and of the data, for each number of workers."""
     rows = []
     for workers, result in found.items():
-        if workers == "ray":
-            continue
         for stage, footprints in result["stages"].items():
             cells = [_mib(statistics.fmean(f[key] for f in footprints)) for key in ("rss", "pss", "uss", "peak_rss")]
             rows.append([f"{_count(workers)}: {stage}", *cells])
@@ -178,22 +183,23 @@ def show(found: dict[str, Any], config: Any) -> None:
     print_table(["", "resident", "proportional", "own", "highest resident"], rows)
     rows = []
     for workers, result in found.items():
-        if workers == "ray":
-            continue
         data = result["data"]
         for rank, pages in enumerate(data["mapped"]):
             rows.append([f"{_count(workers)}: rank {rank}", *(_mib(pages[key]) for key in ("rss", "pss", "uss"))])
         if not data["mapped"]:
             rows.append([f"{_count(workers)}: no file is mapped, each holds a copy", "-", "-", "-"])
-    size = next((r["data"]["bytes"] for k, r in found.items() if k != "ray"), 0)
+    size = next((result["data"]["bytes"] for result in found.values()), 0)
     print(f"\nMiB of the data ({_mib(size)} MiB) in each worker, once all images were read")
     print_table(["", "resident", "proportional", "own"], rows)
-    if "ray" in found:
-        processes = sorted(found["ray"]["processes"], key=lambda p: -p["uss"])
-        rows = [[p["kind"], *(_mib(p[key]) for key in ("rss", "pss", "uss"))] for p in processes]
-        print("\nhighest MiB of each process of a run with one worker under Ray")
-        print_table(["", "resident", "proportional", "own"], rows)
-        print(f"all together at one time, pages counted once: {_mib(found['ray']['together_pss'])} MiB")
+
+
+def show_processes(found: dict[str, Any]) -> None:
+    """The table of Ray's processes."""
+    processes = sorted(found["processes"], key=lambda p: -p["uss"])
+    rows = [[p["kind"], *(_mib(p[key]) for key in ("rss", "pss", "uss"))] for p in processes]
+    print("\nhighest MiB of each process of a run with one worker under Ray")
+    print_table(["", "resident", "proportional", "own"], rows)
+    print(f"all together at one time, pages counted once: {_mib(found['together_pss'])} MiB")
 
 
 def _count(workers: str) -> str:
