@@ -88,7 +88,8 @@ def train(name: str, storage: Path, minutes: float, kimg: float | None, typed: d
     if kimg is None:
         kimg = _rate(storage, own) * minutes * 60 / 1000
     every = kimg / 10
-    own |= {"kimg": round(kimg, 3), "metrics.every_kimg": every, "log.samples_every_kimg": every, "metrics.final_samples": SAMPLES}
+    shown = {"metrics.every_kimg": every, "log.samples_every_kimg": every, "metrics.final_samples": SAMPLES}
+    own = shown | own | {"kimg": round(kimg, 3)}
     file = storage / f"{name}.yaml"
     if file.exists():  # the run was begun before: its own budget holds
         config = load_config(file)

@@ -79,7 +79,8 @@ def test_the_command_trains_counts_and_writes(tmp_path, capfd, monkeypatch):
 
     small = ["--model.g_width", "4", "--model.d_width", "4", "--metrics.samples", "100", "--data.limit", "500", "--log.grid", "4"]
     words = ["stacked-mnist", "--kimg", "0.128", "--samples", "300", "--only", "preset", "ns-r1", "--storage", str(tmp_path / "runs")]
-    words += ["--pictures", str(tmp_path / "pictures"), "--json", str(tmp_path / "found.json"), "--", *small]
+    words += ["--pictures", str(tmp_path / "pictures"), "--json", str(tmp_path / "found.json")]
+    words += ["--", *small, "--metrics.every_kimg", "0.064"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words])
     monkeypatch.setattr(stacked, "SAMPLES", 300)
     assert benchmark.main() == 0
@@ -93,5 +94,5 @@ def test_the_command_trains_counts_and_writes(tmp_path, capfd, monkeypatch):
         assert one["kl"] > found["real"]["kl"]  # after four steps
         assert one["samples"] == 300
         assert one["trained_kimg"] == 0.128
-        assert one["course"][-1]["samples"] == 300
+        assert [(at["kimg"], at["samples"]) for at in one["course"]] == [(0.064, 100), (0.128, 300)]  # as typed
         assert (tmp_path / "pictures" / f"stacked-mnist-{name}.png").stat().st_size > 1000
