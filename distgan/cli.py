@@ -252,6 +252,8 @@ def runs(arguments: list[str]) -> int:
     from distgan.training.listing import list_runs
 
     storage = Folder(options.storage)
+    if storage.is_local and os.path.isfile(storage.path()):
+        raise ConfigError(f"--storage {options.storage}: is a file; allowed: the folder or URI that holds the runs")
     rows = [("RUN", "STATE", "KIMG", "BEST", "HEARTBEAT")]
     for run in list_runs(storage):
         heard = f"{_span(run.heartbeat_s)} ago" if run.heartbeat_s is not None else "-"

@@ -174,6 +174,7 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
         (["train", "--model.name", "dcgan", "--data.resolution", "20"], "data.resolution = 20"),
         (["train", "--model.generator", "nowhere:G"], "cannot import nowhere"),
         (["train", "--storage", "/proc/nowhere"], "storage = /proc/nowhere: cannot write there"),
+        (["runs", "--storage", __file__], "is a file; allowed: the folder or URI that holds the runs"),
         (["runs", "--storage", "s3://"], "storage = s3://: names no bucket"),
         (["evaluate", ".", "--against", "mnist10k"], "data.name = .: no image files there"),
         (["train", "--engine", "local", "--workers", "2"], "workers = 2: engine = 'local' runs in 1 process"),

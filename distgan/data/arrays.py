@@ -151,6 +151,8 @@ class ArraySource:
             return 0.0, 255.0
         if low >= -1 - 1e-6 and high <= 1 + 1e-6:
             return 1.0, 127.5
+        if np.isnan(low):
+            raise ConfigError(f"data.name = {self.path}: holds NaN; allowed: floats in [0, 1] or [-1, 1], or uint8")
         raise ConfigError(
             f"data.name = {self.path}: floats from {low:g} to {high:g}; allowed: [0, 1] or [-1, 1], or uint8 "
             "(for values 0..255 save array.astype('uint8'))"
