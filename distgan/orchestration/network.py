@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+from datetime import timedelta
+from typing import Any
 
 PASSED_ON = ("NCCL_", "TORCH_NCCL_", "UCX_", "FI_EFA_", "RDMAV_")
 """Beginnings of variables that tune a cluster's network."""
@@ -39,3 +42,22 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
+
+
+def meeting_place(address: str, port: int, rank: int, size: int, timeout: timedelta) -> Any:
+    """torch's key-value store at rank 0, through which the workers of a group find each other.
+
+    It listens at that one address. Left to itself torch listens on every interface, for anybody, as this store asks for no token.
+    """
+    from torch import distributed
+
+    descriptor = None
+    if rank == 0:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            descriptor = socket.create_server((address, port), family=family, backlog=2048).detach()  # torch closes it
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise RuntimeError(f"the process group's meeting place {address}:{port} failed to open: {error}") from error
+            # Behind address translation the node's address is none of this machine's; what is forwarded arrives at another
+    return distributed.TCPStore(address, port, size, rank == 0, timeout=timeout, master_listen_fd=descriptor)  # type: ignore[attr-defined]

@@ -219,21 +219,18 @@ def _join_process_group(context: Any, device: Any) -> None:
     import torch.distributed as dist
     from ray.train.collective import broadcast_from_rank_zero
 
-    from distgan.orchestration.network import free_port, interface_of
+    from distgan.orchestration.network import free_port, interface_of, meeting_place
 
     address = ray.util.get_node_ip_address()
     interface = interface_of(address)
     if interface:
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(variable, interface)
-    meeting = broadcast_from_rank_zero({"address": address, "port": free_port()} if context.get_world_rank() == 0 else None)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=f"tcp://{meeting['address']}:{meeting['port']}",
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        timeout=timedelta(seconds=float(os.environ.get("DISTGAN_COLLECTIVE_TIMEOUT_S", "600"))),
-    )
+    rank, size = context.get_world_rank(), context.get_world_size()
+    timeout = timedelta(seconds=float(os.environ.get("DISTGAN_COLLECTIVE_TIMEOUT_S", "600")))
+    meeting = broadcast_from_rank_zero({"address": address, "port": free_port()} if rank == 0 else None)
+    store = meeting_place(meeting["address"], meeting["port"], rank, size, timeout)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _backend(on_gpu: bool) -> Any:

@@ -113,6 +113,30 @@ def below(root):
     return [(pid, command) for pid, command in commands.items() if descends(pid)]
 
 
+def listening(root):
+    """(address, port, command) of every TCP socket on which `root` and what descends from it listen, in the kernel's hexadecimal."""
+    open_at = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == "0A":
+                    open_at[f"socket:[{words[9]}]"] = tuple(words[1].split(":"))
+    found = []
+    for pid, command in [(root, "driver"), *below(root)]:
+        with contextlib.suppress(OSError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    where = open_at.get(os.readlink(descriptor))
+                    found += [(*where, command)] if where else []
+    return found
+
+
+def is_loopback(address):
+    """127.x.x.x, ::1, or the former written as IPv6; each 32-bit word in the byte order of the machine (x86, ARM: reversed)."""
+    return address[-2:] == "7F" if len(address) == 8 else address in ("0" * 24 + "01000000", f"{'0' * 16}FFFF0000{address[-8:-2]}7F")
+
+
 def status_of(folder):
     with contextlib.suppress(OSError, ValueError):
         return json.loads((folder / "status.json").read_text())
@@ -180,6 +204,9 @@ def test_a_larger_budget_goes_on_and_a_killed_worker_changes_nothing(place, half
     at = status_of(folder).get("kimg", 0)
     assert len(workers) == 2, f"found {workers} at {at} kimg"
     assert before < at < KIMG - 2, "no moment to kill a worker in"
+    sockets = listening(process.pid)
+    assert len(sockets) > 5, "Ray's own processes listen, as the workers do for each other"
+    assert [where for where in sockets if not is_loopback(where[0])] == []
     os.kill(max(workers), signal.SIGKILL)
     code, said, _ = place.finish(process)
     assert code == 0, said

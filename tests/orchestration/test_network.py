@@ -1,0 +1,50 @@
+"""Workers meet at one address, and nobody else can join them there from another interface."""
+
+import errno
+import socket
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from distgan.orchestration.follow import _NEVER_MET
+from distgan.orchestration.network import free_port, meeting_place
+
+SOON = timedelta(seconds=30)
+
+
+def meet(address, port):
+    """Both ends of a group of two, from two threads."""
+    found = {}
+    second = threading.Thread(target=lambda: found.update(second=meeting_place(address, port, 1, 2, SOON)))
+    second.start()
+    first = meeting_place(address, port, 0, 2, SOON)
+    second.join(30)
+    return first, found["second"]
+
+
+def test_two_workers_meet_on_loopback_alone():
+    port = free_port()
+    first, second = meet("127.0.0.1", port)
+    first.set("key", "value")
+    assert second.get("key") == b"value"
+    if Path("/proc/net/tcp").exists():
+        lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+        assert [w[1] for w in lines if w[3] == "0A" and w[1].endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+
+
+def test_a_port_that_is_taken_is_told_in_words_that_ask_for_another_try():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RuntimeError, match="failed to open") as told:
+        meeting_place("127.0.0.1", taken.getsockname()[1], 0, 2, SOON)
+    assert _NEVER_MET.search(str(told.value))
+
+
+def test_an_address_that_is_translated_on_the_way_is_met_all_the_same(monkeypatch):
+    def not_here(*_, **__):
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "create_server", not_here)
+    first, second = meet("127.0.0.1", free_port())
+    first.set("key", "value")
+    assert second.get("key") == b"value"
