@@ -209,6 +209,7 @@ class TrainingConfig(Section):
     reuse_fakes: bool = setting(
         False, "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step"
     )
+    fake_labels: Literal["data", "balanced"] = setting("data", "classes of generated images: as often as in the data, or all equally often")
     compile: Literal["off", "on", "cuda-graphs"] = setting(
         "off", "torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs also replays kernels"
     )
@@ -393,6 +394,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"training.reuse_fakes = True: needs training.n_dis = 1 and training.accumulate = 1 (here {training.n_dis} and "
                 f"{training.accumulate}), as the discriminator must have seen the very images once"
+            )
+        if training.fake_labels == "balanced" and self.loss.name == "relativistic":
+            raise ValueError(
+                "training.fake_labels = 'balanced': loss.name = 'relativistic' compares images of one class, whose labels are the data's; "
+                "allowed with it: data"
             )
         most = self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
         if isinstance(most, int):

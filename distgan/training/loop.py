@@ -169,6 +169,8 @@ class Alternation:
         self.images = config.batch_size * config.training.n_dis
         labels = images.labels if config.model.conditioning != "none" else None
         self.labels = torch.as_tensor(labels, device=context.device) if labels is not None else None
+        if self.labels is not None and config.training.fake_labels == "balanced":
+            self.labels = torch.arange(len(images.classes), device=context.device)
         self.augment = Augment(config.augment, config.seed) if config.augment.kind != "none" else None
         self.layout = torch.channels_last if channels_last(config, context.device) else torch.contiguous_format
         bf16 = config.training.precision == "bf16" or (config.training.precision == "auto" and context.device.type == "cuda")
@@ -273,7 +275,7 @@ class Alternation:
         return c if self.labels is not None else None
 
     def _fake_labels(self, player: str, at: int) -> Tensor | None:
-        """Labels as often as in the data: those of images picked at random."""
+        """Those of images picked at random, or each as often as the others."""
         if self.labels is None:
             return None
         seed, labels, stream = self.config.seed, self.labels, self._stream(f"{player}/c")

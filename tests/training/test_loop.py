@@ -400,6 +400,23 @@ def test_reused_images_train_the_generator_like_the_same_images_made_again(tiny,
             torch.testing.assert_close(reused[player][name], weight, atol=1e-6, rtol=0)
 
 
+def test_labels_of_generated_images_are_the_data_s_or_balanced(tiny, monkeypatch, tmp_path):
+    """Nine images of ten are of class 0."""
+    np.savez(tmp_path / "x.npz", images=np.zeros((100, 28, 28), np.uint8), labels=np.repeat([0, 1], [90, 10]))
+    seen, draw = [], loop.Alternation._fake_labels
+    monkeypatch.setattr(loop.Alternation, "_fake_labels", lambda self, *a: (seen.append(draw(self, *a)), seen[-1])[1])
+    shares = []
+    for how in ("data", "balanced"):
+        seen.clear()
+        data = {"data.name": str(tmp_path / "x.npz"), "data.limit": None, "model.conditioning": "projection", "metrics.names": "[]"}
+        run(tiny(**data, name=how, **{"training.fake_labels": how, "kimg": 0.512}))
+        shares.append(torch.cat(seen).float().mean().item())
+    assert shares[0] == pytest.approx(0.1, abs=0.04)
+    assert shares[1] == pytest.approx(0.5, abs=0.07)
+    with pytest.raises(ConfigError, match="fake_labels = 'balanced'"):
+        tiny(**{"training.fake_labels": "balanced", "loss.name": "relativistic"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.0, 0.5])
 def test_compiled_networks_learn_the_same(tiny, gamma):
