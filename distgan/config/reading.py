@@ -1,0 +1,269 @@
+"""From a YAML file and dotted overrides to a checked `RunConfig`, and from what is wrong to one line for a person.
+
+There is one path, `load_config`, so that a typo or a value out of range reads the same wherever it was written, and is refused before
+any worker starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from distgan.config.settings import ConfigError, RunConfig
+
+_OPEN = ("tune.space.", "model.g_args.", "model.d_args.", *(f"training.{key}" for key in ("batch_size", "kimg", "seed", "workers")))
+"""Beginnings of dotted names that are no fields: free mappings, and the top-level settings' other names."""
+
+
+def load_config(
+    file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """The run description from `base` (a nested dict), a YAML file over it, and dotted overrides over both.
+
+    Override values may be strings as typed on a command line ("1e-4", "[1, 2]", "null"). Raises ConfigError with one line
+    a mistake: setting, value, what is allowed, nearest right name.
+    """
+    values: dict[str, Any] = dict(base or {})
+    if file is not None:
+        values = merge(values, read_yaml(file))
+    problems: list[str] = []
+    for key, value in (overrides or {}).items():
+        dotted = key.strip("-").replace("-", "_")
+        info = find_field(dotted)
+        if info is None and not dotted.startswith(_OPEN):
+            problems.append(f"--{key.strip('-')}: no such setting (value {_typed(value, None)!r}){_nearest(dotted)}")
+            continue
+        set_dotted(values, dotted, _typed(value, info))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return validate(values)
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """RunConfig from a nested dict; ConfigError with one line a mistake."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors()
+        precise = ("extra_forbidden", "value_error")
+        told = [(_dotted(e), e["type"] in precise) for e in errors]
+
+        def is_noise(e: Any) -> bool:
+            """What a union's other branches say of a value: of a mapping the branch that is one tells best, else what all allow."""
+            here = _dotted(e)
+            if not isinstance(e["input"], Mapping):
+                return e["type"] in precise and (here, False) in told
+            better = any(name.startswith(f"{here}.") or (name == here and exact) for name, exact in told)
+            return better and e["type"] not in precise
+
+        raise ConfigError("\n".join(dict.fromkeys(_explain(e) for e in errors if not is_noise(e)))) from None
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """A YAML file as a dict; ConfigError names the file, and the line where it is no YAML."""
+    path = Path(file).expanduser()
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
+        raise ConfigError(f"--config {file}: no such file" + (f"; did you mean {path.parent / near[0]}?" if near else "")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {file}: must hold settings like 'kimg: 100', not a {type(values).__name__}")
+    return values
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved settings as YAML that `load_config` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts, `over` winning."""
+    out = dict(base)
+    for key, value in over.items():
+        here = out.get(key)
+        out[key] = merge(here, value) if isinstance(value, Mapping) and isinstance(here, Mapping) and key != "space" else value
+    return out
+
+
+def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a nested value by its dotted name, making the sections on the way (the section dicts are copied, not shared)."""
+    head, _, rest = dotted.partition(".")
+    if rest:
+        inner = dict(values[head]) if isinstance(values.get(head), Mapping) else {}
+        if head == "space" or (head in ("g_args", "d_args")):
+            inner[rest] = value
+        else:
+            set_dotted(inner, rest, value)
+        values[head] = inner
+    else:
+        values[head] = value
+
+
+def get_dotted(config: BaseModel, dotted: str) -> Any:
+    """The value of a setting by its dotted name."""
+    value: Any = config
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def walk_fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted name, field) of every setting, sections left out."""
+    for name, info in model.model_fields.items():
+        inner = _section(info.annotation)
+        if inner is not None:
+            yield from walk_fields(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def find_field(dotted: str) -> FieldInfo | None:
+    """The field of a dotted name (a setting or a whole section), or None."""
+    model: type[BaseModel] = RunConfig
+    info: FieldInfo | None = None
+    for part in dotted.split("."):
+        if info is not None:
+            inner = _section(info.annotation) or next(
+                (a for a in _members(info.annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
+            )
+            if inner is None:
+                return None
+            model = inner
+        info = model.model_fields.get(part)
+        if info is None:
+            return None
+    return info
+
+
+def allowed_text(info: FieldInfo) -> str:
+    """What a setting may be, in words: '> 0, <= 10', 'crop, pad', 'a whole number'."""
+    bounds = []
+    for holder in [info, *(a for a in _members(info.annotation, keep_annotated=True))]:
+        metadata = holder.metadata if isinstance(holder, FieldInfo) else getattr(holder, "__metadata__", ())
+        for m in metadata:
+            pieces = m.metadata if isinstance(m, FieldInfo) else [m]
+            for piece in pieces:
+                for sign, attribute in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
+                    limit = getattr(piece, attribute, None)
+                    if limit is not None and f"{sign} {limit}" not in bounds:
+                        bounds.append(f"{sign} {limit}")
+    kinds = []
+    for member in _members(info.annotation):
+        if typing.get_origin(member) is Literal:
+            kinds += [str(v) for v in typing.get_args(member)]
+        elif isinstance(member, type) and issubclass(member, bool):
+            kinds.append("true or false")
+        elif member is int:
+            kinds.append("a whole number")
+        elif member is float:
+            kinds.append("a number")
+        elif member is str:
+            kinds.append("text")
+        elif typing.get_origin(member) is list:
+            inner = [m for a in typing.get_args(member) for m in _members(a)]
+            choices = [str(v) for m in inner if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+            kinds.append(f"a list of {', '.join(choices)}" if choices else "a list of numbers")
+        elif typing.get_origin(member) is dict or member is dict:
+            kinds.append("a mapping")
+        elif isinstance(member, type) and issubclass(member, BaseModel):
+            kinds.append("{" + ", ".join(member.model_fields) + "}")
+    text = " ".join([", ".join(kinds), " and ".join(bounds)]).strip()
+    return f"{text}, or null" if type(None) in _members(info.annotation) else text
+
+
+def _members(annotation: Any, keep_annotated: bool = False) -> list[Any]:
+    """The alternatives of a type, unions and Annotated unfolded."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return ([annotation] if keep_annotated else []) + _members(typing.get_args(annotation)[0], keep_annotated)
+    if origin in (Union, types.UnionType):
+        return [m for a in typing.get_args(annotation) for m in _members(a, keep_annotated)]
+    return [annotation]
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _typed(value: Any, info: FieldInfo | None) -> Any:
+    """A command-line string as YAML would read it; text settings take it as it is."""
+    if not isinstance(value, str):
+        return value
+    members = _members(info.annotation) if info is not None else []
+    if value.lower() in ("null", "none") and (type(None) in members or not members):
+        return None
+    if str in members and list not in [typing.get_origin(m) for m in members]:
+        return value
+    if any(typing.get_origin(m) is Literal and value in typing.get_args(m) for m in members):
+        return value
+    if any(typing.get_origin(m) is list for m in members) and not value.lstrip().startswith("["):
+        value = f"[{value}]"
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _nearest(dotted: str) -> str:
+    above, _, last = dotted.rpartition(".")
+    info = find_field(above) if above else None
+    inside = [f"{above}.{f}" for m in _members(info.annotation) if info and _section(m) for f in m.model_fields] if info else []
+    names = [name for name, _ in walk_fields()] + inside  # those of a mapping that a setting may be are no settings of their own
+    same_end = [n for n in names if n.rpartition(".")[2] == last]
+    near = same_end[:3] or difflib.get_close_matches(dotted, names, 1, 0.5)
+    if not near:
+        ends = {n.rpartition(".")[2]: n for n in names}
+        near = [ends[e] for e in difflib.get_close_matches(last, list(ends), 1, 0.6)]
+    return f"; did you mean {' or '.join(near)}?" if near else "; `distgan train --help` lists every setting"
+
+
+def _dotted(error: Any) -> str:
+    """The setting that a pydantic error is about, without the parts that name a union's branch or a list's index."""
+    *above, last = error["loc"] or ("",)
+    parts: list[str] = []
+    for part in map(str, above):
+        if find_field(".".join([*parts, part])) is not None:
+            parts.append(part)
+    if error["type"] == "extra_forbidden" or find_field(".".join([*parts, str(last)])) is not None:
+        parts.append(str(last))
+    return ".".join(parts)
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as one line: setting, value, what is allowed, nearest right name."""
+    dotted, value = _dotted(error), error.get("input")
+    if error["type"] == "extra_forbidden":
+        return f"{dotted}: no such setting (value {value!r}){_nearest(dotted)}"
+    if error["type"] == "value_error":
+        reason = str(error["ctx"]["error"])
+        return f"{dotted} = {value!r}: {reason}" if dotted else reason
+    info = find_field(dotted)
+    allowed = allowed_text(info) if info is not None else error["msg"]
+    near = ""
+    if isinstance(value, str) and info is not None:
+        choices = [str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+        choices += [
+            str(v)
+            for m in _members(info.annotation)
+            for a in typing.get_args(m)
+            if typing.get_origin(a) is Literal
+            for v in typing.get_args(a)
+        ]
+        match = difflib.get_close_matches(value.lower().replace("_", "-"), choices, 1, 0.4)
+        near = f"; did you mean {match[0]}?" if match else ""
+    return f"{dotted} = {value!r}: allowed: {allowed}{near}"
