@@ -219,7 +219,9 @@ def words(tmp_path, monkeypatch):
     return [word for name, value in (TINY | {"name": "tiny"}).items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def test_from_training_to_samples_without_ray(words, tmp_path, capsys):
+def test_from_training_to_samples_without_ray(words, tmp_path, monkeypatch, capsys):
+    from distgan.metrics.evaluate import Evaluator
+
     assert main(["runs"]) == 0
     assert "no runs in" in capsys.readouterr().out
 
@@ -244,7 +246,10 @@ def test_from_training_to_samples_without_ray(words, tmp_path, capsys):
     assert np.load("five.npy").shape == (5, 28, 28)
     assert main(["sample", "runs/tiny", "--out", "grid.png"]) == 0
     capsys.readouterr()
+    passes, pass_over = [], Evaluator._pass
+    monkeypatch.setattr(Evaluator, "_pass", lambda self, read, n, *rest: (passes.append(n), pass_over(self, read, n, *rest))[1])
     assert main(["evaluate", "tiny", "-n", "64", "--metrics", "fid", "--json"]) == 0
+    assert passes == [64]  # the real images were measured by the run
     found = json.loads(capsys.readouterr().out)
     assert found["fid"] > 0
     assert found["samples"] == 64

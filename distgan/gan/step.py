@@ -51,7 +51,7 @@ def d_step_loss(
     Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where they apply
     r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real images).
     """
-    c_fake = c_real if loss.name == "relativistic" else c_fake  # a pair has one label
+    c_fake = asked_labels(c_real, c_fake, loss)
     with torch.no_grad():
         x_fake = G(z, c_fake).to(x_real.dtype)  # autocast may have made it bf16; penalties want float32
 
@@ -103,12 +103,11 @@ def g_step_loss(
     Shapes as for `d_step_loss`; only a relativistic loss looks at x_real. Stats: g_loss and, with an auxiliary classifier,
     g_aux_loss.
     """
-    relativistic = loss.name == "relativistic"
-    c_fake = c_real if relativistic else c_fake
+    c_fake = asked_labels(c_real, c_fake, loss)
     x_fake = G(z, c_fake).to(z.dtype)
     (fake,), class_logits = _discriminate(D, [augment(x_fake, "fake") if augment else x_fake], [c_fake])
     real = fake.detach()  # for the losses that do not look at it
-    if relativistic:
+    if loss.name == "relativistic":
         if x_real is None:
             raise ValueError("loss.name = 'relativistic' needs x_real in the G step too")
         with torch.no_grad():  # D is frozen and x_real is data: no gradient to keep
@@ -121,6 +120,11 @@ def g_step_loss(
         total = total + loss.auxiliary_weight * auxiliary
         stats["g_aux_loss"] = auxiliary.detach()
     return total, stats
+
+
+def asked_labels(c_real: Tensor | None, c_fake: Tensor | None, loss: LossConfig) -> Tensor | None:
+    """The labels of a step's generated images: c_fake, but a relativistic loss compares pairs, and a pair has one label."""
+    return c_real if loss.name == "relativistic" else c_fake
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,11 @@ KEYS = {
     "inception-score": ("inception_score",),
     "modes": ("modes",),
 }
+
+
+def statistics_dir() -> Path:
+    """Where this machine keeps the statistics of real sets."""
+    return Path(os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan").expanduser() / "statistics"
 
 
 class Evaluator:

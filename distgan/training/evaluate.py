@@ -35,7 +35,7 @@ def evaluate_source(
     the run. overrides: dotted `data.` settings of the real images. linear_probe: judge the discriminator's features too (a run's
     only, see `training.probe`). Raises ConfigError.
     """
-    from distgan.metrics.evaluate import Evaluator, evaluate_images
+    from distgan.metrics.evaluate import Evaluator, evaluate_images, statistics_dir
     from distgan.metrics.extractors import get_extractor
 
     names = [name for name in metrics.replace(" ", "").split(",") if name]
@@ -64,11 +64,15 @@ def evaluate_source(
 
     if generated is not None:
         count = min(n, generated.n)
-        found = evaluate_images(np.asarray(generated.images[:count]), real, names, network)
+        found = evaluate_images(np.asarray(generated.images[:count]), real, names, network, cache_dir=statistics_dir())
     else:
         assert generator is not None
         made = generator
-        evaluator = Evaluator(real.images, real.labels, real.fingerprint, network, names)
+        # A run has its own data's statistics beside it
+        known = _run_of(place).child("statistics") if against is None and not overrides else None
+        evaluator = Evaluator(
+            real.images, real.labels, real.fingerprint, network, names, cache_dir=statistics_dir(), store=known,
+        )  # fmt: skip
         found = evaluator.evaluate(lambda index: made.sample(index, seed), n)
         if "fid" in found:
             found["floor_fid"] = evaluator.floor_fid()

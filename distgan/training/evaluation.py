@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +73,7 @@ class Measurement:
         return count if self._labels is not None and 1 < count <= 20 else None
 
     def _prepare(self) -> Any:
-        from distgan.metrics.evaluate import Evaluator
+        from distgan.metrics.evaluate import Evaluator, statistics_dir
         from distgan.metrics.extractors import get_extractor
 
         settings = self.config.metrics
@@ -93,7 +91,7 @@ class Measurement:
             self.images.fingerprint,
             extractor,
             list(settings.names),
-            cache_dir=Path(os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan").expanduser() / "statistics",
+            cache_dir=statistics_dir(),
             store=self.folder.child("statistics"),
             context=self.context,
             batch_size=settings.batch_size,

@@ -25,20 +25,21 @@ from distgan.data import Feed, ImageSet, open_images
 from distgan.gan.augment import Augment, adapt_p
 from distgan.gan.diversity import Remembering, diversity
 from distgan.gan.schedules import value
-from distgan.gan.step import d_step_loss, frozen, g_step_loss
+from distgan.gan.step import asked_labels, d_step_loss, frozen, g_step_loss
 from distgan.randomness import DataOrder, integers, latents, uniform
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, share
 from distgan.training.draws import Draws
 from distgan.training.evaluation import Measurement
+from distgan.training.exchange import LateGradients, average_buffers, replicate
 from distgan.training.health import Health
 from distgan.training.heldout import HeldOut
 from distgan.training.logs import RunLog
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
 from distgan.training.recovery import restore, roll_back
-from distgan.training.state import TrainState, average_buffers, channels_last, compile_networks, gradient_norm, replicate
+from distgan.training.state import TrainState, channels_last, compile_networks, gradient_norm
 
 
 def train(
@@ -164,6 +165,7 @@ class Alternation:
     def __init__(self, config: RunConfig, context: Context, state: TrainState, feed: Feed, images: ImageSet) -> None:
         self.config, self.context, self.state, self.feed = config, context, state, feed
         self.G_ddp, self.D_ddp = replicate(state.G, context), replicate(state.D, context)
+        self.D_gradients = LateGradients(self.D_ddp)
         # SyncBatchNorm replaces modules, so what is stepped and saved is what the replicas hold
         state.G, state.D = (getattr(r, "module", r) for r in (self.G_ddp, self.D_ddp))
         self.images = config.batch_size * config.training.n_dis
@@ -182,6 +184,9 @@ class Alternation:
         self.weight = (stop - start) * context.world_size / config.batch_size
         parts = min(config.training.accumulate, stop - start)
         self.parts = [slice(*share(stop - start, i, parts)) for i in range(parts)]
+        # Where all is done in one part, G makes the images of its step while D's gradients are on their way
+        alone = context.world_size == 1 or config.training.reuse_fakes or config.training.compile == "cuda-graphs"
+        self.ahead = len(self.parts) == 1 and not alone
         self.frozen_D = compile_networks(state, config)
 
     def __call__(self, *, with_norms: bool = False) -> dict[str, Tensor]:
@@ -194,7 +199,7 @@ class Alternation:
         gamma = value(1.0, config.loss.gamma_schedule, state.nimg, config.total_images)
         number = state.nimg // self.images  # of this step
 
-        for _ in range(config.training.n_dis):
+        for left in reversed(range(config.training.n_dis)):
             at = state.nimg
             x, c = self.feed.batch(state.nimg + self.start, state.nimg + self.stop)
             x, c = x.contiguous(memory_format=self.layout), self._real_labels(c)
@@ -214,14 +219,22 @@ class Alternation:
                 found.append(stats)
             d_stats = self._mean(found)
             if with_norms:
-                d_stats |= {"d_grad_norm": gradient_norm(D), "diversity": diversity(*fakes.last, x[part], _cut(c, part))}
+                d_stats["diversity"] = diversity(*fakes.last, x[part], _cut(c, part))
+            if left == 0 and not reuse:
+                z, c_fake = self._z("g", at), self._fake_labels("g", at)
+            if left == 0 and self.ahead:
+                fakes = Remembering(self.G_ddp, for_gradients=True)
+                with self.autocast:
+                    fakes(z, asked_labels(c, c_fake, config.loss))
+            self.D_gradients.wait()
+            if with_norms:
+                d_stats["d_grad_norm"] = gradient_norm(D)
             state.d_opt.step()
             state.nimg += config.batch_size
             if config.augment.target is not None:
                 self._adapt(d_stats["sign_stat"])
 
-        if not reuse:
-            z, c_fake = self._z("g", at), self._fake_labels("g", at)
+        make = fakes.again if reuse or self.ahead else self.G_ddp
         augment = self._augmentation("g", at)
         state.g_opt.zero_grad(set_to_none=True)
         found = []
@@ -229,8 +242,7 @@ class Alternation:
             for part in self.parts:
                 with self._last_alone(self.G_ddp, part), self.autocast:
                     loss, stats = g_step_loss(
-                        fakes.again if reuse else self.G_ddp, self.frozen_D, x[part], _cut(c, part), z[part], _cut(c_fake, part),
-                        config.loss, augment=augment(part),
+                        make, self.frozen_D, x[part], _cut(c, part), z[part], _cut(c_fake, part), config.loss, augment=augment(part)
                     )  # fmt: skip
                     torch.autograd.backward(loss * self._weight(part))
                 found.append(stats)

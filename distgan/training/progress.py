@@ -114,8 +114,14 @@ def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
         )
     measured = status.get("values", {})
     score = f", {best['metric'].upper()} {best['value']:.3g} at {best['nimg'] / 1000:g} kimg" if best else ""
+    counts = [measured.get(side) for side in ("samples", "real_samples")]
     lines = [
         f"complete: {status['kimg']:g} kimg{score}",
+        *(
+            [f"  measured    {counts[0]:,.0f} generated images against {counts[1]:,.0f} of {config.data.name} ({config.data.split})"]
+            if counts[0] and counts[1]
+            else []
+        ),
         f"  run         {folder}",
         f"  samples     {folder}/samples/{status['nimg'] // 1000:06d}.png",
         f"  generator   {folder}/generator",

@@ -6,13 +6,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from distgan.config import AdamConfig, RunConfig
 from distgan.gan.ema import GeneratorEMA
 from distgan.gan.schedules import apply_adam
 from distgan.models import build_discriminator, build_generator
-from distgan.training.context import Context
 
 
 class TrainState:
@@ -88,25 +86,6 @@ def channels_last(config: RunConfig, device: torch.device) -> bool:
     return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
-def replicate(network: nn.Module, context: Context) -> nn.Module:
-    """The network as it is trained by several workers: gradients averaged in the backward pass.
-
-    On CUDA batch norm then takes its statistics over all workers. On the CPU, where torch has no such layer, statistics are
-    each worker's own and the running ones are averaged after every step (`average_buffers`).
-    """
-    if context.world_size == 1:
-        return network
-    if context.device.type == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    return DistributedDataParallel(
-        network,
-        device_ids=[context.device] if context.device.type == "cuda" else None,
-        broadcast_buffers=False,
-        find_unused_parameters=False,
-        gradient_as_bucket_view=True,
-    )
-
-
 def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
     """Compile what training.compile asks for, in place; returns D as the G step calls it.
 
@@ -124,16 +103,6 @@ def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
         return cast("nn.Module", torch.compile(state.D, **how))
     state.D.compile(**how)
     return state.D
-
-
-def average_buffers(network: nn.Module, context: Context) -> None:
-    """Make running statistics equal on all workers: their mean. No communication if there are none."""
-    buffers = [b for b in network.buffers() if b.is_floating_point()]
-    if context.world_size == 1 or not buffers:
-        return
-    flat = context.all_reduce_sum(torch.cat([b.detach().flatten() for b in buffers])) / context.world_size
-    for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
-        buffer.copy_(mean.view_as(buffer))
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

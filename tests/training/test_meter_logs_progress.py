@@ -211,8 +211,11 @@ def test_final_words_say_where_everything_is(tiny, tmp_path):
     prepared = Prepared(tiny(), Folder(tmp_path / "runs" / "tiny"), "new", "images")
     best = {"metric": "fid", "value": 1.234, "nimg": 512}
     words = final_words(
-        prepared, {"state": "complete", "nimg": 1024, "kimg": 1.024, "total_kimg": 1.024, "best": best, "values": {"class_kl": 0.01}}
-    )
+        prepared,
+        {"state": "complete", "nimg": 1024, "kimg": 1.024, "total_kimg": 1.024, "best": best,
+         "values": {"class_kl": 0.01, "samples": 10000.0, "real_samples": 9000.0}},
+    )  # fmt: skip
+    assert "10,000 generated images against 9,000 of mnist10k (train)" in words
     assert "FID 1.23 at 0.512 kimg, class KL 0.01" in words
     for part in ("samples/000001.png", "/generator", "tensorboard --logdir", f"distgan sample tiny --storage '{tmp_path}/runs'"):
         assert part in words

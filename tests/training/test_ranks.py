@@ -6,6 +6,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from distgan.config import ConfigError, RunError, validate
 from distgan.data import Feed
@@ -13,6 +14,7 @@ from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.draws import Draws
+from distgan.training.exchange import LateGradients
 from distgan.training.prepare import prepare
 
 # Networks without batch statistics; eps keeps Adam from turning rounding errors of tiny gradients into whole steps.
@@ -70,16 +72,34 @@ class Seen:
         return {"images": self.images, "noise": self.noise}
 
 
+def seen_order(patch):
+    """Of each step: that D's gradients are under way ("start"), what G makes ("G"), and that they are waited for ("wait")."""
+    order = []
+    start, wait, make = LateGradients._start, LateGradients.wait, DistributedDataParallel.forward
+    patch(LateGradients, "_start", lambda self, bucket: (order.append("start"), start(self, bucket))[1])
+    patch(LateGradients, "wait", lambda self: (order.append("wait"), wait(self))[1])
+
+    def forward(self, *inputs):
+        if inputs[0].ndim == 2:
+            order.append("G")
+        return make(self, *inputs)
+
+    patch(DistributedDataParallel, "forward", forward)
+    return order
+
+
 def worker(rank, port, plans, out):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     seen = Seen(setattr)
+    order = seen_order(setattr)
     for name, plan in plans.items():
         config = validate(plan)
         seen.images.clear()
         seen.noise.clear()
         status = loop.train(config, Context(torch.device("cpu")), prepare_folder(config))
-        torch.save({**seen.as_lists(), "best": status["best"], "nimg": status["nimg"]}, f"{out}/{name}-{rank}.pt")
+        torch.save({**seen.as_lists(), "best": status["best"], "nimg": status["nimg"], "order": list(order)}, f"{out}/{name}-{rank}.pt")
+        order.clear()
 
     # a mistake on one rank only is told by both, in words
     context = Context(torch.device("cpu"))
@@ -200,6 +220,20 @@ def test_two_workers_see_and_learn_what_one_does(two, case, monkeypatch, tmp_pat
         for name in a.keys() - {"time", "images_per_s"}:
             # the deviation within a worker's share of a batch is no mean over its images
             assert b[name] == pytest.approx(a[name], rel=0.1 if name == "diversity" else 5e-3, abs=1e-3), name
+
+
+def test_the_generator_works_while_gradients_are_exchanged(two):
+    """In the last D step of each step; where nothing can go ahead, the exchange is waited for at once."""
+    _, storage = two
+    for case, expected in (
+        ("classic", ["start", "G", "wait"]),
+        ("wasserstein", ["start", "wait", "start", "G", "wait"]),
+        ("parts", ["start", "wait", "G", "G", "G"]),
+        ("reused", ["G", "start", "wait"]),
+    ):
+        order = torch.load(storage / f"{case}-0.pt")["order"]
+        assert order[: len(expected)] == expected, case
+        assert order == expected * (len(order) // len(expected)), case
 
 
 def test_decisions_are_taken_together(two):
