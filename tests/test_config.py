@@ -346,3 +346,35 @@ def test_presets_state_source_and_figure_and_build(name):
 
 def test_the_configs_are_those_that_the_documents_name():
     assert {f.stem for f in CONFIGS} == set(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("typed", "gammas"),
+    [
+        ({}, (0.1, 0.1)),
+        ({"data.name": "mnist"}, (0.1, 0.1)),
+        ({"data.limit": 500, "model.g_width": 8, "loss.penalty_every": 4}, (0.1, 0.1)),
+        ({"loss.r1_gamma": 2}, (2, 0.1)),  # what is given holds
+        ({"data.name": "./photos"}, (1, 1)),  # data that nobody has seen
+        ({"data.name": "stacked-mnist"}, (1, 1)),
+        ({"loss.name": "hinge"}, (1, 1)),  # not what the recipe was measured with
+        ({"model.name": "r3gan"}, (1, 1)),
+        ({"model.d_norm": "batch"}, (1, 1)),
+    ],
+)
+def test_the_penalties_follow_the_data_unless_they_are_given(typed, gammas):
+    config = load_config(overrides=typed)
+    assert (config.loss.r1_gamma, config.loss.r2_gamma) == gammas
+    # and a description that was resolved once stays as it is, whatever is changed in it
+    again = load_config(base=config.model_dump(mode="json"), overrides={"data.name": "mnist10k", "model.name": "dcgan"})
+    assert (again.loss.r1_gamma, again.loss.r2_gamma) == gammas
+
+
+def test_sections_may_be_objects():
+    from distgan.config import RunConfig
+    from distgan.config.settings import DataConfig, LossConfig, ModelConfig
+
+    assert RunConfig(data=DataConfig(name="icons.zip")).loss.r1_gamma == 1
+    assert RunConfig(model=ModelConfig(name="mlp")).loss.r1_gamma == 1
+    assert RunConfig(loss=LossConfig()).loss.r1_gamma == 1
+    assert RunConfig(data=DataConfig()).loss.r1_gamma == 0.1

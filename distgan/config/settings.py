@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from distgan.config.recipes import with_recipe
+
 KNOWN_SETS = ("mnist10k", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn", "stl10", "celeba", "stacked-mnist")
 LOSSES = ("non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic")
 MODELS = ("mlp", "dcgan", "resnet", "r3gan")
@@ -149,8 +151,8 @@ class LossConfig(Section):
     name: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"] = setting(
         "relativistic", "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss"
     )
-    r1_gamma: Number = setting(1.0, "weight of the gradient penalty at real images, gamma/2 |grad D|^2", ge=0)
-    r2_gamma: Number = setting(1.0, "weight of the gradient penalty at generated images", ge=0)
+    r1_gamma: Number = setting(1.0, "weight of the gradient penalty at real images, gamma/2 |grad D|^2; on MNIST 0.1 unless set", ge=0)
+    r2_gamma: Number = setting(1.0, "weight of the gradient penalty at generated images; on MNIST 0.1 unless set", ge=0)
     gamma_schedule: Schedule = setting(Schedule, "course of r1_gamma and r2_gamma")
     gp_lambda: Number = setting(0.0, "weight of the gradient penalty between real and generated images (WGAN-GP)", ge=0)
     gp_target: Literal[0, 1] = setting(1, "gradient norm that WGAN-GP pulls to")
@@ -172,10 +174,16 @@ class AdamConfig(Section):
     beta2_schedule: Schedule = setting(Schedule, "course of 1 - beta2")
 
 
+class GeneratorAdamConfig(AdamConfig):
+    """Adam for the generator: twice the discriminator's rate, by measurement (README)."""
+
+    lr: Number = setting(6e-3, "step size", gt=0, le=10)
+
+
 class OptimConfig(Section):
     """The optimisers."""
 
-    g: AdamConfig = setting(AdamConfig, "generator")
+    g: GeneratorAdamConfig = setting(GeneratorAdamConfig, "generator")
     d: AdamConfig = setting(AdamConfig, "discriminator")
 
 
@@ -362,6 +370,11 @@ class RunConfig(Section):
     log: LogConfig = setting(LogConfig, "logs")
     ray: RayConfig = setting(RayConfig, "Ray")
     tune: TuneConfig = setting(TuneConfig, "search")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_of_the_data(cls, values: Any) -> Any:
+        return with_recipe(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="before")
     @classmethod

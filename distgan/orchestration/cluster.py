@@ -214,7 +214,8 @@ def _private_environment(settings: RayConfig) -> None:
     # What serves clusters of several nodes, or a dashboard, and takes time from the workers on a machine of few cores.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if not settings.dashboard:
-        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        for collecting in ("enable_metrics_collection", "event_stats", "task_events_report_interval_ms"):
+            os.environ.setdefault(f"RAY_{collecting}", "0")
 
 
 def _use_token() -> None:
