@@ -66,7 +66,7 @@ def train(
     store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
     if context.is_main:
         store.sweep()
-    restore(state, store, context)
+    notes = restore(state, store, context, images)
     step = Alternation(config, context, state, feed, images)
 
     # What is measured and written down
@@ -79,7 +79,7 @@ def train(
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *([images.note] if images.note else []), *store.notes())
+        log.event(state.nimg, *([images.note] if images.note else []), *notes, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to

@@ -32,6 +32,7 @@ class TrainState:
         self.best: dict[str, Any] = {}
         self.rollbacks = 0
         self.health: dict[str, list[float]] = {}
+        self.data = ""  # hash of the real images
 
     def schedule(self) -> None:
         """Set both optimisers to what holds at the present number of images."""
@@ -50,6 +51,7 @@ class TrainState:
             "augment_p": self.augment_p,
             "best": dict(self.best),
             "rollbacks": self.rollbacks,
+            "data": self.data,
             "health": {rule: list(entry) for rule, entry in self.health.items()},
         }
 
@@ -64,6 +66,7 @@ class TrainState:
         self.augment_p.copy_(state["augment_p"])
         self.best = dict(state["best"])
         self.rollbacks = int(state["rollbacks"])
+        self.data = str(state.get("data", ""))
         self.health.clear()
         self.health.update(state.get("health", {}))  # checkpoints of before have none
 

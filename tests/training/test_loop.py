@@ -341,6 +341,25 @@ def test_a_conditional_run_on_own_arrays(tiny, tmp_path):
     assert (generator.channels, generator.resolution, len(generator.classes)) == (3, 16, 3)
 
 
+def test_a_run_that_goes_on_with_other_images_says_so(tiny, tmp_path):
+    def write(n):
+        np.save(tmp_path / "own.npy", np.random.default_rng(n).integers(0, 256, (n, 16, 16), dtype=np.uint8))
+
+    def told(folder):
+        lines = [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines()]
+        return [line["event"] for line in lines if "the images are not those" in line.get("event", "")]
+
+    how = {"data.name": str(tmp_path / "own.npy"), "data.limit": "null", "model.name": "dcgan", "metrics.names": "[kid]"}
+    how |= {"model.g_width": 4, "model.d_width": 4, "metrics.every_kimg": 5, "checkpoint.best_metric": "kid"}
+    write(50)
+    assert not told(run(tiny(kimg=0.128, **how))[1])
+    assert not told(run(tiny(kimg=0.256, **how))[1])
+    write(60)
+    (said,) = told(run(tiny(kimg=0.384, **how))[1])
+    assert "saw until 0.256 kimg; it goes on with the 60 of now" in said
+    assert len(told(run(tiny(kimg=0.512, **how))[1])) == 1  # told once
+
+
 def test_what_cannot_work_is_refused_before_anything_is_written(tiny, tmp_path):
     for changes, says in (
         ({"model.name": "dcgan", "data.resolution": "20"}, r"data\.resolution = 20: .*16, 28, 32"),

@@ -114,6 +114,12 @@ def worker(rank, port, plans, out):
     except ConfigError as error:
         told.append(str(error))
 
+    config = validate(plans["classic"] | {"name": "other", "data": plans["classic"]["data"] | {"limit": 256 - 32 * rank}})
+    try:
+        loop.train(config, context, prepare_folder(config))
+    except ConfigError as error:
+        told.append(str(error))
+
     # batch norm: statistics are each worker's own, and yet both hold the same network all the time
     held = []
     restore = loop.restore
@@ -241,7 +247,8 @@ def test_decisions_are_taken_together(two):
     a, b = (torch.load(storage / f"rest-{rank}.pt") for rank in range(2))
     assert a["told"] == b["told"]
     assert a["told"][0] == "data.name = 'x': not on this node"
-    assert "not finite at 0.128 kimg (rollbacks so far: 1)" in a["told"][1]
+    assert "the workers read different images of mnist10k (224 here, 256 at the first worker)" in a["told"][1]
+    assert "not finite at 0.128 kimg (rollbacks so far: 1)" in a["told"][2]
     assert a["stopped"]["state"] == b["stopped"]["state"] == "stopped"
     assert a["stopped"]["nimg"] == b["stopped"]["nimg"] == 128
 
