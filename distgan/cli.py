@@ -245,7 +245,7 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def runs(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("distgan runs", description="List the runs in a storage.")
+    parser = argparse.ArgumentParser("distgan runs", description="List the runs and searches in a storage.")
     parser.add_argument("--storage", default="./runs", help="folder or URI (default: %(default)s)")
     options = parser.parse_args(arguments)
     from distgan.storage import Folder
@@ -257,7 +257,7 @@ def runs(arguments: list[str]) -> int:
     rows = [("RUN", "STATE", "KIMG", "BEST", "HEARTBEAT")]
     for run in list_runs(storage):
         heard = f"{_span(run.heartbeat_s)} ago" if run.heartbeat_s is not None else "-"
-        rows.append((run.name, run.state, f"{run.kimg:g} of {run.total_kimg:g}", run.best, heard))
+        rows.append((run.name, run.state, run.progress, run.best, heard))
     if len(rows) == 1:
         print(f"no runs in {storage}")
         return 0

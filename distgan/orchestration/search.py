@@ -21,10 +21,11 @@ from typing import Any
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, get_dotted, walk_fields
 from distgan.orchestration.cluster import cluster
 from distgan.orchestration.placement import Placement, _cpus, _fit, place
-from distgan.orchestration.settings import SETTINGS, read_search
+from distgan.orchestration.settings import read_search
 from distgan.orchestration.space import Space, open_space
 from distgan.storage import Folder
 from distgan.training.lease import Lease
+from distgan.training.listing import SEARCH
 
 LIMITS = "limits.json"
 RAYS_SHARE = 0.001
@@ -217,7 +218,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _claim(config: RunConfig, folder: Folder) -> None:
     """Take the folder for this search, or go on with the same search. Another one there is an error."""
-    if folder.exists(SETTINGS):
+    if folder.exists(SEARCH):
         before = read_search(folder.uri)
         names = [n for n, _ in walk_fields() if not n.startswith(_FREE)]
         more = "exactly" if config.tune.scheduler in ("pbt", "pb2") else "at least"
@@ -229,7 +230,7 @@ def _claim(config: RunConfig, folder: Folder) -> None:
             raise ConfigError("\n".join(lines) + "\nGive this search another --name, or `distgan tune --resume` the old one")
     elif folder.exists("config.yaml"):
         raise ConfigError(f"name = {config.run_name!r}: {folder} is a run; give the search another --name")
-    folder.write(SETTINGS, dump_config(config.model_copy(update={"name": config.run_name})))
+    folder.write(SEARCH, dump_config(config.model_copy(update={"name": config.run_name})))
 
 
 def _restorable(state: Folder, limits: str) -> bool:

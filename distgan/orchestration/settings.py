@@ -9,9 +9,7 @@ import yaml
 
 from distgan.config import ConfigError, RunConfig, TuneConfig, load_config, merge, read_yaml, validate
 from distgan.storage import Folder
-
-SETTINGS = "search.yaml"
-WINNER = "winner.yaml"
+from distgan.training.listing import SEARCH, WINNER
 
 
 def read_settings(file: str | None, search: str | None, overrides: Mapping[str, Any]) -> RunConfig:
@@ -42,7 +40,7 @@ def read_space_file(file: str) -> dict[str, Any]:
 def read_search(source: str, storage: str = "./runs") -> RunConfig:
     """The settings of a search, by its name, folder or URI. Raises ConfigError."""
     folder = find_search(source, storage)
-    config = validate(yaml.safe_load(folder.read(SETTINGS)))
+    config = validate(yaml.safe_load(folder.read(SEARCH)))
     head, mark, query = folder.uri.partition("?")
     above, _, name = head.rstrip("/").rpartition("/")
     return config.model_copy(update={"storage": above + mark + query, "name": name})
@@ -51,9 +49,9 @@ def read_search(source: str, storage: str = "./runs") -> RunConfig:
 def find_search(source: str, storage: str = "./runs") -> Folder:
     """The folder of a search, by its name, folder or URI. Raises ConfigError."""
     direct = Folder(source)
-    folder = direct if direct.exists(SETTINGS) or "://" in source else Folder(storage).child(source)
-    if not folder.exists(SETTINGS):
-        raise ConfigError(f"{source}: no search there ({SETTINGS} is missing); `ls {Folder(storage)}` shows what lies in the storage")
+    folder = direct if direct.exists(SEARCH) or "://" in source else Folder(storage).child(source)
+    if not folder.exists(SEARCH):
+        raise ConfigError(f"{source}: no search there ({SEARCH} is missing); `ls {Folder(storage)}` shows what lies in the storage")
     return folder
 
 
@@ -73,8 +71,8 @@ def read_replay(source: str, storage: str, name: str) -> tuple[RunConfig, list[d
 def find_trial(source: str, storage: str = "./runs") -> Folder:
     """A folder with checkpoints: a run, a trial (NAME/trials/007), or the winner of a search (NAME). Raises ConfigError."""
     for folder in (Folder(source), *([] if "://" in source else [Folder(storage).child(source)])):
-        if folder.exists("winner.yaml"):
-            return folder.child(str(yaml.safe_load(folder.read("winner.yaml"))["folder"]))
+        if folder.exists(WINNER):
+            return folder.child(str(yaml.safe_load(folder.read(WINNER))["folder"]))
         if folder.exists("checkpoints"):
             return folder
     raise ConfigError(f"--warm-start {source}: no checkpoints there; give a run, a trial like NAME/trials/007, or a search with a winner")

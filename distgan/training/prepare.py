@@ -11,6 +11,7 @@ import yaml
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
 from distgan.storage import Folder
 from distgan.training.lease import wait_until_free
+from distgan.training.listing import SEARCH
 from distgan.training.progress import Countdown
 
 if TYPE_CHECKING:
@@ -144,6 +145,11 @@ def find_run(run: str, storage: str) -> Folder:
     for folder in folders:
         if folder.exists("config.yaml"):
             return folder
+        if folder.exists(SEARCH):
+            raise ConfigError(
+                f"{run}: is a search; `distgan tune --resume {run}` goes on with it, and `distgan train --config {folder}/best.yaml` "
+                "trains what it found"
+            )
     near = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
     known = f"; runs in {storage}: {', '.join(near)}" if near else f"; there are no runs in {storage} (--storage says where to look)"
     raise ConfigError(f"{run}: no such run{known}")

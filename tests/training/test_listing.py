@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from distgan.config import ConfigError
 from distgan.storage import Folder
 from distgan.training.lease import FILE, Lease
 from distgan.training.listing import list_runs
+from distgan.training.prepare import find_run
 
 STATUS = {"state": "training", "kimg": 3.5, "total_kimg": 10.0, "best": {"metric": "fid", "value": 12.3456}}
 
@@ -67,3 +69,23 @@ def test_one_damaged_run_hides_no_other(storage, garbage):
     add(storage, "a", garbage, {"pid": "x", "written": 5})
     add(storage, "b", STATUS)
     assert [run.name for run in list_runs(storage)] == ["a", "b"]
+
+
+def test_searches_are_listed_and_named_where_a_run_is_wanted(storage):
+    add(storage, "a", STATUS)
+    search = storage.child("a-search")
+    search.write("search.yaml", "tune: {metric: [fid, class_kl]}")
+    for number in range(12):
+        add(search.child("trials"), f"{number:03d}", STATUS, age=1000 - number)
+    search.write("trials/notes.txt", "")
+    run, found = list_runs(storage)
+    assert (run.name, run.progress) == ("a", "3.5 of 10")
+    assert (found.name, found.state, found.progress, found.best) == ("a-search", "search", "12 trials", "-")
+    assert found.heartbeat_s == pytest.approx(989, abs=10)
+
+    search.write("winner.yaml", "metrics: {fid: 1.25, class_kl: 0.1}")
+    assert (list_runs(storage)[1].state, list_runs(storage)[1].best) == ("searched", "fid 1.25")
+    search.write("winner.yaml", "metrics: [")
+    assert (list_runs(storage)[1].state, list_runs(storage)[1].best) == ("searched", "-")
+    with pytest.raises(ConfigError, match=r"a-search: is a search; `distgan tune --resume a-search` goes on with it"):
+        find_run("a-search", storage.uri)
