@@ -3,6 +3,7 @@
     python jobs/benchmark.py throughput                          distgan under Ray and without, the textbook loop, the bare limit
     python jobs/benchmark.py throughput --workers 2              two one-thread workers against one two-thread worker
     python jobs/benchmark.py throughput -- --model.name mlp      other settings of the run, as `distgan train` takes them
+    python jobs/benchmark.py step                                options of the step, in turn in one process, by processor time
     python jobs/benchmark.py profile --presets default r3gan     where a step's time goes: parts of the step, kinds of operations
     python jobs/benchmark.py scaling                             weak and strong scaling, what messages cost, a predicted cluster
     python jobs/benchmark.py startup                             from the command to the first step, stage by stage
@@ -23,7 +24,7 @@ import argparse
 import signal
 import sys
 
-from benchmarks import checkpoint, data, evaluate, memory, profiles, scaling, stacked, startup, throughput, tune
+from benchmarks import checkpoint, data, evaluate, memory, profiles, scaling, stacked, startup, steps, throughput, tune
 
 COMMANDS = {
     "checkpoint": (checkpoint.add_arguments, checkpoint.run),
@@ -34,6 +35,7 @@ COMMANDS = {
     "scaling": (scaling.add_arguments, scaling.run),
     "stacked-mnist": (stacked.add_arguments, stacked.run),
     "startup": (startup.add_arguments, startup.run),
+    "step": (steps.add_arguments, steps.run),
     "throughput": (throughput.add_arguments, throughput.run),
     "tune": (tune.add_arguments, tune.run),
     "loop": (throughput.add_loop_arguments, throughput.run_loop),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ def replicate(network: nn.Module, context: Context) -> nn.Module:
         return network
     if context.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    # Neither is news to a person: the setting has no other name before torch 2.14, and a gradient of one row has whatever strides
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     return DistributedDataParallel(
         network,
         device_ids=[context.device] if context.device.type == "cuda" else None,

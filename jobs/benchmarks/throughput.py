@@ -75,11 +75,18 @@ def run(options: argparse.Namespace) -> None:
                 changes = changes | ALSO[name]
                 contenders[f"... + {name}"] = trial.distgan("local", rate, changes)
             references = ["limit"]
-            if trial.has_textbook:
+            if has_textbook(config):
                 contenders["textbook"] = trial.bare("textbook")
                 references.append("textbook")
         beside = "limit" if "limit" in contenders else None
         report_rates(options, "throughput", rounds(contenders, options.rounds, beside), references)
+
+
+def has_textbook(config: dict[str, Any]) -> bool:
+    """The textbook loop knows binary cross-entropy without labels, penalties and augmentation."""
+    loss, model = config["loss"], config["model"]
+    plain = loss["name"] == "non-saturating" and not (loss["r1_gamma"] or loss["r2_gamma"] or loss["gp_lambda"])
+    return plain and model["conditioning"] == "none" and config["augment"]["kind"] == "none"
 
 
 class _Trial:
@@ -89,13 +96,6 @@ class _Trial:
         self.place, self.config, self.seconds, self.loader_workers = place, config, seconds, loader_workers
         self.env = {"DISTGAN_CACHE": str(place / "cache")}
         self._count = 0
-
-    @property
-    def has_textbook(self) -> bool:
-        """The textbook loop knows binary cross-entropy without labels, penalties and augmentation."""
-        loss, model = self.config["loss"], self.config["model"]
-        plain = loss["name"] == "non-saturating" and not (loss["r1_gamma"] or loss["r2_gamma"] or loss["gp_lambda"])
-        return plain and model["conditioning"] == "none" and self.config["augment"]["kind"] == "none"
 
     def distgan(self, engine: str, rate: float, changes: dict[str, Any]) -> Callable[[], Sample]:
         """A whole run with logs, samples and checkpoints at their default cadence; rates come from its metrics.jsonl."""

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from benchmarks import data, evaluate, measuring, memory, profiles, startup
+from benchmarks import data, evaluate, measuring, memory, profiles, startup, steps
 from benchmarks.parts import build
 from benchmarks.workers import Group
 
@@ -19,7 +19,7 @@ def test_the_command_knows_all_of_them(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         benchmark.main()
     said = capsys.readouterr().out
-    for name in ("throughput", "scaling", "startup", "checkpoint", "evaluate", "tune", "data", "memory", "profile"):
+    for name in ("throughput", "scaling", "startup", "checkpoint", "evaluate", "tune", "data", "memory", "profile", "step"):
         assert f"benchmark.py {name}" in said
 
 
@@ -76,6 +76,27 @@ def test_a_profile_finds_the_parts_of_a_step_and_leaves_no_trace_of_itself(tiny,
 def test_a_profile_counts_the_penalties_apart(tiny):
     found = profiles.measure(build(tiny(**{"loss.r1_gamma": 1, "loss.r2_gamma": 1, "model.d_norm": "none"})), steps=1)
     assert found["parts_s"]["D: penalties' inner gradient"] > 0
+
+
+# step
+
+
+def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(steps, "VARIANTS", {"step": (), "+ reuse": ("reuse",)})
+    made, textbook = [], steps.textbook_steps
+    monkeypatch.setattr(steps, "textbook_steps", lambda *a: made.append(a) or textbook(*a))
+    settings = ["--data.limit", "64", "--model.g-width", "4", "--model.d-width", "4", "--batch-size", "8"]
+    options = argparse.Namespace(recipe="classic", threads=1, rounds=2, seconds=0.05, json=str(tmp_path / "step.json"), settings=settings)
+    assert steps.run(options) == 0
+    content = json.loads((tmp_path / "step.json").read_text())
+    assert list(content["found"]) == ["textbook", "bare steps", "step", "+ reuse"]
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in content["found"].values())
+    assert content["median_ratios"]["textbook"] == 1
+    assert made[0][0].model.g_width == 4
+    assert "dcgan (widths 4, 4), non-saturating, 32 x 32 x 1" in capsys.readouterr().out
+
+    options.recipe = "default"  # which the textbook loop does not know
+    assert [name for name in steps.prepare(options)[0]] == ["bare steps", "step", "+ reuse"]
 
 
 def test_kinds_of_operations():

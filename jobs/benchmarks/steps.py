@@ -1,0 +1,101 @@
+"""`step`: the step alone and what options do to it, beside the textbook loop, in one process that takes them in turn."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.measuring import print_table, spread, write_found
+from benchmarks.parts import build, describe_run, settle
+from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, textbook_steps
+
+WARMUP = 5
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "step": (), "+ layout": ("layout",), "+ reuse": ("reuse",), "+ layout, reuse": ("layout", "reuse"),
+    "+ layout, reuse, compile": ("layout", "reuse", "compile"), "+ layout, reuse, bf16": ("layout", "reuse", "bf16"),
+}  # fmt: skip
+"""distgan's own step, and with options of a user's: names of ALSO."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", choices=("classic", "default"), default="classic", help="the tutorials' DCGAN, or distgan's default")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the process (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-step.json)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Images a second of processor time: textbook loop, bare steps, distgan's step, and that with channels_last, reuse, compile, bf16.
+
+    All live in one process and take turns of a few seconds, so that a machine whose speed drifts drifts for all of them alike; the
+    clock is the process's own, which other processes do not move. The textbook loop loads its images in the same process here.
+    """
+    import torch
+
+    torch.set_num_threads(options.threads)
+    contenders, said = prepare(options)
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for number, (name, step) in itertools.product(range(-1, options.rounds), contenders.items()):
+        rate = turn(step, options.seconds) if number >= 0 else warm(step)
+        if number >= 0:
+            found[name].append(rate)
+        print(f"round {number + 1} of {options.rounds}: {name}: {rate:.0f}", file=sys.stderr, flush=True)
+    print(f"\n{said}, {options.threads} thread(s); images a second of processor time, medians of {options.rounds} turns (lowest - highest)")
+    first = next(iter(found))
+    ratios = {name: [a / b for a, b in zip(rates, found[first], strict=True)] for name, rates in found.items()}
+    print_table(["", "images/s", f"of {first}"], [[name, spread(rates), spread(ratios[name], 2)] for name, rates in found.items()])
+    write_found(options, "step", found, median_ratios={name: statistics.median(r) for name, r in ratios.items()})
+    return 0
+
+
+def prepare(options: argparse.Namespace) -> tuple[dict[str, Callable[[], int]], str]:
+    """Name -> one step, that returns its images; and in words what is trained."""
+    from distgan.cli import parse_overrides
+    from distgan.config import load_config
+    from distgan.training.threads import keep_memory
+
+    keep_memory()  # as `distgan train` does
+    file, typed = parse_overrides(options.settings)
+    base = CLASSIC if options.recipe == "classic" and not file else {}
+    variants = {name: build(load_config(file, {**base, **typed, **_changes(also)})) for name, also in VARIANTS.items()}
+    plain = variants["step"]
+    loops = {"textbook": lambda: textbook_steps(plain.config, 0)} if has_textbook(plain.config.model_dump()) else {}
+    loops["bare steps"] = lambda: limit_steps(plain.config)
+    contenders = {name: _next(make()) for name, make in loops.items()}
+    contenders |= {name: _once(parts) for name, parts in variants.items()}
+    return contenders, describe_run(plain.config, plain.images)
+
+
+def turn(step: Callable[[], int], seconds: float) -> float:
+    images, begun, used = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - begun < seconds:
+        images += step()
+    return images / (time.process_time() - used)
+
+
+def warm(step: Callable[[], int]) -> float:
+    begun = time.process_time()
+    return sum(step() for _ in range(WARMUP)) / (time.process_time() - begun)
+
+
+def _changes(also: tuple[str, ...]) -> dict[str, Any]:
+    return {setting: value for name in also for setting, value in ALSO[name].items()}
+
+
+def _next(steps: Iterator[int]) -> Callable[[], int]:
+    return lambda: next(steps)
+
+
+def _once(parts: Any) -> Callable[[], int]:
+    def step() -> int:
+        parts.step()
+        settle(parts.context.device)
+        return int(parts.step.images)
+
+    return step
