@@ -96,7 +96,7 @@ def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monk
     assert "dcgan (widths 4, 4), non-saturating, 32 x 32 x 1" in capsys.readouterr().out
 
     options.recipe = "default"  # which the textbook loop does not know
-    assert [name for name in steps.prepare(options)[0]] == ["bare steps", "step", "+ reuse"]
+    assert list(steps.prepare(options)[0]) == ["bare steps", "step", "+ reuse"]
 
 
 def test_kinds_of_operations():
