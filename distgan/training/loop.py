@@ -222,7 +222,7 @@ class Alternation:
                 d_stats["diversity"] = diversity(*fakes.last, x[part], _cut(c, part))
             if left == 0 and not reuse:
                 z, c_fake = self._z("g", at), self._fake_labels("g", at)
-            if left == 0 and self.ahead:
+            if left == 0 and self.ahead:  # D's gradients are still on their way: they are waited for below
                 fakes = Remembering(self.G_ddp, for_gradients=True)
                 with self.autocast:
                     fakes(z, asked_labels(c, c_fake, config.loss))
