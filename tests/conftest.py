@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ import pytest
 from tiny_run import TINY
 
 from distgan.config import RunConfig, load_config
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests run on CPUs, on whatever machine, but for those of `-m gpu`: before anything has looked for a GPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")

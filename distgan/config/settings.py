@@ -213,8 +213,10 @@ class TrainingConfig(Section):
         False, "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step"
     )
     fake_labels: Literal["data", "balanced"] = setting("data", "classes of generated images: as often as in the data, or all equally often")
-    compile: Literal["off", "on", "cuda-graphs"] = setting(
-        "off", "torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs also replays kernels"
+    compile: Literal["auto", "off", "on", "cuda-graphs"] = setting(
+        "auto",
+        "on = torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs = record the step's "
+        "kernels once and replay them (one worker on a GPU); auto = cuda-graphs there for the networks of this package, else off",
     )
     ema_half_life_kimg: list[Number] = setting(
         [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
@@ -402,6 +404,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"training.reuse_fakes = True: needs training.n_dis = 1 and training.accumulate = 1 (here {training.n_dis} and "
                 f"{training.accumulate}), as the discriminator must have seen the very images once"
+            )
+        if training.reuse_fakes and training.compile == "cuda-graphs":
+            raise ValueError(
+                "training.compile = 'cuda-graphs': with training.reuse_fakes the two players' steps cannot be recorded apart; allowed "
+                "with it: auto, off, on"
             )
         if training.fake_labels == "balanced" and self.loss.name == "relativistic":
             raise ValueError(

@@ -14,6 +14,7 @@ from distgan.data.images import ImageSet
 from distgan.randomness import DataOrder, uniform
 
 AHEAD = 4  # hints that are kept at most; older ones are dropped
+POSITIONS = 8192  # whose images' numbers go to the device at once
 
 
 class Feed:
@@ -39,18 +40,18 @@ class Feed:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # read-only memory; nothing here writes to it
                 self._resident = torch.from_numpy(images.images).to(device)
+        self._held = (0, torch.empty(0, dtype=torch.int64, device=device))  # first position, image numbers from there on
         self._thread: ThreadPoolExecutor | None = None
         self._coming: OrderedDict[tuple[int, int], Future[Tensor]] = OrderedDict()
 
     def batch(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Images at positions start..stop-1 of the run: float32 (n, C, H, W) in [-1, 1] and labels int64 (n,), on the device."""
-        chosen = self.order(start, stop)
-        index = self._move(chosen)
+        index = self._index(start, stop)
         if self._resident is not None:
             pixels = self._resident.index_select(0, index)
         else:
             waiting = self._coming.pop((start, stop), None)
-            pixels = self._move(waiting.result() if waiting is not None else self._gather(chosen))
+            pixels = self._move(waiting.result() if waiting is not None else self._gather(self.order(start, stop)))
         x = pixels.float().mul_(2 / 255).sub_(1)
         if self.mirror:
             position = torch.arange(start, stop, device=self.device)
@@ -74,6 +75,14 @@ class Feed:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self._thread = None
         self._coming.clear()
+
+    def _index(self, start: int, stop: int) -> Tensor:
+        """Image numbers at positions start..stop-1, on the device: many batches' in one transfer."""
+        first, held = self._held
+        if not first <= start <= stop <= first + len(held):
+            first, held = start, self._move(self.order(start, max(stop, start + POSITIONS)))
+            self._held = first, held
+        return held[start - first : stop - first]
 
     def _gather(self, chosen: Tensor) -> Tensor:
         """Images by index from the memory map, uint8 (n, C, H, W), in page-locked memory for CUDA."""

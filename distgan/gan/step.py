@@ -38,7 +38,7 @@ def d_step_loss(
     c_fake: Tensor | None,
     loss: LossConfig,
     *,
-    gamma: float = 1.0,
+    gamma: float | Tensor = 1.0,
     augment: Augmentation | None = None,
     with_penalty: bool = True,
     share: Tensor | None = None,
@@ -46,8 +46,8 @@ def d_step_loss(
     """What the discriminator minimises, and how it is doing.
 
     x_real: (N, C, H, W) in [-1, 1]; z: (N, latent_dim); c_real, c_fake: int64 (N,) or None. gamma: the present factor of
-    loss.r1_gamma and loss.r2_gamma. with_penalty: whether this is one of every loss.penalty_every steps. share: (N,) from
-    U[0, 1), where loss.gp_lambda > 0 mixes real and generated images.
+    loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is one of every loss.penalty_every
+    steps. share: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated images.
     Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where they apply
     r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real images).
     """
@@ -57,14 +57,16 @@ def d_step_loss(
 
     # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times the weight.
     images, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
-    weights = [gamma * loss.r1_gamma / 2, gamma * loss.r2_gamma / 2]
+    factors = [loss.r1_gamma / 2, loss.r2_gamma / 2]
+    at_all = isinstance(gamma, Tensor) or gamma > 0  # a tensor's value is the device's to know
+    weights = [gamma * (f * loss.penalty_every) if f and at_all and with_penalty else 0.0 for f in factors]
     if loss.gp_lambda > 0 and with_penalty:
         if share is None:
             raise ValueError("loss.gp_lambda > 0 needs share, (N,) from U[0, 1)")
         images, labels, names = [*images, mix(x_real, x_fake, share)], [*labels, c_real], [*names, "mixed"]
-        weights = [*weights, loss.gp_lambda]
-    weights = [w * loss.penalty_every if with_penalty else 0.0 for w in weights]
-    images = [x.detach().requires_grad_(w > 0) for x, w in zip(images, weights, strict=True)]
+        weights = [*weights, loss.gp_lambda * loss.penalty_every]
+    penalised = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w > 0]
+    images = [x.detach().requires_grad_(i in penalised) for i, x in enumerate(images)]
 
     seen = [augment(x, name) if augment else x for x, name in zip(images, names, strict=True)]
     logits, class_logits = _discriminate(D, seen, labels)
@@ -72,8 +74,7 @@ def d_step_loss(
 
     adversarial = LOSSES[loss.name].d(real, fake)
     total, stats = adversarial, _d_stats(adversarial, real, fake)
-    if any(weights):
-        penalised = [i for i, w in enumerate(weights) if w > 0]
+    if penalised:
         gradients = input_gradients(torch.cat([logits[i] for i in penalised]), [images[i] for i in penalised])
         for i, gradient in zip(penalised, gradients, strict=True):
             size = (squared_norm(gradient) if i < 2 else gradient_gap(gradient, loss.gp_target)).mean()

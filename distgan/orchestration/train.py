@@ -91,7 +91,9 @@ def _attempt(
     from ray.train import RunConfig as RayRunConfig
 
     elastic = placement.fewest != placement.most
-    settings = {"config": config.model_dump(mode="json"), "folder": folder.uri, "cpus": placement.cpus, "owner": owner}
+    settings = {
+        "config": config.model_dump(mode="json"), "folder": folder.uri, "cpus": placement.cpus, "gpus": placement.gpus, "owner": owner,
+    }  # fmt: skip
     trainer = _trainer_class()(
         worker,
         train_loop_config=settings,
@@ -190,7 +192,8 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     else:
         device = torch.device("cpu")
     if context.get_world_size() > 1:
-        _join_process_group(context, device)
+        # NCCL takes a GPU for one process only; gloo is for those that share it
+        _join_process_group(context, "nccl" if device.type == "cuda" and settings["gpus"] >= 1 else "gloo")
 
     from distgan.orchestration.metrics_export import exporting
     from distgan.training.context import Context
@@ -211,7 +214,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
             dist.destroy_process_group()
 
 
-def _join_process_group(context: Any, device: Any) -> None:
+def _join_process_group(context: Any, backend: str) -> None:
     """All workers meet at rank 0's address. The network interface is the one that has the node's address in Ray."""
     from datetime import timedelta
 
@@ -230,7 +233,7 @@ def _join_process_group(context: Any, device: Any) -> None:
     timeout = timedelta(seconds=float(os.environ.get("DISTGAN_COLLECTIVE_TIMEOUT_S", "600")))
     meeting = broadcast_from_rank_zero({"address": address, "port": free_port()} if rank == 0 else None)
     store = meeting_place(meeting["address"], meeting["port"], rank, size, timeout)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _backend(on_gpu: bool) -> Any:

@@ -38,8 +38,9 @@ from distgan.training.heldout import HeldOut
 from distgan.training.logs import RunLog
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
+from distgan.training.recording import Recorded
 from distgan.training.recovery import restore, roll_back
-from distgan.training.state import TrainState, channels_last, compile_networks, gradient_norm
+from distgan.training.state import TrainState, channels_last, compile_networks, gradient_norm, records, uses_bf16
 
 
 def train(
@@ -175,8 +176,7 @@ class Alternation:
             self.labels = torch.arange(len(images.classes), device=context.device)
         self.augment = Augment(config.augment, config.seed) if config.augment.kind != "none" else None
         self.layout = torch.channels_last if channels_last(config, context.device) else torch.contiguous_format
-        bf16 = config.training.precision == "bf16" or (config.training.precision == "auto" and context.device.type == "cuda")
-        self.autocast = torch.autocast(context.device.type, torch.bfloat16, enabled=bf16)
+        self.autocast = torch.autocast(context.device.type, torch.bfloat16, enabled=uses_bf16(config, context.device))
         start, stop = share(config.batch_size, context.rank, context.world_size)
         self.start, self.stop = start, stop
         self.draws = Draws(config.batch_size, start, stop, context.device)
@@ -184,19 +184,27 @@ class Alternation:
         self.weight = (stop - start) * context.world_size / config.batch_size
         parts = min(config.training.accumulate, stop - start)
         self.parts = [slice(*share(stop - start, i, parts)) for i in range(parts)]
+        # What D is shown; with reuse_fakes G is then trained on the same images
+        reuse = config.training.reuse_fakes
+        self.shown = Remembering(self.G_ddp if reuse else state.G, for_gradients=reuse)
         # Where all is done in one part, G makes the images of its step while D's gradients are on their way
-        alone = context.world_size == 1 or config.training.reuse_fakes or config.training.compile == "cuda-graphs"
-        self.ahead = len(self.parts) == 1 and not alone
+        self.early = Remembering(self.G_ddp, for_gradients=True)
+        self.ahead = len(self.parts) == 1 and context.world_size > 1 and not reuse
         self.frozen_D = compile_networks(state, config)
+        self.D_backward: Callable[..., dict[str, Tensor]] = self._D_backward
+        self.G_backward: Callable[..., dict[str, Tensor]] = self._G_backward
+        self._numbers: dict[str, tuple[float, Tensor]] = {}
+        if records(config, context):
+            pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+            self.D_backward = Recorded(self._D_backward, list(state.D.parameters()), pool)
+            self.G_backward = Recorded(self._G_backward, list(state.G.parameters()), pool)
 
     def __call__(self, *, with_norms: bool = False) -> dict[str, Tensor]:
         """Train D n_dis times and G once; returns statistics as tensors on the device."""
         config, state, D, G = self.config, self.state, self.state.D, self.state.G
         reuse = config.training.reuse_fakes
-        if config.training.compile == "cuda-graphs":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         state.schedule()
-        gamma = value(1.0, config.loss.gamma_schedule, state.nimg, config.total_images)
+        gamma = self._number("gamma", value(1.0, config.loss.gamma_schedule, state.nimg, config.total_images))
         number = state.nimg // self.images  # of this step
 
         for left in reversed(range(config.training.n_dis)):
@@ -204,28 +212,17 @@ class Alternation:
             x, c = self.feed.batch(state.nimg + self.start, state.nimg + self.stop)
             x, c = x.contiguous(memory_format=self.layout), self._real_labels(c)
             self.feed.prefetch(state.nimg + config.batch_size + self.start, state.nimg + config.batch_size + self.stop)
-            z, c_fake, augment = self._z("d", at), self._fake_labels("d", at), self._augmentation("d", at)
+            z, c_fake = self._z("d", at), self._fake_labels("d", at)
             mixing = uniform(config.seed, "gp", at + self.draws.own, 1)[:, 0] if config.loss.gp_lambda else None
-            fakes = Remembering(self.G_ddp if reuse else G, for_gradients=reuse)
             state.d_opt.zero_grad(set_to_none=True)
-            found = []
-            for part in self.parts:
-                with self._last_alone(self.D_ddp, part), self.autocast:
-                    loss, stats = d_step_loss(
-                        fakes, self.D_ddp, x[part], _cut(c, part), z[part], _cut(c_fake, part), config.loss, gamma=gamma,
-                        augment=augment(part), with_penalty=number % config.loss.penalty_every == 0, share=_cut(mixing, part),
-                    )  # fmt: skip
-                    torch.autograd.backward(loss * self._weight(part))
-                found.append(stats)
-            d_stats = self._mean(found)
-            if with_norms:
-                d_stats["diversity"] = diversity(*fakes.last, x[part], _cut(c, part))
+            with_penalty = number % config.loss.penalty_every == 0
+            how = {"with_penalty": with_penalty, "with_diversity": with_norms, "rollbacks": state.rollbacks}
+            d_stats = self.D_backward(x, c, z, c_fake, mixing, gamma, *self._augmenting(at), **how)
             if left == 0 and not reuse:
                 z, c_fake = self._z("g", at), self._fake_labels("g", at)
             if left == 0 and self.ahead:  # D's gradients are still on their way: they are waited for below
-                fakes = Remembering(self.G_ddp, for_gradients=True)
                 with self.autocast:
-                    fakes(z, asked_labels(c, c_fake, config.loss))
+                    self.early(z, asked_labels(c, c_fake, config.loss))
             self.D_gradients.wait()
             if with_norms:
                 d_stats["d_grad_norm"] = gradient_norm(D)
@@ -234,19 +231,8 @@ class Alternation:
             if config.augment.target is not None:
                 self._adapt(d_stats["sign_stat"])
 
-        make = fakes.again if reuse or self.ahead else self.G_ddp
-        augment = self._augmentation("g", at)
         state.g_opt.zero_grad(set_to_none=True)
-        found = []
-        with frozen(D):
-            for part in self.parts:
-                with self._last_alone(self.G_ddp, part), self.autocast:
-                    loss, stats = g_step_loss(
-                        make, self.frozen_D, x[part], _cut(c, part), z[part], _cut(c_fake, part), config.loss, augment=augment(part)
-                    )  # fmt: skip
-                    torch.autograd.backward(loss * self._weight(part))
-                found.append(stats)
-        stats = d_stats | self._mean(found)
+        stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks)
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
         state.g_opt.step()
@@ -254,6 +240,44 @@ class Alternation:
             average_buffers(network, self.context)
         state.ema.update(G, self.images, state.nimg)
         return stats
+
+    # The two backward passes: functions of tensors, so that a GPU can record them
+
+    def _D_backward(
+        self, x: Tensor, c: Tensor | None, z: Tensor, c_fake: Tensor | None, mixing: Tensor | None, gamma: Any, index: Any, p: Any,
+        *, with_penalty: bool, with_diversity: bool, rollbacks: int,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """D's loss and its gradients in D's parameters."""
+        found = []
+        for part in self.parts:
+            with self._last_alone(self.D_ddp, part), self.autocast:
+                loss, stats = d_step_loss(
+                    self.shown, self.D_ddp, x[part], _cut(c, part), z[part], _cut(c_fake, part), self.config.loss, gamma=gamma,
+                    augment=self._augmentation("d", index, p, part, rollbacks), with_penalty=with_penalty, share=_cut(mixing, part),
+                )  # fmt: skip
+                torch.autograd.backward(loss * self._weight(part))
+            found.append(stats)
+        stats = self._mean(found)
+        if with_diversity:
+            stats["diversity"] = diversity(*self.shown.last, x[part], _cut(c, part))
+        return stats
+
+    def _G_backward(
+        self, x: Tensor, c: Tensor | None, z: Tensor, c_fake: Tensor | None, index: Any, p: Any, *, rollbacks: int
+    ) -> dict[str, Tensor]:
+        """G's loss and its gradients in G's parameters."""
+        make = self.shown.again if self.config.training.reuse_fakes else self.early.again if self.ahead else self.G_ddp
+        found = []
+        with frozen(self.state.D):
+            for part in self.parts:
+                with self._last_alone(self.G_ddp, part), self.autocast:
+                    loss, stats = g_step_loss(
+                        make, self.frozen_D, x[part], _cut(c, part), z[part], _cut(c_fake, part), self.config.loss,
+                        augment=self._augmentation("g", index, p, part, rollbacks),
+                    )  # fmt: skip
+                    torch.autograd.backward(loss * self._weight(part))
+                found.append(stats)
+        return self._mean(found)
 
     # A worker's share may be computed in parts; then gradients and statistics add up to those of the whole.
 
@@ -275,9 +299,10 @@ class Alternation:
         rates = {"g_lr": self.state.g_opt.param_groups[0]["lr"], "d_lr": self.state.d_opt.param_groups[0]["lr"]}
         return rates | ({"augment_p": float(self.state.augment_p)} if self.augment else {})
 
-    def _stream(self, name: str) -> str:
+    def _stream(self, name: str, rollbacks: int | None = None) -> str:
         """After a rollback the same images meet new noise: the old way led to divergence."""
-        return name if self.state.rollbacks == 0 else f"{name}/{self.state.rollbacks}"
+        rollbacks = self.state.rollbacks if rollbacks is None else rollbacks
+        return name if rollbacks == 0 else f"{name}/{rollbacks}"
 
     def _z(self, player: str, at: int) -> Tensor:
         seed, model, stream = self.config.seed, self.config.model, self._stream(f"{player}/z")
@@ -293,17 +318,33 @@ class Alternation:
         seed, labels, stream = self.config.seed, self.labels, self._stream(f"{player}/c")
         return self.draws(stream, at, 1, lambda index: labels[integers(seed, stream, index, len(labels))])
 
-    def _augmentation(self, player: str, at: int) -> Callable[[slice], Callable[[Tensor, str], Tensor] | None]:
-        """part of this worker's share -> its augmentation, or None."""
-        augment, config = self.augment, self.config.augment
-        if augment is None:
-            return lambda part: None
+    def _augmenting(self, at: int) -> tuple[Tensor | None, float | Tensor | None]:
+        """(sample indices, probability) of the augmentations of the step at `at` images; both None without any."""
+        config = self.config.augment
+        if self.augment is None:
+            return None, None
         if config.target is not None:
-            p: float | Tensor = self.state.augment_p
-        else:
-            p = value(config.p, config.p_schedule, self.state.nimg, self.config.total_images)
-        index = at + self.draws.own
-        return lambda part: lambda x, kind: augment(x, index[part], p, self._stream(f"{player}/augment/{kind}"))
+            return at + self.draws.own, self.state.augment_p
+        p = value(config.p, config.p_schedule, self.state.nimg, self.config.total_images)
+        return at + self.draws.own, self._number("p", p)
+
+    def _augmentation(
+        self, player: str, index: Any, p: Any, part: slice, rollbacks: int
+    ) -> Callable[[Tensor, str], Tensor] | None:
+        augment = self.augment
+        if augment is None:
+            return None
+        return lambda x, kind: augment(x, index[part], p, self._stream(f"{player}/augment/{kind}", rollbacks))
+
+    def _number(self, name: str, number: float) -> Any:
+        """A number that follows a schedule, as the step reads it: a recorded step reads it from the device."""
+        if not isinstance(self.D_backward, Recorded):
+            return number
+        held, on_device = self._numbers.get(name, (None, None))
+        if held != number or on_device is None:
+            on_device = torch.full((), number, device=self.context.device)
+            self._numbers[name] = number, on_device
+        return on_device
 
     def _adapt(self, sign: Tensor) -> None:
         config = self.config.augment

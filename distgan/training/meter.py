@@ -21,8 +21,12 @@ class Meter:
         self._last: dict[str, Tensor] = {}
 
     def add(self, stats: dict[str, Tensor]) -> None:
-        for name, tensor in stats.items():
-            self._sums[name] = self._sums[name] + tensor if name in self._sums else tensor.detach().float()
+        known = [name for name in stats if name in self._sums]
+        if known:  # all at once: on a GPU that is one kernel
+            torch._foreach_add_([self._sums[name] for name in known], [stats[name].detach() for name in known])
+        for name in stats.keys() - self._sums.keys():
+            self._sums[name] = stats[name].detach().float().clone()
+        for name in stats:
             self._counts[name] = self._counts.get(name, 0) + 1
         self._last = stats
 

@@ -7,10 +7,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from distgan.config import AdamConfig, RunConfig
+from distgan.config import MODELS, AdamConfig, ConfigError, RunConfig
 from distgan.gan.ema import GeneratorEMA
 from distgan.gan.schedules import apply_adam
 from distgan.models import build_discriminator, build_generator
+from distgan.training.context import Context
 
 
 class TrainState:
@@ -89,23 +90,39 @@ def channels_last(config: RunConfig, device: torch.device) -> bool:
     return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
+def uses_bf16(config: RunConfig, device: torch.device) -> bool:
+    choice = config.training.precision
+    return choice == "bf16" or (choice == "auto" and device.type == "cuda")
+
+
 def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
-    """Compile what training.compile asks for, in place; returns D as the G step calls it.
+    """Compile what training.compile = on asks for, in place; returns D as the G step calls it.
 
     A compiled network has no second derivative (torch 2.14 refuses it), so D is compiled for its own step only where there is no
     penalty. The averages of G stay as they are: they meet batches of many sizes.
     """
-    how: dict[str, Any] = {"dynamic": False}
-    if config.training.compile == "off":
+    if config.training.compile != "on":
         return state.D
-    if config.training.compile == "cuda-graphs":
-        how["mode"] = "reduce-overhead"
-    state.G.compile(**how)
+    state.G.compile(dynamic=False)
     loss = config.loss
     if loss.r1_gamma or loss.r2_gamma or loss.gp_lambda:
-        return cast("nn.Module", torch.compile(state.D, **how))
-    state.D.compile(**how)
+        return cast("nn.Module", torch.compile(state.D, dynamic=False))
+    state.D.compile(dynamic=False)
     return state.D
+
+
+def records(config: RunConfig, context: Context) -> bool:
+    """Whether the step is recorded as CUDA graphs. Raises ConfigError where that is asked for and cannot be had."""
+    possible = context.device.type == "cuda" and context.world_size == 1
+    if config.training.compile == "cuda-graphs" and not possible:
+        raise ConfigError(
+            f"training.compile = 'cuda-graphs': needs one worker on a GPU, and there {'are' if context.world_size > 1 else 'is'} "
+            f"{context.world_size} on {context.device.type}; allowed here: auto, off, on"
+        )
+    own = config.model.name in MODELS  # a network of the user's may decide things in Python at every step
+    return config.training.compile == "cuda-graphs" or (
+        config.training.compile == "auto" and possible and own and not config.training.reuse_fakes
+    )
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

@@ -11,15 +11,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.measuring import print_table, spread, write_found
-from benchmarks.parts import build, describe_run, settle
+from benchmarks.parts import build, describe_run
 from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, textbook_steps
 
-WARMUP = 5
+WARMUP = 16
 VARIANTS: dict[str, tuple[str, ...]] = {
     "step": (), "+ layout": ("layout",), "+ reuse": ("reuse",), "+ layout, reuse": ("layout", "reuse"),
     "+ layout, reuse, compile": ("layout", "reuse", "compile"), "+ layout, reuse, bf16": ("layout", "reuse", "bf16"),
 }  # fmt: skip
 """distgan's own step, and with options of a user's: names of ALSO."""
+
+ON_CUDA: dict[str, tuple[str, ...]] = {
+    "step": (), "eager": ("eager",), "eager, reuse": ("eager", "reuse"), "eager, compile": ("compile",), "float32": ("float32",),
+    "float32, standard layout": ("float32", "standard layout"),
+}  # fmt: skip
+"""The same for GPUs, where the defaults are bf16, channels_last, and CUDA graphs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
     All live in one process and take turns of a few seconds, so that a machine whose speed drifts drifts for all of them alike; the
     clock is the process's own, which other processes do not move. The textbook loop loads its images in the same process here.
+    On a GPU the options are others, and the clock is the wall's, as the processor waits for the GPU.
     """
     import torch
 
@@ -46,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
         if number >= 0:
             found[name].append(rate)
         print(f"round {number + 1} of {options.rounds}: {name}: {rate:.0f}", file=sys.stderr, flush=True)
-    print(f"\n{said}, {options.threads} thread(s); images a second of processor time, medians of {options.rounds} turns (lowest - highest)")
+    clock = "" if torch.cuda.is_available() else " of processor time"
+    print(f"\n{said}, {options.threads} thread(s); images a second{clock}, medians of {options.rounds} turns (lowest - highest)")
     first = next(iter(found))
     ratios = {name: [a / b for a, b in zip(rates, found[first], strict=True)] for name, rates in found.items()}
     print_table(["", "images/s", f"of {first}"], [[name, spread(rates), spread(ratios[name], 2)] for name, rates in found.items()])
@@ -56,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> tuple[dict[str, Callable[[], int]], str]:
     """Name -> one step, that returns its images; and in words what is trained."""
+    import torch
+
     from distgan.cli import parse_overrides
     from distgan.config import load_config
     from distgan.training.threads import keep_memory
@@ -63,7 +73,8 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Callable[[], int]], 
     keep_memory()  # as `distgan train` does
     file, typed = parse_overrides(options.settings)
     base = CLASSIC if options.recipe == "classic" and not file else {}
-    variants = {name: build(load_config(file, {**base, **typed, **_changes(also)})) for name, also in VARIANTS.items()}
+    wanted = ON_CUDA if torch.cuda.is_available() else VARIANTS
+    variants = {name: build(load_config(file, {**base, **typed, **_changes(also)})) for name, also in wanted.items()}
     plain = variants["step"]
     loops = {"textbook": lambda: textbook_steps(plain.config, 0)} if has_textbook(plain.config.model_dump()) else {}
     loops["bare steps"] = lambda: limit_steps(plain.config)
@@ -73,15 +84,25 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Callable[[], int]], 
 
 
 def turn(step: Callable[[], int], seconds: float) -> float:
-    images, begun, used = 0, time.perf_counter(), time.process_time()
+    images, begun, start = 0, time.perf_counter(), now()
     while time.perf_counter() - begun < seconds:
         images += step()
-    return images / (time.process_time() - used)
+    return images / (now() - start)
 
 
 def warm(step: Callable[[], int]) -> float:
-    begun = time.process_time()
-    return sum(step() for _ in range(WARMUP)) / (time.process_time() - begun)
+    start = now()
+    return sum(step() for _ in range(WARMUP)) / (now() - start)
+
+
+def now() -> float:
+    """Seconds of this process's processor time; with a GPU of the wall's, when all that was asked of the GPU is done."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _changes(also: tuple[str, ...]) -> dict[str, Any]:
@@ -95,7 +116,6 @@ def _next(steps: Iterator[int]) -> Callable[[], int]:
 def _once(parts: Any) -> Callable[[], int]:
     def step() -> int:
         parts.step()
-        settle(parts.context.device)
         return int(parts.step.images)
 
     return step

@@ -30,6 +30,9 @@ ALSO: dict[str, dict[str, Any]] = {
     "reuse": {"training.reuse_fakes": True},
     "bf16": {"training.precision": "bf16"},
     "compile": {"training.compile": "on"},
+    "eager": {"training.compile": "off"},
+    "float32": {"training.precision": "fp32"},
+    "standard layout": {"training.channels_last": "off"},
 }
 """Options of the step that a user may turn on."""
 
@@ -183,13 +186,15 @@ def run_loop(options: argparse.Namespace) -> None:
 
 
 def limit_steps(config: Any) -> Iterator[int]:
-    """Both steps of distgan's algorithm on tensors that are at hand; yields the images of each. No logs, averages or checkpoints."""
+    """Both steps of distgan's algorithm on tensors that are at hand; yields the images of each. No logs, averages or checkpoints.
+
+    In the run's precision and layout; nothing is recorded as a CUDA graph."""
     import torch
 
     from distgan.data import open_images
     from distgan.gan.step import d_step_loss, frozen, g_step_loss
     from distgan.training.context import default_device
-    from distgan.training.state import TrainState
+    from distgan.training.state import TrainState, channels_last, uses_bf16
 
     device, real = default_device(), open_images(config.data)
     labelled = config.model.conditioning != "none"
@@ -197,6 +202,9 @@ def limit_steps(config: Any) -> Iterator[int]:
     state = TrainState(config, **size, device=device)
     G, D, n = state.G, state.D, config.batch_size
     images = torch.tensor(real.images[: 64 * n], device=device).float() / 127.5 - 1
+    if channels_last(config, device):
+        images = images.contiguous(memory_format=torch.channels_last)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
     labels = torch.tensor(real.labels[: 64 * n], device=device) if labelled else None
 
     def noise() -> Any:
@@ -209,18 +217,18 @@ def limit_steps(config: Any) -> Iterator[int]:
         for _ in range(config.training.n_dis):
             at = at + n if at + 2 * n <= len(images) else 0
             x, c = images[at : at + n], labels[at : at + n] if labels is not None else None
-            loss, _ = d_step_loss(G, D, x, c, noise(), c, config.loss, with_penalty=with_penalty, share=share)
+            with autocast:
+                loss, _ = d_step_loss(G, D, x, c, noise(), c, config.loss, with_penalty=with_penalty, share=share)
             state.d_opt.zero_grad(set_to_none=True)
             loss.backward()
             state.d_opt.step()
         with frozen(D):
-            loss, _ = g_step_loss(G, D, x, c, noise(), c, config.loss)
+            with autocast:
+                loss, _ = g_step_loss(G, D, x, c, noise(), c, config.loss)
             state.g_opt.zero_grad(set_to_none=True)
             loss.backward()
         state.g_opt.step()
         number += 1
-        if device.type == "cuda":
-            torch.cuda.synchronize()
         yield n * config.training.n_dis
 
 

@@ -82,18 +82,3 @@ def test_prefetched_batches_are_the_same(images: ImageSet) -> None:
 def test_an_order_of_another_size_is_refused(images: ImageSet) -> None:
     with pytest.raises(ValueError, match="36 images, the set has 37"):
         Feed(images, CPU, DataOrder(36, 0), device_mib=1)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("device_mib", [0, 1])
-def test_on_cuda(images: ImageSet, device_mib: int) -> None:
-    device = torch.device("cuda")
-    other = Feed(images, device, DataOrder(37, 3), device_mib=device_mib, mirror=True, seed=3)
-    other.prefetch(5, 20)
-    x, labels = other.batch(5, 20)
-    expected, classes = feed(images, mirror=True).batch(5, 20)
-    assert x.device.type == "cuda"
-    assert torch.equal(x.cpu(), expected)
-    assert labels is not None
-    assert classes is not None
-    assert torch.equal(labels.cpu(), classes)

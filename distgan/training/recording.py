@@ -1,0 +1,92 @@
+"""CUDA graphs of the training step: its kernels are recorded once and from then on started all together.
+
+On a fast GPU the nets of small images compute for less time than Python needs to start their hundreds of kernels one by one. A
+recorded step starts them with one call, and computes what the step computed before, with the same kernels on the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distgan.config import RunError
+
+WARM_UP = 3
+"""Calls before a recording: libraries choose kernels and make their workspaces in the first ones."""
+
+Inputs = Sequence[Tensor | None]
+
+
+class Recorded:
+    """A function of tensors that computes gradients, run as a CUDA graph after its first calls.
+
+    function(*inputs, **how) -> statistics, scalar tensors by name; it leaves gradients in `parameters`, which have none when it is
+    called. Inputs keep their shapes, data types and layouts from call to call, None stays None. `how` are plain values; each
+    combination has a recording of its own. What the function reads besides must stay where it is in memory, as networks' weights do,
+    and Python in it runs when it is recorded only. Recordings with one `pool` use the same memory one after the other: statistics
+    are the caller's, the gradients hold until the next call.
+    """
+
+    def __init__(self, function: Callable[..., dict[str, Tensor]], parameters: Sequence[Tensor], pool: Any) -> None:
+        self.function, self.parameters, self.pool = function, list(parameters), pool
+        self._calls: dict[Hashable, int] = {}
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._gradients: list[Tensor | None] | None = None  # one set for all recordings
+
+    def __call__(self, *inputs: Tensor | None, **how: Hashable) -> dict[str, Tensor]:
+        key = tuple(sorted(how.items()))
+        self._calls[key] = self._calls.get(key, 0) + 1
+        if self._calls[key] <= WARM_UP:
+            return self.function(*inputs, **how)
+        if key not in self._recordings:
+            self._recordings[key] = self._record(inputs, how)
+        stats = self._recordings[key].replay(inputs)
+        for parameter, gradient in zip(self.parameters, self._gradients or (), strict=True):
+            parameter.grad = gradient
+        return stats
+
+    def _record(self, inputs: Inputs, how: dict[str, Hashable]) -> _Recording:
+        held = [None if x is None else x.detach().clone() for x in inputs]
+        for parameter in self.parameters:
+            parameter.grad = None  # so that the recording makes its own, at places of its own
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may go on (a checkpoint is being written, say)
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                stats = self.function(*held, **how)
+                values = torch.stack([value.float() for value in stats.values()])
+                found = [parameter.grad for parameter in self.parameters]
+                if self._gradients is not None:
+                    _copy(self._gradients, found)
+        except RuntimeError as error:
+            raise RunError(
+                f"training.compile = 'cuda-graphs': this step cannot be recorded ({str(error).splitlines()[0]}). A network that reads "
+                "numbers back to the host (.item(), printing, if on a tensor) is one reason; training.compile off does without"
+            ) from error
+        if self._gradients is None:
+            self._gradients = found
+        return _Recording(graph, held, list(stats), values)
+
+
+@dataclass
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    inputs: Inputs
+    names: list[str]
+    values: Tensor
+
+    def replay(self, inputs: Inputs) -> dict[str, Tensor]:
+        _copy(self.inputs, inputs)
+        self.graph.replay()  # type: ignore[no-untyped-call]
+        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
+
+
+def _copy(to: Inputs, given: Inputs) -> None:
+    """All tensors in one kernel or few; pairs with a None are left out."""
+    pairs = [(a, b) for a, b in zip(to, given, strict=True) if a is not None and b is not None]
+    if pairs:
+        torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])

@@ -1,0 +1,135 @@
+"""Single steps on a GPU: recorded equals eager, nothing waits for the device, bf16 points the way float32 does."""
+
+import pytest
+import torch
+from tiny_run import TINY
+
+from distgan.config import ConfigError, RunError, load_config
+from distgan.data import Feed, open_images
+from distgan.randomness import DataOrder
+from distgan.training.context import Context
+from distgan.training.loop import Alternation
+from distgan.training.meter import Meter
+from distgan.training.state import TrainState
+
+pytestmark = pytest.mark.gpu
+
+SMALL = {"model.g_width": 8, "model.d_width": 8, "model.g_norm": "none", "model.d_norm": "none", "model.latent_dim": 8}
+PENALISED = {"loss.name": "relativistic", "loss.r1_gamma": 0.5, "loss.r2_gamma": 0.5}
+CASES = {
+    "mlp, batch norm": {},
+    "dcgan": SMALL | PENALISED | {"model.name": "dcgan", "model.conditioning": "projection"},
+    "dcgan, batch norm": {"model.name": "dcgan"},
+    "auxiliary": SMALL | {"model.name": "dcgan", "model.conditioning": "auxiliary", "loss.gp_lambda": 1},
+    "spectral": SMALL | {"model.name": "dcgan", "model.d_norm": "spectral", "loss.name": "hinge", "training.n_dis": 2},
+    "r3gan": SMALL | PENALISED | {"model.name": "r3gan", "data.resolution": 32},
+    "resnet": {"model.name": "resnet", "data.resolution": 32, "model.d_norm": "spectral", "loss.name": "hinge"},
+    "lazy penalties": SMALL | PENALISED | {"loss.penalty_every": 2, "loss.gamma_schedule.kind": "cosine", "loss.gamma_schedule.final": 0.1},
+    "parts": SMALL | PENALISED | {"model.name": "dcgan", "training.accumulate": 2},
+    "ada": SMALL
+    | PENALISED
+    | {
+        "model.name": "dcgan", "augment.kind": "ada", "augment.p": 0.6, "augment.target": 0.6, "augment.ramp_kimg": 0.5,
+        "augment.policy": "[flip, rotate90, translate, rotate, scale, colour, cutout]", "data.mirror": True,
+    },
+    "diffaugment": SMALL | PENALISED | {"model.name": "dcgan", "augment.kind": "diffaugment", "augment.p_schedule.warmup_kimg": 1},
+}  # fmt: skip
+
+
+@pytest.fixture
+def build(device, caches):
+    """build(**changes): (state, step) on the GPU, float32 and eager unless told otherwise."""
+
+    def make(**changes):
+        config = load_config(overrides={**TINY, "training.precision": "fp32", "training.compile": "off", **changes})
+        images = open_images(config.data)
+        config = config.for_classes(len(images.classes))
+        feed = Feed(images, device, DataOrder(images.n, 0), device_mib=config.data.device_mib, mirror=config.data.mirror, seed=0)
+        n_classes = len(images.classes) if config.model.conditioning != "none" else 0
+        state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=device)
+        return state, Alternation(config, Context(device), state, feed, images)
+
+    return make
+
+
+def weights(state):
+    return [*state.G.state_dict().values(), *state.D.state_dict().values(), *state.ema.state_dict().values(), state.augment_p]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_steps_are_eager_steps(build, case, precision):
+    """Same weights and same statistics. Kernels that add in no fixed order leave rounding errors, which a few steps keep small."""
+    found = []
+    for how in ("off", "off", "cuda-graphs"):
+        state, step = build(**CASES[case], **{"training.compile": how, "training.precision": precision})
+        meter = Meter()
+        for number in range(12):
+            meter.add(step(with_norms=number % 2 == 1))
+        found.append((meter.read(Context(torch.device("cuda")))[0], weights(state)))
+    means, last = found[0]
+    again = max(float((a.double() - b.double()).abs().max()) for a, b in zip(last, found[1][1], strict=True))
+    worst = max(float((a.double() - b.double()).abs().max()) for a, b in zip(last, found[2][1], strict=True))
+    print(f"{case}, {precision}: eager again {again:.2g}, recorded {worst:.2g}")
+    assert worst <= max(5 * again, 1e-4)
+    assert found[2][0].keys() == means.keys()
+    for name, value in means.items():
+        assert found[2][0][name] == pytest.approx(value, rel=2e-2, abs=2e-3), name
+
+
+def test_a_recording_serves_what_changes_from_step_to_step(build):
+    """After a rollback the augmentations' noise is new; rates follow their schedules."""
+    changes = CASES["ada"] | {"optim.g.lr_schedule.kind": "cosine"}
+    found = []
+    for how in ("off", "cuda-graphs"):
+        state, step = build(**changes, **{"training.compile": how})
+        for number in range(16):
+            if number == 8:
+                state.load_state_dict({**state.state_dict(), "rollbacks": 1})
+            step(with_norms=number % 4 == 0)
+        found.append(weights(state))
+    assert max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) < 1e-3
+
+
+@pytest.mark.parametrize("how", ["off", "cuda-graphs"])
+@pytest.mark.parametrize("case", CASES)
+def test_no_step_waits_for_the_device(build, case, how):
+    _, step = build(**CASES[case], **{"training.compile": how})
+    meter = Meter()
+    for number in range(10):
+        meter.add(step(with_norms=number % 2 == 0))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number in range(6):
+            meter.add(step(with_norms=number % 2 == 0))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("case", ["dcgan", "r3gan", "resnet", "mlp, batch norm"])
+def test_bf16_points_the_way_float32_does(build, case):
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        state, step = build(**CASES[case], **{"training.precision": precision})
+        step()
+        gradients.append([torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (state.D, state.G)])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.97
+
+
+def test_what_cannot_be_recorded_is_said(build, monkeypatch):
+    state, step = build(**CASES["dcgan"], **{"training.compile": "cuda-graphs"})
+    forward = type(state.G).forward
+    monkeypatch.setattr(type(state.G), "forward", lambda self, z, c=None: forward(self, z * float(z.abs().max() > 0), c))
+    for _ in range(3):
+        step()
+    with pytest.raises(RunError, match=r"training.compile = 'cuda-graphs': this step cannot be recorded .*compile off"):
+        step()
+    torch.cuda.synchronize()
+
+
+def test_several_workers_do_not_record(build, monkeypatch):
+    monkeypatch.setattr(Context, "__init__", lambda self, device=None: vars(self).update(rank=0, world_size=2, device=device))
+    monkeypatch.setattr("distgan.training.loop.replicate", lambda network, context: network)
+    with pytest.raises(ConfigError, match=r"cuda-graphs': needs one worker on a GPU, and there are 2 on cuda"):
+        build(**{"training.compile": "cuda-graphs"})
