@@ -218,6 +218,9 @@ class TrainingConfig(Section):
         "on = torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs = record the step's "
         "kernels once and replay them (one worker on a GPU); auto = cuda-graphs there for the networks of this package, else off",
     )
+    deterministic: bool = setting(
+        False, "on GPUs: kernels that give the same bits every time, slower ones for some networks; on CPUs all are such in any case"
+    )
     ema_half_life_kimg: list[Number] = setting(
         [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
     )
@@ -409,6 +412,12 @@ class RunConfig(Section):
             raise ValueError(
                 "training.compile = 'cuda-graphs': with training.reuse_fakes the two players' steps cannot be recorded apart; allowed "
                 "with it: auto, off, on"
+            )
+        moving = sorted({"flip", "rotate90", "translate", "rotate", "scale"}.intersection(self.augment.policy))
+        if training.deterministic and self.augment.kind != "none" and moving:
+            raise ValueError(
+                f"training.deterministic = True: augment.policy = {', '.join(moving)} moves pixels, for which GPUs add in no fixed order; "
+                "allowed with it: colour, cutout"
             )
         if training.fake_labels == "balanced" and self.loss.name == "relativistic":
             raise ValueError(

@@ -47,10 +47,11 @@ class Augment:
         """
         if not self.policy or (not isinstance(p, Tensor) and p <= 0):
             return x
-        draws = iter(randomness.uniform(self.seed, f"augment/{stream}", index.to(x.device), _COLUMNS).to(x.dtype).unbind(1))
-        x = self._geometry(x, draws, p)
-        x = self._colour(x, draws, p)
-        return self._cutout(x, draws, p)
+        with torch.autocast(x.device.type, enabled=False):  # places in an image need more than bf16's 8 bits
+            draws = iter(randomness.uniform(self.seed, f"augment/{stream}", index.to(x.device), _COLUMNS).to(x.dtype).unbind(1))
+            x = self._geometry(x, draws, p)
+            x = self._colour(x, draws, p)
+            return self._cutout(x, draws, p)
 
     def _geometry(self, x: Tensor, draws: Iterator[Tensor], p: float | Tensor) -> Tensor:
         """Everything that moves pixels, as one affine warp: A maps places in the new image to places in the old one."""

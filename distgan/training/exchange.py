@@ -1,4 +1,4 @@
-"""What workers tell each other while they train: gradients in the backward pass, and running statistics after a step."""
+"""What workers tell each other while they train: gradients in the backward pass or after it, and running statistics after a step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distgan.training.context import Context
+from distgan.training.recording import Recorded
 
 
 def replicate(network: nn.Module, context: Context) -> nn.Module:
@@ -61,6 +62,25 @@ class LateGradients:
         under_way, self._under_way = self._under_way, []
         for work in under_way:
             work.wait()
+
+
+def same_start(network: nn.Module, context: Context) -> None:
+    """The first worker's weights and buffers for all, as a replica takes them when it is made."""
+    if context.world_size > 1:
+        for tensor in (*network.parameters(), *network.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+
+
+class RecordedGradients:
+    """Gradients of a recorded backward pass, which exchanges nothing: all of them in one message when it is over."""
+
+    def __init__(self, recorded: Recorded, context: Context) -> None:
+        self.recorded, self.context = recorded, context
+
+    def wait(self) -> None:
+        """Make the gradients averages over the workers."""
+        if self.context.world_size > 1:
+            self.context.all_reduce_sum(self.recorded.gradients).div_(self.context.world_size)
 
 
 def average_buffers(network: nn.Module, context: Context) -> None:

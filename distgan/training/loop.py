@@ -32,7 +32,7 @@ from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, share
 from distgan.training.draws import Draws
 from distgan.training.evaluation import Measurement
-from distgan.training.exchange import LateGradients, average_buffers, replicate
+from distgan.training.exchange import LateGradients, RecordedGradients, average_buffers, replicate, same_start
 from distgan.training.health import Health
 from distgan.training.heldout import HeldOut
 from distgan.training.logs import RunLog
@@ -40,7 +40,7 @@ from distgan.training.meter import Meter, Stopwatch
 from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
 from distgan.training.recording import Recorded
 from distgan.training.recovery import restore, roll_back
-from distgan.training.state import TrainState, channels_last, compile_networks, gradient_norm, records, uses_bf16
+from distgan.training.state import TrainState, channels_last, choose_kernels, compile_networks, gradient_norm, records, uses_bf16
 
 
 def train(
@@ -62,6 +62,7 @@ def train(
     )  # fmt: skip
 
     # The two players, and where they left off
+    choose_kernels(config, context.device)
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
     state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device)
     store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
@@ -165,8 +166,8 @@ class Alternation:
 
     def __init__(self, config: RunConfig, context: Context, state: TrainState, feed: Feed, images: ImageSet) -> None:
         self.config, self.context, self.state, self.feed = config, context, state, feed
-        self.G_ddp, self.D_ddp = replicate(state.G, context), replicate(state.D, context)
-        self.D_gradients = LateGradients(self.D_ddp)
+        recording = records(config, context, state.G, state.D)
+        self.G_ddp, self.D_ddp = (n if recording else replicate(n, context) for n in (state.G, state.D))
         # SyncBatchNorm replaces modules, so what is stepped and saved is what the replicas hold
         state.G, state.D = (getattr(r, "module", r) for r in (self.G_ddp, self.D_ddp))
         self.images = config.batch_size * config.training.n_dis
@@ -189,15 +190,20 @@ class Alternation:
         self.shown = Remembering(self.G_ddp if reuse else state.G, for_gradients=reuse)
         # Where all is done in one part, G makes the images of its step while D's gradients are on their way
         self.early = Remembering(self.G_ddp, for_gradients=True)
-        self.ahead = len(self.parts) == 1 and context.world_size > 1 and not reuse
+        self.ahead = len(self.parts) == 1 and context.world_size > 1 and not reuse and not recording
         self.frozen_D = compile_networks(state, config)
         self.D_backward: Callable[..., dict[str, Tensor]] = self._D_backward
         self.G_backward: Callable[..., dict[str, Tensor]] = self._G_backward
+        self.D_gradients: LateGradients | RecordedGradients = LateGradients(self.D_ddp)
+        self.G_gradients: RecordedGradients | None = None  # a replica has waited for them when its backward pass ends
         self._numbers: dict[str, tuple[float, Tensor]] = {}
-        if records(config, context):
+        if recording:
+            same_start(state.G, context)
+            same_start(state.D, context)
             pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-            self.D_backward = Recorded(self._D_backward, list(state.D.parameters()), pool)
-            self.G_backward = Recorded(self._G_backward, list(state.G.parameters()), pool)
+            self.D_backward = on_d = Recorded(self._D_backward, list(state.D.parameters()), pool)
+            self.G_backward = on_g = Recorded(self._G_backward, list(state.G.parameters()), pool)
+            self.D_gradients, self.G_gradients = RecordedGradients(on_d, context), RecordedGradients(on_g, context)
 
     def __call__(self, *, with_norms: bool = False) -> dict[str, Tensor]:
         """Train D n_dis times and G once; returns statistics as tensors on the device."""
@@ -233,6 +239,8 @@ class Alternation:
 
         state.g_opt.zero_grad(set_to_none=True)
         stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks)
+        if self.G_gradients is not None:
+            self.G_gradients.wait()
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
         state.g_opt.step()

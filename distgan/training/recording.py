@@ -33,43 +33,49 @@ class Recorded:
 
     def __init__(self, function: Callable[..., dict[str, Tensor]], parameters: Sequence[Tensor], pool: Any) -> None:
         self.function, self.parameters, self.pool = function, list(parameters), pool
+        sizes = [p.numel() for p in self.parameters]
+        self.gradients = torch.zeros(sum(sizes), device=self.parameters[0].device)
+        """All gradients in one piece; those of the parameters are views of it."""
+        places = zip(self.parameters, torch.split(self.gradients, sizes), strict=True)
+        self._views = [flat.as_strided(p.shape, p.stride(), flat.storage_offset()) for p, flat in places]
         self._calls: dict[Hashable, int] = {}
         self._recordings: dict[Hashable, _Recording] = {}
-        self._gradients: list[Tensor | None] | None = None  # one set for all recordings
 
     def __call__(self, *inputs: Tensor | None, **how: Hashable) -> dict[str, Tensor]:
         key = tuple(sorted(how.items()))
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] <= WARM_UP:
-            return self.function(*inputs, **how)
-        if key not in self._recordings:
-            self._recordings[key] = self._record(inputs, how)
-        stats = self._recordings[key].replay(inputs)
-        for parameter, gradient in zip(self.parameters, self._gradients or (), strict=True):
-            parameter.grad = gradient
+            stats, reached = self._run(inputs, how)
+        else:
+            if key not in self._recordings:
+                self._recordings[key] = self._record(inputs, how)
+            stats, reached = self._recordings[key].replay(inputs)
+        for parameter, view, has_one in zip(self.parameters, self._views, reached, strict=True):
+            parameter.grad = view if has_one else None
         return stats
+
+    def _run(self, inputs: Inputs, how: dict[str, Hashable]) -> tuple[dict[str, Tensor], list[bool]]:
+        for parameter in self.parameters:
+            parameter.grad = None  # so that a recording makes its own
+        stats = self.function(*inputs, **how)
+        found = [parameter.grad for parameter in self.parameters]
+        _copy(self._views, found)
+        return stats, [gradient is not None for gradient in found]
 
     def _record(self, inputs: Inputs, how: dict[str, Hashable]) -> _Recording:
         held = [None if x is None else x.detach().clone() for x in inputs]
-        for parameter in self.parameters:
-            parameter.grad = None  # so that the recording makes its own, at places of its own
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may go on (a checkpoint is being written, say)
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                stats = self.function(*held, **how)
+                stats, reached = self._run(held, how)
                 values = torch.stack([value.float() for value in stats.values()])
-                found = [parameter.grad for parameter in self.parameters]
-                if self._gradients is not None:
-                    _copy(self._gradients, found)
         except RuntimeError as error:
             raise RunError(
                 f"training.compile = 'cuda-graphs': this step cannot be recorded ({str(error).splitlines()[0]}). A network that reads "
                 "numbers back to the host (.item(), printing, if on a tensor) is one reason; training.compile off does without"
             ) from error
-        if self._gradients is None:
-            self._gradients = found
-        return _Recording(graph, held, list(stats), values)
+        return _Recording(graph, held, list(stats), values, reached)
 
 
 @dataclass
@@ -78,11 +84,13 @@ class _Recording:
     inputs: Inputs
     names: list[str]
     values: Tensor
+    reached: list[bool]
+    """Which of the parameters have a gradient."""
 
-    def replay(self, inputs: Inputs) -> dict[str, Tensor]:
+    def replay(self, inputs: Inputs) -> tuple[dict[str, Tensor], list[bool]]:
         _copy(self.inputs, inputs)
         self.graph.replay()  # type: ignore[no-untyped-call]
-        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
+        return dict(zip(self.names, self.values.clone().unbind(), strict=True)), self.reached
 
 
 def _copy(to: Inputs, given: Inputs) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, cast
 
 import torch
+import torch.utils.deterministic
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from distgan.config import MODELS, AdamConfig, ConfigError, RunConfig
 from distgan.gan.ema import GeneratorEMA
 from distgan.gan.schedules import apply_adam
 from distgan.models import build_discriminator, build_generator
 from distgan.training.context import Context
+
+SMALL = 2**24
+"""Weights of G and D together up to which several workers on GPUs record their steps: 64 MiB of gradients."""
 
 
 class TrainState:
@@ -95,6 +101,16 @@ def uses_bf16(config: RunConfig, device: torch.device) -> bool:
     return choice == "bf16" or (choice == "auto" and device.type == "cuda")
 
 
+def choose_kernels(config: RunConfig, device: torch.device) -> None:
+    """On a GPU, for this process: only kernels that give the same bits every time, if training.deterministic asks for it."""
+    wanted = config.training.deterministic and device.type == "cuda"
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    if wanted != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(wanted)
+        torch.utils.deterministic.fill_uninitialized_memory = not wanted  # type: ignore[attr-defined]  # nothing reads it
+
+
 def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
     """Compile what training.compile = on asks for, in place; returns D as the G step calls it.
 
@@ -111,18 +127,17 @@ def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
     return state.D
 
 
-def records(config: RunConfig, context: Context) -> bool:
+def records(config: RunConfig, context: Context, *networks: nn.Module) -> bool:
     """Whether the step is recorded as CUDA graphs. Raises ConfigError where that is asked for and cannot be had."""
-    possible = context.device.type == "cuda" and context.world_size == 1
-    if config.training.compile == "cuda-graphs" and not possible:
-        raise ConfigError(
-            f"training.compile = 'cuda-graphs': needs one worker on a GPU, and there {'are' if context.world_size > 1 else 'is'} "
-            f"{context.world_size} on {context.device.type}; allowed here: auto, off, on"
-        )
-    own = config.model.name in MODELS  # a network of the user's may decide things in Python at every step
-    return config.training.compile == "cuda-graphs" or (
-        config.training.compile == "auto" and possible and own and not config.training.reuse_fakes
-    )
+    choice, on_gpu, several = config.training.compile, context.device.type == "cuda", context.world_size > 1
+    statistics = several and any(isinstance(m, _BatchNorm) for network in networks for m in network.modules())
+    if choice == "cuda-graphs" and (not on_gpu or statistics):
+        why = "needs a GPU" if not on_gpu else "batch norm over several workers exchanges statistics in the middle of a step"
+        raise ConfigError(f"training.compile = 'cuda-graphs': {why}; allowed here: auto, off, on")
+    if choice != "auto" or not on_gpu or statistics or config.training.reuse_fakes or config.model.name not in MODELS:
+        return choice == "cuda-graphs"  # a network of the user's may decide things in Python at every step
+    # A recorded step exchanges gradients when it is over, DistributedDataParallel while it lasts: for large networks that is better
+    return not several or sum(p.numel() for network in networks for p in network.parameters()) <= SMALL
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

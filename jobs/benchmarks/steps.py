@@ -22,8 +22,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """distgan's own step, and with options of a user's: names of ALSO."""
 
 ON_CUDA: dict[str, tuple[str, ...]] = {
-    "step": (), "eager": ("eager",), "eager, reuse": ("eager", "reuse"), "eager, compile": ("compile",), "float32": ("float32",),
-    "float32, standard layout": ("float32", "standard layout"),
+    "step": (), "standard layout": ("standard layout",), "float32": ("float32",), "float32, standard layout": ("float32", "standard layout"),
+    "eager": ("eager",), "eager, standard layout": ("eager", "standard layout"), "eager, compile": ("compile",),
 }  # fmt: skip
 """The same for GPUs, where the defaults are bf16, channels_last, and CUDA graphs."""
 

@@ -113,3 +113,19 @@ def test_adapt_p():
     assert (float(up), float(down)) == (pytest.approx(0.51), pytest.approx(0.49))
     assert float(adapt_p(torch.tensor(0.0), torch.tensor(-1.0), 0.6, 1000, 100)) == 0.0
     assert float(adapt_p(torch.tensor(0.999), torch.tensor(1.0), 0.6, 1000, 100)) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_autocast_changes_nothing(kind):
+    """bf16 holds 8 bits of a place in the image; and neither derivative may meet it."""
+    x, index = images().requires_grad_(True), torch.arange(6)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = pipeline(kind)(x, index, 0.8, "s")
+            gradient = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+            second = torch.autograd.grad(gradient.square().sum(), x)[0]
+        found.append((y, gradient, second))
+    for plain, cast in zip(*found, strict=True):
+        assert cast.dtype == torch.float32
+        assert torch.equal(plain, cast)

@@ -1,7 +1,11 @@
 """Tests of what runs on a GPU: `pytest -m gpu`. Without one they are skipped."""
 
+import os
+
 import pytest
 import torch
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as a run with training.deterministic has it from its beginning
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,9 @@ def test_batches_are_the_cpu_s(device, caches, device_mib):
 
 SHARED = {
     "plain": PLAIN | {"kimg": 0.512},
+    "eager": PLAIN | {"kimg": 0.512, "training.compile": "off"},
     "conditional": PLAIN | CONVOLUTIONAL | {"kimg": 0.512},
+    "uneven": PLAIN | {"batch_size": 33, "kimg": 0.512, "loss.gp_lambda": 1},
     "batchnorm": {"kimg": 0.256, "training.precision": "fp32", "optim.g.eps": 1e-3, "optim.d.eps": 1e-3},
 }
 
@@ -184,7 +186,7 @@ def two(tmp_path_factory, caches):
 
 @pytest.mark.parametrize("case", SHARED)
 def test_two_workers_on_a_gpu_learn_what_one_does(two, case, device, tmp_path):
-    """With batch norm too: on CUDA its statistics are those of the whole batch."""
+    """Recorded or not; with batch norm too: on CUDA its statistics are those of the whole batch."""
     config = validate(two[case] | {"storage": str(tmp_path)})
     _, folder = run(config, device)
     both = newest(Folder(two[case]["storage"]).child(case))[1]

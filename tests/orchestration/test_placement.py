@@ -56,6 +56,7 @@ def test_placements(nodes, settings, expected):
         ([CPU2], {"ray.gpus_per_worker": 1}, r"ray\.gpus_per_worker = 1: no node .* allowed: 0 to 0"),
         ([{"CPU": 0.0}], {}, "no node of the cluster has that and a CPU"),
         ([], {}, "no node"),
+        ([CPU2], {"training.compile": "cuda-graphs"}, r"training\.compile = 'cuda-graphs': needs a GPU, and the workers have none"),
         ([CPU2], {"workers": "{min: 3, max: 8}"}, r"workers = 3: .*room for 2"),
     ],
 )
