@@ -216,7 +216,7 @@ class TrainingConfig(Section):
     compile: Literal["auto", "off", "on", "cuda-graphs"] = setting(
         "auto",
         "on = torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs = record the step's "
-        "kernels once and replay them (one worker on a GPU); auto = cuda-graphs there for the networks of this package, else off",
+        "kernels once and replay them (GPUs); auto = cuda-graphs for this package's networks of up to 16 million weights, else off",
     )
     deterministic: bool = setting(
         False, "on GPUs: kernels that give the same bits every time, slower ones for some networks; on CPUs all are such in any case"

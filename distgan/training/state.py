@@ -17,7 +17,7 @@ from distgan.models import build_discriminator, build_generator
 from distgan.training.context import Context
 
 SMALL = 2**24
-"""Weights of G and D together up to which several workers on GPUs record their steps: 64 MiB of gradients."""
+"""Weights of G and D together up to which a step is recorded unasked."""
 
 
 class TrainState:
@@ -128,16 +128,19 @@ def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
 
 
 def records(config: RunConfig, context: Context, *networks: nn.Module) -> bool:
-    """Whether the step is recorded as CUDA graphs. Raises ConfigError where that is asked for and cannot be had."""
-    choice, on_gpu, several = config.training.compile, context.device.type == "cuda", context.world_size > 1
-    statistics = several and any(isinstance(m, _BatchNorm) for network in networks for m in network.modules())
+    """Whether the step is recorded as CUDA graphs. Raises ConfigError where that is asked for and cannot be had.
+
+    `auto` records small networks, which gain most. Large ones keep a GPU busy anyhow, a recording holds the memory of a whole step,
+    and with several workers DistributedDataParallel exchanges gradients while a backward pass lasts, a recorded step when it is over.
+    """
+    choice, on_gpu = config.training.compile, context.device.type == "cuda"
+    statistics = context.world_size > 1 and any(isinstance(m, _BatchNorm) for network in networks for m in network.modules())
     if choice == "cuda-graphs" and (not on_gpu or statistics):
         why = "needs a GPU" if not on_gpu else "batch norm over several workers exchanges statistics in the middle of a step"
         raise ConfigError(f"training.compile = 'cuda-graphs': {why}; allowed here: auto, off, on")
     if choice != "auto" or not on_gpu or statistics or config.training.reuse_fakes or config.model.name not in MODELS:
         return choice == "cuda-graphs"  # a network of the user's may decide things in Python at every step
-    # A recorded step exchanges gradients when it is over, DistributedDataParallel while it lasts: for large networks that is better
-    return not several or sum(p.numel() for network in networks for p in network.parameters()) <= SMALL
+    return sum(p.numel() for network in networks for p in network.parameters()) <= SMALL
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

@@ -12,23 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-WARMUP_S = 3.0
-"""Of every measurement this much at the beginning is left out: allocators, caches and clocks settle."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One contender in one round. Rates are of the window between warm-up and end."""
-
-    images_per_s: float  # training alone
-    all_in_per_s: float  # with logging, drawing, measuring, checkpoints that fell into the window
-    cpu_s_per_kimg: float | None  # of all its processes
-    beside_per_s: float | None = None  # mean rate of the reference just before and just after
 
 
 class CPUMeter:
@@ -112,33 +99,6 @@ def run_process(command: list[str], env: dict[str, str], timeout_s: float) -> tu
 # Rounds, tables, files
 
 
-def rounds(contenders: dict[str, Callable[[], Sample]], count: int, beside: str | None = None) -> dict[str, list[Sample]]:
-    """A B C, C B A, A B C, ...: every contender once a round; a line for each as it ends.
-
-    The contender `beside` runs before and after each of the others instead: on a machine whose speed drifts within a minute, only
-    what ran next to each other can be compared.
-    """
-    found: dict[str, list[Sample]] = {name: [] for name in contenders}
-
-    def measure(number: int, name: str) -> Sample:
-        sample = contenders[name]()
-        print(f"round {number + 1} of {count}: {name}: {sample.images_per_s:.0f} images/s", file=sys.stderr, flush=True)
-        return sample
-
-    if beside:
-        found[beside].append(measure(0, beside))
-    for number in range(count):
-        names = [name for name in contenders if name != beside]
-        for name in names if number % 2 == 0 else reversed(names):
-            sample = measure(number, name)
-            if beside:
-                found[beside].append(measure(number, beside))
-                before, after = (s.images_per_s for s in found[beside][-2:])
-                sample = replace(sample, beside_per_s=(before + after) / 2)
-            found[name].append(sample)
-    return found
-
-
 def in_turn(contenders: dict[str, Callable[[], T]], count: int, show: Callable[[T], str] | None = None) -> dict[str, list[T]]:
     """A B C, C B A, A B C, ...: what each contender gave, once a round; with `show`, a line for each as it ends."""
     found: dict[str, list[T]] = {name: [] for name in contenders}
@@ -148,17 +108,6 @@ def in_turn(contenders: dict[str, Callable[[], T]], count: int, show: Callable[[
             if show is not None:
                 print(f"round {number + 1} of {count}: {name}: {show(found[name][-1])}", file=sys.stderr, flush=True)
     return found
-
-
-def ratio(found: dict[str, list[Sample]], name: str, reference: str) -> list[float]:
-    """Training rates against the reference's of the same round, or against what the reference reached beside each."""
-    if name == reference:
-        return [1.0]
-    if all(s.beside_per_s for s in found[name]) and not any(s.beside_per_s for s in found[reference]):
-        return [s.images_per_s / s.beside_per_s for s in found[name] if s.beside_per_s]
-    if len(found[name]) != len(found[reference]):
-        return [statistics.median(s.images_per_s for s in found[name]) / statistics.median(s.images_per_s for s in found[reference])]
-    return [a.images_per_s / b.images_per_s for a, b in zip(found[name], found[reference], strict=True)]
 
 
 def spread(values: list[float], digits: int = 0) -> str:
@@ -192,23 +141,3 @@ def write_found(options: argparse.Namespace, command: str, found: Any, key: str 
     }  # fmt: skip
     Path(file).write_text(json.dumps(content, indent=1) + "\n")
     print(f"\n{file}")
-
-
-def report_rates(options: argparse.Namespace, command: str, found: dict[str, list[Sample]], references: list[str]) -> None:
-    """The table of rates, with ratios to each of the references, and the JSON file."""
-    rows = []
-    for name, samples in found.items():
-        cpu = [s.cpu_s_per_kimg for s in samples if s.cpu_s_per_kimg is not None]
-        cells = [spread([s.images_per_s for s in samples]), spread([s.all_in_per_s for s in samples]), spread(cpu, 2) if cpu else "-"]
-        rows.append([name, *cells, *(spread(ratio(found, name, reference), 3) for reference in references)])
-    print(f"\nmedians of {options.rounds} rounds of {options.seconds:g} s (lowest - highest)")
-    print_table(["", "images/s", "all-in images/s", "CPU s per kimg", *(f"of {reference}" for reference in references)], rows)
-    ratios = {name: {reference: statistics.median(ratio(found, name, reference)) for reference in references} for name in found}
-    samples = {name: [vars(s) for s in each] for name, each in found.items()}
-    write_found(options, command, samples, key="samples", median_ratios=ratios)
-
-
-def add_common(parser: argparse.ArgumentParser, seconds: float) -> None:
-    parser.add_argument("--rounds", type=int, default=3, help="how often each contender runs (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=seconds, help="length of a measurement after warm-up (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where the samples go (default: benchmark-COMMAND.json)")

@@ -14,7 +14,7 @@ from benchmarks.measuring import print_table, spread, write_found
 from benchmarks.parts import build, describe_run
 from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, textbook_steps
 
-WARMUP = 16
+WARMUP = 8
 VARIANTS: dict[str, tuple[str, ...]] = {
     "step": (), "+ layout": ("layout",), "+ reuse": ("reuse",), "+ layout, reuse": ("layout", "reuse"),
     "+ layout, reuse, compile": ("layout", "reuse", "compile"), "+ layout, reuse, bf16": ("layout", "reuse", "bf16"),
@@ -22,8 +22,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """distgan's own step, and with options of a user's: names of ALSO."""
 
 ON_CUDA: dict[str, tuple[str, ...]] = {
-    "step": (), "standard layout": ("standard layout",), "float32": ("float32",), "float32, standard layout": ("float32", "standard layout"),
-    "eager": ("eager",), "eager, standard layout": ("eager", "standard layout"), "eager, compile": ("compile",),
+    "step": (), "standard layout": ("standard layout",), "float32": ("float32",),
+    "float32, standard layout": ("float32", "standard layout"), "recorded": ("recorded",), "eager": ("eager",),
+    "eager, compile": ("compile",),
 }  # fmt: skip
 """The same for GPUs, where the defaults are bf16, channels_last, and CUDA graphs."""
 
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the process (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: %(default)s)")
+    parser.add_argument(
+        "--without", nargs="+", metavar="VARIANT", help="variants of the step to leave out, by their names in the table"
+    )
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-step.json)")
 
 
@@ -74,7 +78,8 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Callable[[], int]], 
     file, typed = parse_overrides(options.settings)
     base = CLASSIC if options.recipe == "classic" and not file else {}
     wanted = ON_CUDA if torch.cuda.is_available() else VARIANTS
-    variants = {name: build(load_config(file, {**base, **typed, **_changes(also)})) for name, also in wanted.items()}
+    chosen = {name: also for name, also in wanted.items() if name == "step" or name not in (options.without or ())}
+    variants = {name: build(load_config(file, {**base, **typed, **_changes(also)})) for name, also in chosen.items()}
     plain = variants["step"]
     loops = {"textbook": lambda: textbook_steps(plain.config, 0)} if has_textbook(plain.config.model_dump()) else {}
     loops["bare steps"] = lambda: limit_steps(plain.config)

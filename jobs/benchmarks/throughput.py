@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
@@ -13,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import WARMUP_S, CPUMeter, Sample, add_common, report_rates, rounds, run_process
+from benchmarks.parts import settle
+from benchmarks.slices import Program, in_slices, points_of_a_loop, points_of_a_run, report, started
 
 CLASSIC = {
     "data.name": "mnist10k", "data.resolution": 32, "batch_size": 64, "model.name": "dcgan", "model.g_width": 32, "model.d_width": 32,
@@ -25,12 +25,16 @@ CLASSIC = {
 """DCGAN on 32 x 32 digits, as the tutorials have it: what all contenders of `throughput` train unless told otherwise."""
 
 
+TELL_S = 0.25
+"""How often the loops without distgan's say how far they are."""
+
 ALSO: dict[str, dict[str, Any]] = {
     "layout": {"training.channels_last": "on"},
     "reuse": {"training.reuse_fakes": True},
     "bf16": {"training.precision": "bf16"},
     "compile": {"training.compile": "on"},
     "eager": {"training.compile": "off"},
+    "recorded": {"training.compile": "cuda-graphs"},
     "float32": {"training.precision": "fp32"},
     "standard layout": {"training.channels_last": "off"},
 }
@@ -38,151 +42,134 @@ ALSO: dict[str, dict[str, Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser, 20)
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each contender (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=6, help="length of a turn (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-throughput.json)")
     parser.add_argument(
         "--workers", type=int, default=1, help="compare so many one-thread workers with one worker that has as many threads"
     )
     parser.add_argument(
         "--also", nargs="+", choices=ALSO, default=[], help="distgan alone again, with these added one after another: %(choices)s"
     )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="contenders to compare with the bare steps, by their names in the table")
     parser.add_argument("--loader-workers", type=int, default=2, help="processes of the textbook loop's DataLoader (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Training steps a second: distgan under Ray and alone, the textbook loop, and the step functions with nothing around them."""
+    """Training steps a second: distgan under Ray and alone, the textbook loop, and the step functions with nothing around them.
+
+    All are started and take turns of a few seconds, the others stopped meanwhile with all their processes. Logs, sample grids and
+    checkpoints of distgan are on, at their default cadence, and in the figures; measurements (FID) are off.
+    """
     from distgan.cli import parse_overrides
     from distgan.config import load_config
 
     file, typed = parse_overrides(options.settings)
     config = load_config(file, typed if file else CLASSIC | typed).model_dump(mode="json")
     with tempfile.TemporaryDirectory(prefix="distgan-benchmark-") as place:
-        trial = _Trial(Path(place), config, options.seconds, options.loader_workers)
-        rate = trial.bare("limit", 3)().images_per_s  # how long a run must be
-        print(f"calibrated: {rate:.0f} images/s", file=sys.stderr, flush=True)
+        trial = _Trial(Path(place), config, options.loader_workers)
         if options.workers > 1:
             n = options.workers
-            one, many = f"1 worker of {n} threads", f"{n} workers of 1 thread"
-            contenders = {
-                one: trial.distgan("ray", rate, {"workers": 1, "ray.cpus_per_worker": n}),
-                many: trial.distgan("ray", rate, {"workers": n, "ray.cpus_per_worker": 1}),
+            reference = f"1 worker of {n} threads"
+            make = {
+                reference: trial.distgan("ray", {"workers": 1, "ray.cpus_per_worker": n}),
+                f"{n} workers of 1 thread": trial.distgan("ray", {"workers": n, "ray.cpus_per_worker": 1}),
             }
-            references = [one]
         else:
-            contenders = {
-                "distgan on Ray": trial.distgan("ray", rate, {"workers": 1}),
-                "distgan alone": trial.distgan("local", rate, {"workers": 1}),
-                "limit": trial.bare("limit"),
+            reference = "bare steps"
+            make = {
+                reference: trial.bare("limit"),
+                "distgan on Ray": trial.distgan("ray", {"workers": 1}),
+                "distgan alone": trial.distgan("local", {"workers": 1}),
             }
             changes: dict[str, Any] = {"workers": 1}
             for name in options.also:
                 changes = changes | ALSO[name]
-                contenders[f"... + {name}"] = trial.distgan("local", rate, changes)
-            references = ["limit"]
+                make[f"... + {name}"] = trial.distgan("local", changes)
             if has_textbook(config):
-                contenders["textbook"] = trial.bare("textbook")
-                references.append("textbook")
-        beside = "limit" if "limit" in contenders else None
-        report_rates(options, "throughput", rounds(contenders, options.rounds, beside), references)
+                make["textbook"] = trial.bare("textbook")
+            if options.only:
+                make = {name: start for name, start in make.items() if name == reference or name in options.only}
+        with started(make) as programs:
+            found = in_slices(programs, reference, options.rounds, options.seconds)
+        report(options, "throughput", found, reference)
 
 
 def has_textbook(config: dict[str, Any]) -> bool:
-    """The textbook loop knows binary cross-entropy without labels, penalties and augmentation."""
-    loss, model = config["loss"], config["model"]
-    plain = loss["name"] == "non-saturating" and not (loss["r1_gamma"] or loss["r2_gamma"] or loss["gp_lambda"])
-    return plain and model["conditioning"] == "none" and config["augment"]["kind"] == "none"
+    """The textbook loop knows all losses and penalties, but neither augmentation nor an auxiliary classifier."""
+    return config["augment"]["kind"] == "none" and config["model"]["conditioning"] != "auxiliary"
 
 
 class _Trial:
     """Makes the contenders of `throughput` for one set of settings."""
 
-    def __init__(self, place: Path, config: dict[str, Any], seconds: float, loader_workers: int) -> None:
-        self.place, self.config, self.seconds, self.loader_workers = place, config, seconds, loader_workers
+    def __init__(self, place: Path, config: dict[str, Any], loader_workers: int) -> None:
+        self.place, self.config, self.loader_workers = place, config, loader_workers
         self.env = {"DISTGAN_CACHE": str(place / "cache")}
         self._count = 0
 
-    def distgan(self, engine: str, rate: float, changes: dict[str, Any]) -> Callable[[], Sample]:
-        """A whole run with logs, samples and checkpoints at their default cadence; rates come from its metrics.jsonl."""
+    def distgan(self, engine: str, changes: dict[str, Any]) -> Callable[[], Program]:
+        """A run with logs, samples and checkpoints at their default cadence, longer than anyone waits."""
 
-        def run() -> Sample:
+        def start() -> Program:
             import yaml
 
             from distgan.config import load_config
 
             self._count += 1
-            name, kimg = f"run-{self._count}", max(rate * (self.seconds + WARMUP_S) / 1000, 2.0)
-            own = {"engine": engine, "storage": str(self.place), "name": name, "kimg": kimg, "metrics.final_samples": 2000}
+            name = f"run-{self._count}"
+            own = {"engine": engine, "storage": str(self.place), "name": name, "kimg": 10**6, "metrics.every_kimg": 10**6}
             config = load_config(base=self.config, overrides=own | changes)
             file = self.place / f"{name}.yaml"
             file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
             command = [sys.executable, "-m", "distgan", "train", "--config", str(file)]
-            _, meter = run_process(command, self.env, 20 * self.seconds + 300)
-            lines = [json.loads(line) for line in (self.place / name / "metrics.jsonl").read_text().splitlines()]
-            return _from_log(lines, meter)
+            return Program(name, command, self.env, lambda: points_of_a_run(self.place / name))
 
-        return run
+        return start
 
-    def bare(self, name: str, seconds: float | None = None) -> Callable[[], Sample]:
+    def bare(self, name: str) -> Callable[[], Program]:
         """A loop of this file in a process of its own."""
 
-        def run() -> Sample:
-            file = self.place / "config.json"
+        def start() -> Program:
+            file, progress = self.place / "config.json", self.place / f"{name}.progress"
             file.write_text(json.dumps(self.config))
-            command = [
-                sys.executable, sys.argv[0], "loop", name, str(file), "--seconds", str(seconds or self.seconds),
-                "--loader-workers", str(self.loader_workers),
-            ]  # fmt: skip
-            said, meter = run_process(command, self.env, 20 * self.seconds + 300)
-            found = json.loads(said.splitlines()[-1])
-            rate, cpu = found["images"] / (found["stop"] - found["start"]), meter.between(found["start"], found["stop"])
-            return Sample(rate, rate, cpu / found["images"] * 1000 if cpu is not None else None)
+            command = [sys.executable, sys.argv[0], "loop", name, str(file), str(progress), "--loader-workers", str(self.loader_workers)]
+            return Program(name, command, self.env, lambda: points_of_a_loop(progress))
 
-        return run
+        return start
 
 
-def _from_log(lines: list[dict[str, Any]], meter: CPUMeter) -> Sample:
-    """Rates between the warm-up and the last line but one (the last one waits for the final measurement)."""
-    points = [line for line in lines if "images_per_s" in line][:-1]
-    window = [p for p in points if p["time"] >= points[0]["time"] + WARMUP_S]
-    if len(window) < 3:
-        raise SystemExit(f"only {len(window)} log lines after {WARMUP_S:g} s of warm-up; give more --seconds")
-    steps = [b["nimg"] - a["nimg"] for a, b in itertools.pairwise(window)]
-    training_s = sum(n / b["images_per_s"] for n, b in zip(steps, window[1:], strict=True))
-    start, stop = window[0]["time"], window[-1]["time"]
-    cpu = meter.between(start, stop)
-    return Sample(sum(steps) / training_s, sum(steps) / (stop - start), cpu / sum(steps) * 1000 if cpu is not None else None)
-
-
-# The two loops without distgan's; each runs in a process of its own and prints what it did as its last line.
+# The two loops without distgan's; each runs in a process of its own and writes down how far it is.
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=("limit", "textbook"))
     parser.add_argument("config", help="settings as JSON")
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("progress", help="file for lines of time and images")
     parser.add_argument("--loader-workers", type=int, default=2)
 
 
 def run_loop(options: argparse.Namespace) -> None:
-    """One loop without distgan's in this process; `throughput` uses it."""
+    """One loop without distgan's in this process, until it is ended; `throughput` uses it."""
     import torch
 
     from distgan.config import validate
     from distgan.data import describe
+    from distgan.training.context import default_device
+    from distgan.training.threads import keep_memory
 
+    keep_memory()  # as `distgan train` does
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = validate(json.loads(Path(options.config).read_text()))
     config = config.for_classes(describe(config.data).n_classes)
-    start = images = 0.0
-    begun = time.time()
-    for count in limit_steps(config) if options.name == "limit" else textbook_steps(config, options.loader_workers):
-        now = time.time()
-        if not start and now - begun >= WARMUP_S:
-            start, images = now, 0
-            continue
-        images += count
-        if start and now - start >= options.seconds:
-            break
-    print(json.dumps({"images": images, "start": start, "stop": now}))
+    images, told, device = 0, 0.0, default_device()
+    with Path(options.progress).open("w", buffering=1) as file:
+        for count in limit_steps(config) if options.name == "limit" else textbook_steps(config, options.loader_workers):
+            images += count
+            if time.time() - told >= TELL_S:
+                settle(device)
+                told = time.time()
+                file.write(f"{told} {images}\n")
 
 
 def limit_steps(config: Any) -> Iterator[int]:
@@ -233,7 +220,13 @@ def limit_steps(config: Any) -> Iterator[int]:
 
 
 def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
-    """The loop of the tutorials: PIL images through transforms in a DataLoader, three backward passes, losses read at every step."""
+    """The loop as tutorials have it: PIL images through transforms in a DataLoader, losses read at every step.
+
+    Without penalties and with cross-entropy it is PyTorch's DCGAN tutorial. Other losses have one backward pass a player, each penalty
+    an inner gradient of its own. An average of G is kept where distgan keeps one.
+    """
+    import copy
+
     import torch
     from PIL import Image
     from torch import nn
@@ -241,14 +234,17 @@ def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
     from torchvision import transforms
 
     from distgan.data import open_images
+    from distgan.gan.losses import LOSSES
     from distgan.models import build_discriminator, build_generator
     from distgan.models.layers import GreyConv2d, GreyConvTranspose2d
     from distgan.training.context import default_device
 
-    stored = open_images(config.data.model_copy(update={"resolution": None}))
-    side, channels = config.data.resolution or stored.resolution, stored.channels
+    stored = open_images(config.data.model_copy(update={"resolution": None, "channels": None}))
+    shown = open_images(config.data)
+    side, channels = shown.resolution, shown.channels
     middle = (0.5,) * channels
     prepare = transforms.Compose([transforms.Resize(side), transforms.ToTensor(), transforms.Normalize(middle, middle)])
+    labelled = config.model.conditioning != "none"
 
     class Pictures(Dataset):  # type: ignore[type-arg]
         def __len__(self) -> int:
@@ -256,34 +252,75 @@ def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
 
         def __getitem__(self, index: int) -> Any:
             pixels = stored.images[index].transpose(1, 2, 0)
-            return prepare(Image.fromarray(pixels[..., 0] if channels == 1 else pixels))
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L" if channels == 1 else "RGB")
+            return prepare(image), int(stored.labels[index]) if labelled else 0
 
-    device, size = default_device(), {"channels": channels, "resolution": side}
+    device = default_device()
+    size = {"channels": channels, "resolution": side, "n_classes": len(shown.classes) if labelled else 0}
     G, D = build_generator(config.model, **size).to(device), build_discriminator(config.model, **size).to(device)
     for module in (*G.modules(), *D.modules()):  # torch's own layers, as in the tutorials
         module.__class__ = {GreyConv2d: nn.Conv2d, GreyConvTranspose2d: nn.ConvTranspose2d}.get(type(module), type(module))
-    g, d = config.optim.g, config.optim.d
+    average = copy.deepcopy(G)
+    g, d, loss, n_dis = config.optim.g, config.optim.d, config.loss, config.training.n_dis
     g_opt = torch.optim.Adam(G.parameters(), lr=g.lr, betas=(g.beta1, g.beta2))
     d_opt = torch.optim.Adam(D.parameters(), lr=d.lr, betas=(d.beta1, d.beta2))
+    classic = loss.name == "non-saturating" and n_dis == 1 and not (loss.r1_gamma or loss.r2_gamma or loss.gp_lambda or labelled)
     criterion = nn.BCELoss()
     loader = DataLoader(Pictures(), batch_size=config.batch_size, shuffle=True, num_workers=loader_workers, drop_last=True)
+
+    def noise(n: int) -> Any:
+        return torch.randn(n, config.model.latent_dim, device=device)
+
+    def inner(x: Any, c: Any) -> Any:
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(D(x, c).sum(), x, create_graph=True)[0].flatten(1)
+
+    def penalties(x: Any, fake: Any, c: Any) -> Any:
+        total = x.new_zeros(())
+        if loss.r1_gamma:
+            total = total + loss.r1_gamma / 2 * inner(x, c).square().sum(1).mean()
+        if loss.r2_gamma:
+            total = total + loss.r2_gamma / 2 * inner(fake, c).square().sum(1).mean()
+        if loss.gp_lambda:
+            share = torch.rand(len(x), 1, 1, 1, device=device)
+            total = total + loss.gp_lambda * (inner(share * x + (1 - share) * fake, c).norm(dim=1) - loss.gp_target).square().mean()
+        return total * loss.penalty_every
+
+    number = 0
     while True:
-        for batch in loader:
-            x = batch.to(device)
-            ones, zeros = torch.ones(len(x), device=device), torch.zeros(len(x), device=device)
-            D.zero_grad()
-            output = torch.sigmoid(D(x))
-            real_loss = criterion(output, ones)
-            real_loss.backward()
-            fake = G(torch.randn(len(x), config.model.latent_dim, device=device))
-            output = torch.sigmoid(D(fake.detach()))
-            fake_loss = criterion(output, zeros)
-            fake_loss.backward()
-            d_opt.step()
-            G.zero_grad()
-            output = torch.sigmoid(D(fake))
-            g_loss = criterion(output, ones)
-            g_loss.backward()
-            g_opt.step()
-            _ = (real_loss + fake_loss).item(), g_loss.item(), output.mean().item()
+        for batch, labels in loader:
+            x, c = batch.to(device), labels.to(device) if labelled else None
+            number += 1
+            if classic:
+                ones, zeros = torch.ones(len(x), device=device), torch.zeros(len(x), device=device)
+                D.zero_grad()
+                output = torch.sigmoid(D(x))
+                real_loss = criterion(output, ones)
+                real_loss.backward()
+                fake = G(noise(len(x)))
+                output = torch.sigmoid(D(fake.detach()))
+                fake_loss = criterion(output, zeros)
+                fake_loss.backward()
+                d_opt.step()
+                d_loss = real_loss + fake_loss
+            else:
+                D.zero_grad()
+                fake = G(noise(len(x)), c).detach()
+                d_loss = LOSSES[loss.name].d(D(x, c), D(fake, c))
+                if number % loss.penalty_every == 0:
+                    d_loss = d_loss + penalties(x, fake, c)
+                d_loss.backward()
+                d_opt.step()
+                fake = G(noise(len(x)), c) if number % n_dis == 0 else None
+            if fake is not None:
+                G.zero_grad()
+                output = D(fake, c)
+                real = D(x, c).detach() if loss.name == "relativistic" else output
+                g_loss = criterion(torch.sigmoid(output), ones) if classic else LOSSES[loss.name].g(real, output)
+                g_loss.backward()
+                g_opt.step()
+                with torch.no_grad():
+                    for old, new in zip(average.parameters(), G.parameters(), strict=True):
+                        old.lerp_(new, 0.001)
+                _ = d_loss.item(), g_loss.item(), output.mean().item()
             yield len(x)

@@ -86,7 +86,8 @@ def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monk
     made, textbook = [], steps.textbook_steps
     monkeypatch.setattr(steps, "textbook_steps", lambda *a: made.append(a) or textbook(*a))
     settings = ["--data.limit", "64", "--model.g-width", "4", "--model.d-width", "4", "--batch-size", "8"]
-    options = argparse.Namespace(recipe="classic", threads=1, rounds=2, seconds=0.05, json=str(tmp_path / "step.json"), settings=settings)
+    how = {"recipe": "classic", "threads": 1, "rounds": 2, "seconds": 0.05, "without": None}
+    options = argparse.Namespace(**how, json=str(tmp_path / "step.json"), settings=settings)
     assert steps.run(options) == 0
     content = json.loads((tmp_path / "step.json").read_text())
     assert list(content["found"]) == ["textbook", "bare steps", "step", "+ reuse"]
