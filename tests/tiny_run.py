@@ -33,6 +33,7 @@ TINY: dict[str, Any] = {
     "log.grid": 4,
     "log.tensorboard": False,
     "checkpoint.every_kimg": 0.256,
+    "checkpoint.pause_s": 0,
     "metrics.every_kimg": 0.512,
     "metrics.samples": 64,
     "metrics.final_samples": 64,

@@ -248,6 +248,9 @@ class CheckpointConfig(Section):
     """What is kept so that nothing is lost."""
 
     every_kimg: Number = setting(10.0, "images between two checkpoints", unit="kimg", gt=0)
+    pause_s: Number = setting(
+        1.0, "least time between two of them: a run so fast that less lies between skips some", unit="s", ge=0
+    )
     keep: Count = setting(2, "newest checkpoints to keep, beside the best", ge=2)
     best_metric: Literal["fid", "kid"] = setting("fid", "the lower the better; decides which checkpoint is the best")
 

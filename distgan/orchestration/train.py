@@ -29,6 +29,9 @@ from distgan.training.threads import keep_memory, share_cores
 STOP = "stop-requested"
 RAYS_OWN = "ray"
 """Folder in the run's folder in which Ray keeps its books; nothing that a run needs is there."""
+REPORT_S = 2.0
+"""Ray takes one report a poll and lets the training wait for that: a run whose checkpoints are a third of a second apart lost a third of
+its speed to it."""
 RESIZE_S = 20.0
 """How often an elastic run looks for more room."""
 
@@ -200,7 +203,8 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     from distgan.training.loop import train
 
     rank, size = context.get_world_rank(), context.get_world_size()
-    here = Context(device, on_report=exporting(ray.train.report, config.run_name, total_kimg=config.kimg, rank=rank, workers=size))
+    report = exporting(ray.train.report, config.run_name, total_kimg=config.kimg, rank=rank, workers=size)
+    here = Context(device, on_report=report, report_every_s=REPORT_S + config.ray.poll_s)
     if here.is_main:
         threading.Thread(target=_watch, args=(folder, here, settings["owner"]), daemon=True).start()
     try:

@@ -50,7 +50,7 @@ def trial_config(config: RunConfig) -> RunConfig:
     names = list(dict.fromkeys([kinds[m] for m in config.tune.metric] + [n for n in config.metrics.names if n in ("fid", "kid")]))
     change: dict[str, dict[str, Any]] = {
         "metrics": {"names": names, "every_kimg": every, "final_samples": config.metrics.samples},
-        "checkpoint": {"every_kimg": every, "best_metric": "kid" if "fid" not in names and "kid" in names else "fid"},
+        "checkpoint": {"every_kimg": every, "pause_s": 0, "best_metric": "kid" if "fid" not in names and "kid" in names else "fid"},
         "log": {"samples_every_kimg": every, "tensorboard": False},
         "training": {"on_divergence": "stop"},
     }

@@ -72,6 +72,12 @@ class CheckpointStore:
         self._trouble: BaseException | None = None
         self._damaged: set[str] = set()
         self._notes: list[str] = []
+        self._saved_at = float("-inf")
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last save."""
+        return time.monotonic() - self._saved_at
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -83,6 +89,7 @@ class CheckpointStore:
         The state is copied to memory at once and written in the background, after the one before. `best` is the images count
         of the checkpoint to keep beside the newest; `then` is called with the copy when it is in storage.
         """
+        self._saved_at = time.monotonic()
         job = _Job(nimg, _to_host(state), best, then)
         with self._lock:
             self._lock.wait_for(lambda: self._job is None or self._failing_since is not None)

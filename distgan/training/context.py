@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -25,12 +26,20 @@ T = TypeVar("T")
 class Context:
     """Rank, world size, device and collectives of one worker. Every collective must be called by all ranks."""
 
-    def __init__(self, device: torch.device | None = None, on_report: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device | None = None,
+        on_report: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        report_every_s: float = 0.0,
+    ) -> None:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0
         self.world_size = dist.get_world_size() if grouped else 1
         self.device = device or default_device()
-        self._on_report = on_report
+        self._on_report, self._report_every_s = on_report, report_every_s
+        self._unreported: dict[str, Any] = {}
+        self._reported_at = 0.0
         self._stop, self._checkpoint = threading.Event(), threading.Event()
 
     @property
@@ -91,10 +100,19 @@ class Context:
             raise ConfigError(problem)
         return cast("T", result)
 
-    def report(self, metrics: dict[str, Any]) -> None:
-        """Tell whoever started the run; called by all ranks equally often."""
-        if self._on_report is not None:
-            self._on_report(metrics)
+    def report(self, metrics: dict[str, Any], *, last: bool = False) -> None:
+        """Tell whoever started the run; called by all ranks equally often.
+
+        Where reports are to keep `report_every_s` apart, what comes in between goes into the next one, newer figures over older. The
+        last one always goes.
+        """
+        if self._on_report is None:
+            return
+        self._unreported |= metrics
+        if self._report_every_s and not last and not self.broadcast(time.monotonic() - self._reported_at >= self._report_every_s):
+            return
+        metrics, self._unreported, self._reported_at = self._unreported, {}, time.monotonic()
+        self._on_report(metrics)
 
     # A wish to stop (a signal, say) reaches one process at a time; `stop_agreed` turns it into one decision of all ranks.
     def request_stop(self) -> None:

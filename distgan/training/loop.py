@@ -125,7 +125,8 @@ def train(
                 warnings = (
                     health.look(state.nimg, of_step, measured, state.best.get("value"), measure.counts, images.classes) if regular else []
                 )
-                if (due_checkpoint or is_best or stopping or wanted) and log is not None:
+                rested = last or store.idle_s >= config.checkpoint.pause_s
+                if ((due_checkpoint and rested) or is_best or stopping or wanted) and log is not None:
                     _save(state, store, log, images, config)
                 if log is not None:
                     store.hold()
@@ -137,7 +138,7 @@ def train(
                     if on_tick is not None:
                         on_tick(status)
                 if due_measure or due_checkpoint:
-                    context.report({"kimg": state.nimg / 1000, **values})
+                    context.report({"kimg": state.nimg / 1000, **values}, last=last)
             if stopping:
                 break
 

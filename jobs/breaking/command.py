@@ -18,8 +18,8 @@ INTERVAL_KIMG = 10.0
 SETTINGS = {
     "workers": 2, "batch-size": 64, "seed": 0, "data.limit": 1024, "model.name": "mlp", "model.latent-dim": 16, "model.g-width": 16,
     "model.d-width": 16, "training.ema-half-life-kimg": 5, "metrics.names": "fid", "metrics.every-kimg": 100, "metrics.samples": 256,
-    "metrics.final-samples": 256, "checkpoint.every-kimg": INTERVAL_KIMG, "log.every-kimg": 1, "log.samples-every-kimg": 50, "log.grid": 16,
-    "ray.cpus-per-worker": 1, "ray.gpus-per-worker": 0, "ray.max-failures": -1,
+    "metrics.final-samples": 256, "checkpoint.every-kimg": INTERVAL_KIMG, "checkpoint.pause-s": 0, "log.every-kimg": 1,
+    "log.samples-every-kimg": 50, "log.grid": 16, "ray.cpus-per-worker": 1, "ray.gpus-per-worker": 0, "ray.max-failures": -1,
 }  # fmt: skip
 
 

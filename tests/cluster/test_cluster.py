@@ -23,8 +23,8 @@ ADDRESSES = {"a": "10.77.0.1", "b": "10.77.0.2", "c": "10.77.0.3"}
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 LONGER = {
-    "workers": 2, "kimg": 6.4, "checkpoint.every_kimg": 0.64, "log.every_kimg": 0.32, "log.samples_every_kimg": 6.4,
-    "metrics.every_kimg": 6.4, "ray.start_timeout_s": 120,
+    "workers": 2, "kimg": 6.4, "checkpoint.every_kimg": 0.64, "checkpoint.pause_s": 0, "log.every_kimg": 0.32,
+    "log.samples_every_kimg": 6.4, "metrics.every_kimg": 6.4, "ray.start_timeout_s": 120,
 }  # fmt: skip
 """Some ten seconds of training, so that there is time for trouble in the middle."""
 

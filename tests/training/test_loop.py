@@ -447,3 +447,25 @@ def test_compiled_networks_learn_the_same(tiny, gamma):
     for player in "GD":
         for name, weight in plain[player].items():
             torch.testing.assert_close(compiled[player][name], weight, atol=1e-5, rtol=0)
+
+
+def test_checkpoints_keep_a_pause(tiny, monkeypatch):
+    """A run that is through with an interval sooner writes fewer of them; the last and the best are written all the same."""
+    saved, save = [], CheckpointStore.save
+    monkeypatch.setattr(CheckpointStore, "save", lambda self, nimg, *a, **how: (saved.append(nimg), save(self, nimg, *a, **how))[1])
+    _, folder = run(tiny(**{"checkpoint.pause_s": 1000}))
+    assert saved == [0, 512, 1024]  # those at 256 and 768 are left out; the first measurement is the best so far
+    assert [line["nimg"] for line in curves(folder)] == list(range(128, 1025, 128))
+
+
+def test_reports_between_two_that_are_due_go_into_the_next():
+    told = []
+    context = Context(CPU, on_report=told.append, report_every_s=1000)
+    for kimg in (1, 2, 3):
+        context.report({"kimg": kimg} | ({"fid": 9.0} if kimg == 2 else {}))
+    context.report({"kimg": 4}, last=True)
+    assert told == [{"kimg": 1}, {"kimg": 4, "fid": 9.0}]
+    context = Context(CPU, on_report=told.append)
+    context.report({"kimg": 5})
+    context.report({"kimg": 6})
+    assert told[2:] == [{"kimg": 5}, {"kimg": 6}]
