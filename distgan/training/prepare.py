@@ -17,10 +17,11 @@ from distgan.training.progress import Countdown
 if TYPE_CHECKING:
     from distgan.data import ImageSet
 
-# Settings that may change between a run's start and its continuation: none of them alters what a step computes.
+# Settings that may change between a run's start and its continuation: none of them alters what a step computes, but for rounding.
 _FREE = (
     "name", "storage", "engine", "workers", "kimg", "ray.", "log.", "checkpoint.", "metrics.", "tune.",
     "data.root", "data.download", "data.cache", "data.device_mib", "data.max_bad_share", "training.on_divergence", "training.max_rollbacks",
+    "training.compile", "training.deterministic",
 )  # fmt: skip
 
 

@@ -151,14 +151,16 @@ def add_loop_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_loop(options: argparse.Namespace) -> None:
     """One loop without distgan's in this process, until it is ended; `throughput` uses it."""
+    from distgan.training.threads import keep_memory, share_cores
+
+    share_cores()  # both as `distgan train` does
+    keep_memory()
     import torch
 
     from distgan.config import validate
     from distgan.data import describe
     from distgan.training.context import default_device
-    from distgan.training.threads import keep_memory
 
-    keep_memory()  # as `distgan train` does
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = validate(json.loads(Path(options.config).read_text()))
     config = config.for_classes(describe(config.data).n_classes)

@@ -469,3 +469,11 @@ def test_reports_between_two_that_are_due_go_into_the_next():
     context.report({"kimg": 5})
     context.report({"kimg": 6})
     assert told[2:] == [{"kimg": 5}, {"kimg": 6}]
+
+
+def test_how_a_step_is_run_may_change_on_the_way(tiny):
+    assert run(tiny(**{"training.compile": "off"}), lambda s, context: context.request_stop())[0]["state"] == "stopped"
+    status, _ = run(tiny(**{"training.deterministic": True, "checkpoint.pause_s": 5}))
+    assert status["state"] == "complete"
+    with pytest.raises(ConfigError, match=r"training\.compile = 'cuda-graphs': needs a GPU; allowed here: auto, off, on"):
+        run(tiny(**{"training.compile": "cuda-graphs", "name": "other"}))
