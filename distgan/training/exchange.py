@@ -66,9 +66,13 @@ class LateGradients:
 
 def same_start(network: nn.Module, context: Context) -> None:
     """The first worker's weights and buffers for all, as a replica takes them when it is made."""
-    if context.world_size > 1:
-        for tensor in (*network.parameters(), *network.buffers()):
-            dist.broadcast(tensor.detach(), src=0)
+    if context.world_size == 1:
+        return
+    tensors = [t.detach() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.broadcast(flat, src=0)
+    for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 class RecordedGradients:
@@ -85,8 +89,8 @@ class RecordedGradients:
 
 def average_buffers(network: nn.Module, context: Context) -> None:
     """Make running statistics equal on all workers: their mean. No communication if there are none."""
-    buffers = [b for b in network.buffers() if b.is_floating_point()]
-    if context.world_size == 1 or not buffers:
+    buffers = [b for b in network.buffers() if b.is_floating_point()] if context.world_size > 1 else []
+    if not buffers:
         return
     flat = context.all_reduce_sum(torch.cat([b.detach().flatten() for b in buffers])) / context.world_size
     for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):

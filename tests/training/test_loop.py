@@ -5,6 +5,7 @@ import math
 import os
 import threading
 
+import fake_graph
 import numpy as np
 import pytest
 import torch
@@ -469,6 +470,33 @@ def test_reports_between_two_that_are_due_go_into_the_next():
     context.report({"kimg": 5})
     context.report({"kimg": 6})
     assert told[2:] == [{"kimg": 5}, {"kimg": 6}]
+
+
+@pytest.mark.parametrize("case", ["batchnorm", "everything"])
+def test_recorded_steps_follow_schedules_labels_and_augmentation(tiny, monkeypatch, case):
+    """Whatever changes from step to step reaches a recorded step too, with a stand-in for the graph (tests/gpu has real ones)."""
+    changes = CASES[case] | {
+        "loss.gamma_schedule.kind": "cosine", "loss.gamma_schedule.final": 0.1, "training.accumulate": 2, "model.g_norm": "none",
+        "model.d_norm": "none", "optim.g.eps": 1e-3, "optim.d.eps": 1e-3,
+    }  # fmt: skip
+    eager, folder = run(tiny(**changes, name="eager"))
+    fake_graph.install(monkeypatch.setattr)
+    monkeypatch.setattr(loop, "records", lambda *a: True)
+    replayed, replay = [], fake_graph.Graph.replay
+    monkeypatch.setattr(fake_graph.Graph, "replay", lambda self: (replayed.append(self), replay(self)))
+    recorded, other = run(tiny(**changes, name="recorded"))
+    assert len(replayed) > 40
+    assert len(set(replayed)) == {"batchnorm": 3, "everything": 5}[case]  # D with and without penalty, each also with norms; G
+    a, b = newest(folder)[1], newest(other)[1]
+    for part in ("G", "D", "ema"):
+        for name, weight in a[part].items():
+            torch.testing.assert_close(b[part][name], weight, atol=1e-5, rtol=0)
+    assert float(b["augment_p"]) == float(a["augment_p"])
+    for line, same in zip(curves(folder), curves(other), strict=True):
+        assert line.keys() == same.keys()
+        for name in line:
+            assert same[name] == pytest.approx(line[name], rel=1e-3, abs=1e-4), name
+    assert recorded["best"]["value"] == pytest.approx(eager["best"]["value"], rel=1e-3)
 
 
 def test_how_a_step_is_run_may_change_on_the_way(tiny):

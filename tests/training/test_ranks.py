@@ -3,6 +3,7 @@
 import json
 import socket
 
+import fake_graph
 import pytest
 import torch
 import torch.distributed as dist
@@ -44,6 +45,7 @@ CASES = {
     "uneven": {"batch_size": 33},
     "parts": {"training.accumulate": 3, "loss.name": "relativistic", "loss.r1_gamma": 0.5, "loss.r2_gamma": 0.5},
     "reused": {"training.reuse_fakes": True, "loss.r1_gamma": 0.5},
+    "recorded": {"loss.name": "relativistic", "loss.r1_gamma": 0.5, "loss.r2_gamma": 0.5, "batch_size": 33, "training.accumulate": 2},
 }
 
 
@@ -97,7 +99,11 @@ def worker(rank, port, plans, out):
         config = validate(plan)
         seen.images.clear()
         seen.noise.clear()
-        status = loop.train(config, Context(torch.device("cpu")), prepare_folder(config))
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "recorded":
+                fake_graph.install(patch.setattr)
+                patch.setattr(loop, "records", lambda *a: True)
+            status = loop.train(config, Context(torch.device("cpu")), prepare_folder(config))
         torch.save({**seen.as_lists(), "best": status["best"], "nimg": status["nimg"], "order": list(order)}, f"{out}/{name}-{rank}.pt")
         order.clear()
 
