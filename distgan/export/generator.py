@@ -20,6 +20,8 @@ from distgan.randomness import integers, latents
 from distgan.storage import Folder
 
 FORMAT = 1
+GRID_CLASSES = 20
+"""Up to so many classes a grid of images has a column for each."""
 
 
 @dataclass
@@ -38,11 +40,17 @@ class Generator:
         return bool(self.classes) and self.model.conditioning != "none"
 
     def labels(self, index: Tensor, seed: int, label: int | None = None) -> Tensor | None:
-        """Labels int64 (N,) for sample indices: `label` for all, or each class as often as the others, shuffled by the seed."""
+        """Labels int64 (N,) for sample indices: `label` for all, or each class as often as the others.
+
+        Up to GRID_CLASSES they come in turn, so that a grid can have a column for each; more of them are shuffled by the seed, so that few
+        images show many kinds.
+        """
         if not self.conditional:
             return None
         if label is not None:
             return torch.full_like(index, label)
+        if len(self.classes) <= GRID_CLASSES:
+            return index % len(self.classes)
         return integers(seed, "sample/label", index, len(self.classes))
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from distgan.config import ConfigError
-from distgan.export.generator import Generator, find_generator, load_generator
+from distgan.export.generator import GRID_CLASSES, Generator, find_generator, load_generator
 from distgan.export.grid import enlargement, make_grid, png
 from distgan.export.walk import write_walk
 
@@ -39,7 +39,7 @@ def write_samples(
     generator = load_generator(find_generator(source, storage), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     number = find_label(generator, label)
     columns = None
-    if generator.conditional and number is None and kind == ".png" and 1 < len(generator.classes) <= 20 and n % len(generator.classes) == 0:
+    if generator.conditional and number is None and 1 < len(generator.classes) <= GRID_CLASSES and n % len(generator.classes) == 0:
         columns = len(generator.classes)
     try:
         (target if not kind else target.parent).mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distgan.config import RunConfig
 from distgan.data import ImageSet
-from distgan.export.generator import to_uint8
+from distgan.export.generator import GRID_CLASSES, to_uint8
 from distgan.randomness import integers, latents
 from distgan.storage import Folder
 from distgan.training.context import Context
@@ -70,7 +70,7 @@ class Measurement:
     def columns(self) -> int | None:
         """Columns of the sample grid: the classes, if there are labels and not too many; None = a square."""
         count = len(self.images.classes)
-        return count if self._labels is not None and 1 < count <= 20 else None
+        return count if self._labels is not None and 1 < count <= GRID_CLASSES else None
 
     def _prepare(self) -> Any:
         from distgan.metrics.evaluate import Evaluator, statistics_dir

@@ -1,5 +1,6 @@
 """A generator on disk rebuilds without the run it came from, and its samples do not depend on how many are asked for."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -179,7 +180,11 @@ def test_labels(tmp_path):
     assert [find_label(generator, label) for label in (None, "cat", "axolotl", "1")] == [None, 0, 2, 1]
     index = torch.arange(3000)
     counts = torch.bincount(generator.labels(index, 0), minlength=3)
-    assert counts.min() > 900  # every class as often as the others
+    assert counts.tolist() == [1000] * 3  # every class as often as the others
+    assert generator.labels(index[:4], 0).tolist() == [0, 1, 2, 0]  # a column of a grid each
+    many = dataclasses.replace(generator, classes=tuple(map(str, range(100))))
+    assert torch.bincount(many.labels(index, 0), minlength=100).min() > 10
+    assert len(set(many.labels(index[:40], 0).tolist())) > 25
     assert generator.labels(index[:3], 0, 2).tolist() == [2, 2, 2]
     write_samples(folder.path(), 4, str(tmp_path / "dogs.npy"), label="dog")
     z = torch.arange(4)
