@@ -18,7 +18,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RayConfig
 from distgan.orchestration.cluster import cluster
-from distgan.orchestration.network import free_port, interface_of
+from distgan.orchestration.network import free_port, interface_of, meeting_place
 from distgan.storage import Folder
 
 ANSWER_S = 60.0
@@ -74,12 +74,12 @@ class Examiner:
                 missing.append(name)
         return missing, max(spans)
 
-    def meeting_point(self) -> str:
+    def meeting_point(self) -> tuple[str, int]:
         import ray
 
-        return f"tcp://{ray.util.get_node_ip_address()}:{free_port()}"
+        return ray.util.get_node_ip_address(), free_port()
 
-    def all_reduce(self, meeting: str, rank: int, size: int, backend: str, mib: float) -> float:
+    def all_reduce(self, meeting: tuple[str, int], rank: int, size: int, backend: str, mib: float) -> float:
         """Seconds for the sum of a float32 tensor over all workers, the median of five."""
         from datetime import timedelta
 
@@ -93,7 +93,9 @@ class Examiner:
                 os.environ.setdefault(variable, interface)
         torch.set_num_threads(1)
         device = torch.device("cuda", 0) if backend == "nccl" else torch.device("cpu")
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=ANSWER_S / 2))
+        timeout = timedelta(seconds=ANSWER_S / 2)
+        store = meeting_place(*meeting, rank, size, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         try:
             tensor = torch.zeros(max(1, round(mib * 2**18)), device=device)
             spans = []

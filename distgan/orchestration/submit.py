@@ -96,6 +96,7 @@ def read_request(arguments: Sequence[str], commands: Sequence[str]) -> Request:
         if not job and action != "status":
             raise ConfigError(f"submit --{action}: needs a job's ID; `distgan submit --status` lists them")
         return Request(action, address=find_address(options.address), job=job or None, resubmit=options.resubmit)
+    check_out(action, settings)
     working_dir = None if options.working_dir in ("none", "") else options.working_dir
     if working_dir is not None and not Path(working_dir).is_dir():
         raise ConfigError(f"--working-dir {working_dir}: no such folder; allowed: a folder, or none to send nothing")
@@ -116,6 +117,18 @@ def check_settings(config: RunConfig) -> None:
         )
     if config.data.name not in KNOWN_SETS and not _means_the_same_everywhere(config.data.name):
         raise ConfigError(f"data.name = {config.data.name}: a job needs the absolute path that the nodes share, or a URI")
+
+
+def check_out(action: str, settings: Sequence[str]) -> None:
+    """Raise ConfigError where a file that the command is to write would lie in the job's own folder."""
+    for i, word in enumerate(settings):
+        name, mark, value = word.partition("=")
+        place = value if mark else next(iter(settings[i + 1 : i + 2]), "")
+        if name == "--out" and place and not PurePath(place).is_absolute():
+            raise ConfigError(
+                f"--out {place}: submit {action} runs on the cluster, where a relative path would lie in the job's temporary folder and be "
+                f"lost with it; allowed: an absolute path that the nodes share, or `distgan {action}` on a machine that reaches the storage"
+            )
 
 
 def run(request: Request) -> int:

@@ -16,7 +16,7 @@ from distgan.config import ConfigError, RunError, load_config
 from distgan.orchestration import follow as following
 from distgan.orchestration import jobserver, submit
 
-COMMANDS = ("train", "tune", "evaluate")
+COMMANDS = ("train", "tune", "evaluate", "sample", "export")
 
 
 @pytest.fixture(autouse=True)
@@ -103,12 +103,18 @@ def test_both_spellings_of_an_action(words):
         (["train", "--env", "NOT_SET_ANYWHERE"], "no such variable here"),
         (["train", "--resubmit", "-1"], "--resubmit -1: allowed: 0 or more"),
         (["train", "--config", "missing.yaml"], "missing.yaml: no such file"),
+        (["sample", "mnist", "--out", "grid.png"], "--out grid.png: submit sample runs on the cluster"),
+        (["export", "mnist", "--out=g.onnx"], "--out g.onnx: submit export runs on the cluster"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=said):
         submit.read_request(words, COMMANDS)
+
+
+def test_a_file_on_a_shared_path_can_be_asked_for():
+    assert submit.read_request(["sample", "mnist", "--out", "/shared/grid.png"], COMMANDS).settings[-1] == "/shared/grid.png"
 
 
 def test_a_config_is_named_as_the_job_will_find_it(tmp_path, monkeypatch):
