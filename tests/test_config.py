@@ -362,6 +362,7 @@ def test_the_configs_are_those_that_the_documents_name():
         ({"loss.r1_gamma": 2}, (2, 0.1)),  # what is given holds
         ({"data.name": "./photos"}, (1, 1)),  # data that nobody has seen
         ({"data.name": "stacked-mnist"}, (1, 1)),
+        ({"data.name": "fashion-mnist"}, (0.3, 0.3)),
         ({"loss.name": "hinge"}, (1, 1)),  # not what the recipe was measured with
         ({"model.name": "r3gan"}, (1, 1)),
         ({"model.d_norm": "batch"}, (1, 1)),

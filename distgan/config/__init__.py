@@ -1,5 +1,6 @@
 """The run description: `settings` has every setting, `reading` fills and checks them."""
 
+from distgan.config.base import ConfigError, RunError, Section, setting
 from distgan.config.reading import (
     allowed_text,
     dump_config,
@@ -21,7 +22,6 @@ from distgan.config.settings import (
     AdamConfig,
     AugmentConfig,
     CheckpointConfig,
-    ConfigError,
     DataConfig,
     LogConfig,
     LossConfig,
@@ -30,13 +30,10 @@ from distgan.config.settings import (
     OptimConfig,
     RayConfig,
     RunConfig,
-    RunError,
     Schedule,
-    Section,
     TrainingConfig,
     TuneConfig,
     WorkerRange,
-    setting,
 )
 
 __all__ = [

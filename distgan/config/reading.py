@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from distgan.config.settings import ConfigError, RunConfig
+from distgan.config.base import ConfigError
+from distgan.config.settings import RunConfig
 
 _OPEN = ("tune.space.", "model.g_args.", "model.d_args.", *(f"training.{key}" for key in ("batch_size", "kimg", "seed", "workers")))
 """Beginnings of dotted names that are no fields: free mappings, and the top-level settings' other names."""

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from distgan.config.base import Count, Number, Section, setting
 from distgan.config.recipes import with_recipe
 
 KNOWN_SETS = ("mnist10k", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn", "stl10", "celeba", "stacked-mnist")
@@ -21,41 +22,6 @@ LOSSES = ("non-saturating", "minimax", "least-squares", "hinge", "wasserstein", 
 MODELS = ("mlp", "dcgan", "resnet", "r3gan")
 METRICS = ("fid", "kid", "precision-recall", "density-coverage", "inception-score", "modes")
 EXTRACTORS = ("auto", "digits", "inception", "random-conv", "efficientnet-lite0")
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used. The message names the setting, its value, what is allowed and the fix."""
-
-
-class RunError(RuntimeError):
-    """A run that ended with an error. The message is for a person."""
-
-
-def setting(default: Any, text: str, *, unit: str = "", **bounds: Any) -> Any:
-    """A field with its meaning and unit; mutable defaults are copied for each instance."""
-    extra: Any = {"unit": unit} if unit else None
-    if callable(default) or isinstance(default, list | dict):
-        factory = default if callable(default) else (lambda: default.copy())
-        return Field(default_factory=factory, description=text, json_schema_extra=extra, **bounds)
-    return Field(default, description=text, json_schema_extra=extra, **bounds)
-
-
-def _finite(value: Any) -> Any:
-    # Reading "1e-4" from YAML gives a string (YAML 1.1 wants "1.0e-4"), which pydantic turns into the number that was meant;
-    # true and false are integers to Python, but nobody means a number by them.
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_finite), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_finite)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are checked on assignment, and nothing is changed in place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())
 
 
 class Schedule(Section):
@@ -361,7 +327,7 @@ class RunConfig(Section):
     name: str | None = setting(None, "name of the run, a folder in storage; empty = the data's name")
     storage: str = setting("./runs", "folder or URI (s3://..., gs://...) that holds the runs")
     engine: Literal["ray", "local"] = setting("ray", "ray = Ray Train; local = this process alone, or one rank of torchrun")
-    workers: Literal["auto"] | Annotated[int, BeforeValidator(_finite), Field(ge=1)] | WorkerRange = setting(
+    workers: Literal["auto"] | Annotated[Count, Field(ge=1)] | WorkerRange = setting(
         "auto", "processes that train together: auto (every GPU; on CPU what is fastest), a number, or {min: a, max: b}"
     )
     kimg: Number = setting(160.0, "budget: thousands of real images shown to the discriminator", unit="kimg", gt=0)

@@ -96,8 +96,65 @@ def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monk
     assert made[0][0].model.g_width == 4
     assert "dcgan (widths 4, 4), non-saturating, 32 x 32 x 1" in capsys.readouterr().out
 
-    options.recipe = "default"  # which the textbook loop does not know
+    options.recipe, options.settings = "default", [*settings, "--augment.kind", "ada"]  # which the textbook loop does not know
     assert list(steps.prepare(options)[0]) == ["bare steps", "step", "+ reuse"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss.name": "relativistic", "loss.r1_gamma": 0.5, "loss.r2_gamma": 0.5, "model.conditioning": "projection"}
+        | {"loss.penalty_every": 2},
+        {"loss.name": "hinge", "loss.gp_lambda": 1, "training.n_dis": 2, "data.channels": 3, "data.resolution": 32},
+    ],
+)
+def test_the_textbook_loop_trains_every_kind_of_loss(tiny, changes):
+    from benchmarks import throughput
+
+    config = tiny(**changes)
+    assert throughput.has_textbook(config.model_dump())
+    loop = throughput.textbook_steps(config.for_classes(10), 0)
+    assert [next(loop) for _ in range(4)] == [32] * 4
+
+
+def test_turns_are_compared_with_the_turns_beside_them(tmp_path, monkeypatch, capsys):
+    """Two programs that count: one as fast as it says, the other twice as fast. Stopped ones stand still."""
+    from benchmarks import slices
+
+    monkeypatch.setattr(slices, "WARMUP_S", 0.2)
+    monkeypatch.setattr(slices, "SETTLE_S", 0.1)
+    script = (
+        "import sys, time\nn = 0\nwith open(sys.argv[1], 'w', buffering=1) as f:\n"
+        "    while True:\n        time.sleep(0.01)\n        n += int(sys.argv[2])\n        print(time.time(), n, file=f)\n"
+    )
+
+    def make(name, speed):
+        file = tmp_path / name
+        command = [sys.executable, "-c", script, str(file), str(speed)]
+        return lambda: slices.Program(name, command, {}, lambda: slices.points_of_a_loop(file))
+
+    with slices.started({"slow": make("slow", 1), "fast": make("fast", 2)}) as programs:
+        found = slices.in_slices(programs, "slow", 3, 0.6)
+        before = programs["fast"].points()[-1]
+        programs["slow"].turn(0.5)
+        assert programs["fast"].points()[-1] == before
+        processes = [program._process for program in programs.values()]
+    assert all(process.poll() is not None for process in processes)
+    assert (len(found["slow"]), len(found["fast"])) == (4, 3)
+    slices.report(argparse.Namespace(json=str(tmp_path / "x.json"), rounds=3, seconds=0.6), "some", found, "slow")
+    assert json.loads((tmp_path / "x.json").read_text())["median_ratios"]["fast"] == pytest.approx(2, rel=0.25)
+    assert "of slow" in capsys.readouterr().out
+
+
+def test_a_program_that_ends_says_why(tmp_path):
+    from benchmarks import slices
+
+    with (
+        pytest.raises(SystemExit, match=r"broken: ended with status 3\nno such thing"),
+        slices.started({"broken": lambda: slices.Program("broken", [sys.executable, "-c", "print('no such thing'); exit(3)"], {}, list)}),
+    ):
+        pass
 
 
 def test_kinds_of_operations():
