@@ -96,6 +96,7 @@ def _attempt(
     elastic = placement.fewest != placement.most
     settings = {
         "config": config.model_dump(mode="json"), "folder": folder.uri, "cpus": placement.cpus, "gpus": placement.gpus, "owner": owner,
+        "private": is_private(),
     }  # fmt: skip
     trainer = _trainer_class()(
         worker,
@@ -203,7 +204,10 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     from distgan.training.loop import train
 
     rank, size = context.get_world_rank(), context.get_world_size()
-    report = exporting(ray.train.report, config.run_name, total_kimg=config.kimg, rank=rank, workers=size)
+    if settings["private"] and rank == 0:
+        _end_synchroniser()
+    told = _nobody if settings["private"] else ray.train.report
+    report = exporting(told, config.run_name, total_kimg=config.kimg, rank=rank, workers=size)
     here = Context(device, on_report=report, report_every_s=REPORT_S + config.ray.poll_s)
     if here.is_main:
         threading.Thread(target=_watch, args=(folder, here, settings["owner"]), daemon=True).start()
@@ -216,6 +220,24 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _nobody(metrics: dict[str, Any]) -> None:
+    """Takes the reports on a private cluster, which has no page that would show them."""
+
+
+def _end_synchroniser() -> None:
+    """End the process through which Ray's workers tell each other things, once they have met, where nothing is reported either.
+
+    It does nothing any more, and interrupts the training 140 times a second. To be called on rank 0 when the process group is formed.
+    """
+    try:
+        import ray
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        ray.kill(get_train_context().get_synchronization_actor())
+    except Exception:  # another version of Ray: then it stays
+        return
 
 
 def _join_process_group(context: Any, backend: str) -> None:
