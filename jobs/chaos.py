@@ -195,8 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     assert states[0] is not None
     assert states[1] is not None
     deadline = time.monotonic() + 15
-    while wild.look() and wild.ours and time.monotonic() < deadline:
-        time.sleep(0.3)
+    for run in (calm, wild):
+        while run.look() and run.ours and time.monotonic() < deadline:
+            time.sleep(0.3)
     problems = [f"differs from the undisturbed run: {name}" for name in differing(states[0][1], states[1][1])]
     problems += [f"process left: {p.pid} {p.command[:80]}" for p in [*wild.ours.values(), *calm.ours.values()]]
     problems += [f"temporary file left: {name}" for name in temporaries(work)]
