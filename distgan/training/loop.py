@@ -196,7 +196,7 @@ class Alternation:
         self.D_backward: Callable[..., dict[str, Tensor]] = self._D_backward
         self.G_backward: Callable[..., dict[str, Tensor]] = self._G_backward
         self.D_gradients: LateGradients | RecordedGradients = LateGradients(self.D_ddp)
-        self.G_gradients: RecordedGradients | None = None  # a replica has waited for them when its backward pass ends
+        self.G_gradients: LateGradients | RecordedGradients = LateGradients(state.G)  # a replica's have come when its backward pass ends
         self._numbers: dict[str, tuple[float, Tensor]] = {}
         if recording:
             same_start(state.G, context)
@@ -240,8 +240,7 @@ class Alternation:
 
         state.g_opt.zero_grad(set_to_none=True)
         stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks)
-        if self.G_gradients is not None:
-            self.G_gradients.wait()
+        self.G_gradients.wait()
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
         state.g_opt.step()

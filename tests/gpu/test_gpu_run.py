@@ -1,12 +1,11 @@
 """Whole runs on a GPU: resumed equals uninterrupted, the GPU's results equal the CPU's, workers that share a GPU equal one."""
 
-import socket
-
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from two_processes import free_port, run_two
 
 from distgan.config import load_config, validate
 from distgan.data import Feed, open_images
@@ -143,7 +142,7 @@ SHARED = {
 }
 
 
-def worker(rank, port, plans, out):
+def worker(rank, port, plans):
     torch.backends.cudnn.allow_tf32 = False
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     device = torch.device("cuda", 0)
@@ -166,21 +165,7 @@ def two(tmp_path_factory, caches):
         name: load_config(overrides=TINY | case | {"name": name, "storage": str(storage)}).model_dump(mode="json")
         for name, case in SHARED.items()
     }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DISTGAN_CACHE", str(caches / "decoded"))
-    spawned = torch.multiprocessing.spawn(worker, (port, plans, str(storage)), nprocs=2, join=False)
-    try:
-        deadline = 120
-        while not spawned.join(timeout=5):
-            deadline -= 5
-            assert deadline > 0, "two workers did not come to an end"
-    finally:
-        patch.undo()
-        for process in spawned.processes:
-            process.kill()
+    run_two(worker, caches, plans)
     return plans
 
 
@@ -195,11 +180,8 @@ def test_two_workers_on_a_gpu_learn_what_one_does(two, case, device, tmp_path):
 
 def test_gradients_go_through_nccl(device):
     """In a group of one, which is what one GPU allows: the hook, its streams, and batch norm's statistics."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     torch.cuda.set_device(device)
-    dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{free_port()}", rank=0, world_size=1)
     try:
         context = Context(device)
         assert context.broadcast({"a": 1}) == {"a": 1}

@@ -1,13 +1,13 @@
 """Two workers do what one does: the same samples, the same latents, the same weights at the end of the whole loop."""
 
 import json
-import socket
 
 import fake_graph
 import pytest
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import run_two
 
 from distgan.config import ConfigError, RunError, validate
 from distgan.data import Feed
@@ -79,7 +79,7 @@ def seen_order(patch):
     order = []
     start, wait, make = LateGradients._start, LateGradients.wait, DistributedDataParallel.forward
     patch(LateGradients, "_start", lambda self, bucket: (order.append("start"), start(self, bucket))[1])
-    patch(LateGradients, "wait", lambda self: (order.append("wait"), wait(self))[1])
+    patch(LateGradients, "wait", lambda self: (order.append("wait") if self._under_way else None, wait(self))[1])
 
     def forward(self, *inputs):
         if inputs[0].ndim == 2:
@@ -181,21 +181,7 @@ def two(tmp_path_factory, caches):
         name: load_config(overrides=TINY | PLAIN | case | {"name": name, "storage": str(storage / "runs")}).model_dump(mode="json")
         for name, case in CASES.items()
     }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DISTGAN_CACHE", str(caches / "decoded"))
-    spawned = torch.multiprocessing.spawn(worker, (port, plans, str(storage)), nprocs=2, join=False)
-    try:
-        deadline = 120
-        while not spawned.join(timeout=5):
-            deadline -= 5
-            assert deadline > 0, "two workers did not come to an end"
-    finally:
-        patch.undo()
-        for process in spawned.processes:
-            process.kill()
+    run_two(worker, caches, plans, str(storage))
     return plans, storage
 
 
