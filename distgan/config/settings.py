@@ -173,7 +173,7 @@ class TrainingConfig(Section):
 
     n_dis: Count = setting(1, "discriminator steps for each generator step", unit="steps", ge=1, le=100)
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
-    channels_last: Literal["auto", "on", "off"] = setting("auto", "memory layout of images; auto = on with CUDA")
+    channels_last: Literal["auto", "on", "off"] = setting("auto", "images in memory with their channels side by side; auto = on")
     accumulate: Count = setting(1, "parts that a worker's share of a batch is computed in, one after another: less memory", ge=1, le=1024)
     reuse_fakes: bool = setting(
         False, "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step"

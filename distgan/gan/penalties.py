@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distgan.models.second_order import images_only
+
 
 def input_gradients(logits: Tensor, images: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of each sample's logit in its own image, float32, differentiable; shapes as `images`, each (N, C, H, W).
@@ -25,7 +27,7 @@ def input_gradients(logits: Tensor, images: Sequence[Tensor]) -> list[Tensor]:
     logits: (M,), of any number of stacked images. One inner gradient serves all images at once: the sum's derivative in an
     image is its own logit's, as long as no layer mixes samples.
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with torch.autocast(logits.device.type, enabled=False), images_only():
         return [g.float() for g in torch.autograd.grad(logits.float().sum(), list(images), create_graph=True)]
 
 

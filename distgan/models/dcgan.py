@@ -9,12 +9,13 @@ uses leaky ReLUs: such networks are meant for a loss with R1 and R2 penalties.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, dcgan_init, he_init, linear, up_conv
+from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, dcgan_init, flat, he_init, laid_out, linear, up_conv
+from distgan.models.second_order import leaky_relu
 
 
 def stage_widths(resolution: int, width: int) -> tuple[int, list[int]]:
@@ -43,8 +44,9 @@ class DCGANGenerator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
         h = h.view(h.shape[0], -1, self.start, self.start)  # len(h) would be a constant to torch.export
+        h = laid_out(h, cast("nn.ConvTranspose2d", self.ups[0]).weight)
         for norm, up in zip(self.norms, self.ups, strict=True):
-            h = up(F.leaky_relu(norm(h, c), self.slope))
+            h = up(leaky_relu(norm(h, c), self.slope))
         return torch.tanh(h)
 
 
@@ -64,7 +66,7 @@ class DCGANDiscriminator(Discriminator):
         self.head = Head(widths[-1] * side**2, n_classes, conditioning, norm, init)
 
     def features(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(self.first(x), 0.2)
+        h = leaky_relu(self.first(x), 0.2)
         for down, norm in zip(self.downs, self.norms, strict=True):
-            h = F.leaky_relu(norm(down(h)), 0.2)
-        return h.flatten(1)
+            h = leaky_relu(norm(down(h)), 0.2)
+        return flat(h)

@@ -14,14 +14,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distgan.models.layers import Discriminator, DiscriminatorOutput, Head, LatentInput, conv, he_init, linear
+from distgan.models.layers import (
+    Discriminator,
+    DiscriminatorOutput,
+    Head,
+    LatentInput,
+    conv,
+    he_init,
+    is_channels_last,
+    laid_out,
+    linear,
+    pixels,
+)
 from distgan.models.resnet import stage_widths
+from distgan.models.second_order import Shape, conv2d, leaky_relu
 
 _EXPANSION, _GROUP = 2, 16
 
@@ -45,8 +57,8 @@ class Block(nn.Module):
             self.shrink.weight.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(self.expand(x), 0.2)
-        h = F.leaky_relu(self.mix(h), 0.2)
+        h = leaky_relu(self.expand(x), 0.2)
+        h = leaky_relu(self.mix(h), 0.2)
         return torch.add(x, self.shrink(h))
 
 
@@ -67,7 +79,7 @@ class Resample(nn.Module):
         groups = len(self.kernel)
         if self.up:
             return F.conv_transpose2d(self.conv(x), self.kernel, stride=2, padding=1, output_padding=1, groups=groups)
-        h: Tensor = self.conv(F.conv2d(x, self.kernel, stride=2, padding=1, groups=groups))
+        h: Tensor = self.conv(conv2d(x, self.kernel, None, Shape((2, 2), (1, 1), groups)))
         return h
 
 
@@ -101,7 +113,7 @@ class R3GANGenerator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         with _float32(z):
             weights = self.project(self.input(z.float(), c))
-            h = self.body[: self.first](weights[:, :, None, None] * self.basis)
+            h = self.body[: self.first](laid_out(weights[:, :, None, None] * self.basis, cast("Block", self.body[0]).mix.weight))
         h = self.body[self.first :](h)
         with _float32(z):
             return torch.tanh(self.output(h.float()))
@@ -135,10 +147,12 @@ class R3GANDiscriminator(Discriminator):
 
     def features(self, x: Tensor) -> Tensor:
         with _float32(x):
-            h: Tensor = self.body[:1](x.float())
+            h: Tensor = laid_out(self.body[:1](x.float()), cast("Block", self.body[1]).mix.weight)
         h = self.body[1 : self.last](h)
         with _float32(x):
             h = self.body[self.last :](h.float())
+            if is_channels_last(h):
+                return (pixels(h) * self.basis.flatten(1).t().contiguous()).sum(1)
             return (h * self.basis).sum((2, 3))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, he_init, linear
+from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, he_init, is_channels_last, laid_out, linear, pixels
+from distgan.models.second_order import halve, leaky_relu
 
 
 def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = None) -> list[int]:
@@ -43,8 +44,8 @@ class UpBlock(nn.Module):
             nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        h = F.interpolate(F.leaky_relu(self.norm1(x, c), self.slope), scale_factor=2)
-        h = self.conv2(F.leaky_relu(self.norm2(self.conv1(h), c), self.slope))
+        h = F.interpolate(leaky_relu(self.norm1(x, c), self.slope), scale_factor=2)
+        h = self.conv2(leaky_relu(self.norm2(self.conv1(h), c), self.slope))
         skip = F.interpolate(self.skip(x), scale_factor=2)  # a 1 x 1 convolution commutes with nearest upsampling
         return torch.add(skip, h)
 
@@ -66,11 +67,11 @@ class DownBlock(nn.Module):
             nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x if self.first else F.leaky_relu(self.norm1(x), self.slope)
-        h = self.conv2(F.leaky_relu(self.norm2(self.conv1(h)), self.slope))
+        h = x if self.first else leaky_relu(self.norm1(x), self.slope)
+        h = self.conv2(leaky_relu(self.norm2(self.conv1(h)), self.slope))
         if self.halve:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)  # pooling commutes with the 1 x 1 convolution; first is cheaper
-        return h + (x if self.skip is None else self.skip(x))
+            h, x = halve(h), halve(x)  # pooling commutes with the 1 x 1 convolution; first is cheaper
+        return h + (x if self.skip is None else laid_out(self.skip(x), self.conv1.weight))
 
 
 class ResNetGenerator(nn.Module):
@@ -99,9 +100,10 @@ class ResNetGenerator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
         h = h.view(h.shape[0], -1, 4, 4)  # len(h) would be a constant to torch.export
+        h = laid_out(h, self.output.weight)
         for block in self.blocks:
             h = block(h, c)
-        return torch.tanh(self.output(F.leaky_relu(self.norm(h), self.slope)))
+        return torch.tanh(self.output(leaky_relu(self.norm(h), self.slope)))
 
 
 class ResNetDiscriminator(Discriminator):
@@ -132,4 +134,5 @@ class ResNetDiscriminator(Discriminator):
         self.pool = torch.sum if norm == "spectral" else torch.mean
 
     def features(self, x: Tensor) -> Tensor:
-        return self.pool(F.leaky_relu(self.norm(self.blocks(x)), self.slope), dim=(2, 3))
+        h = leaky_relu(self.norm(self.blocks(x)), self.slope)
+        return self.pool(pixels(h), dim=1) if is_channels_last(h) else self.pool(h, dim=(2, 3))

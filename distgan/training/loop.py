@@ -40,7 +40,7 @@ from distgan.training.meter import Meter, Stopwatch
 from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
 from distgan.training.recording import Recorded
 from distgan.training.recovery import restore, roll_back
-from distgan.training.state import TrainState, channels_last, choose_kernels, compile_networks, gradient_norm, records, uses_bf16
+from distgan.training.state import TrainState, choose_kernels, compile_networks, gradient_norm, layout, records, uses_bf16
 
 
 def train(
@@ -177,7 +177,7 @@ class Alternation:
         if self.labels is not None and config.training.fake_labels == "balanced":
             self.labels = torch.arange(len(images.classes), device=context.device)
         self.augment = Augment(config.augment, config.seed) if config.augment.kind != "none" else None
-        self.layout = torch.channels_last if channels_last(config, context.device) else torch.contiguous_format
+        self.layout = layout(config)
         self.autocast = torch.autocast(context.device.type, torch.bfloat16, enabled=uses_bf16(config, context.device))
         start, stop = share(config.batch_size, context.rank, context.world_size)
         self.start, self.stop = start, stop

@@ -30,9 +30,8 @@ class TrainState:
         self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
         averages = config.training
         self.ema = GeneratorEMA(self.G, averages.ema_half_life_kimg, averages.ema_rampup, averages.ema_schedule, config.total_images)
-        layout = torch.channels_last if channels_last(config, device) else torch.contiguous_format
         for network in (self.G, self.D, *self.ema.modules):
-            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+            network.to(device=device, memory_format=layout(config))  # type: ignore[call-overload]
         self.g_opt, self.d_opt = adam(self.G, config.optim.g), adam(self.D, config.optim.d)
         self.nimg = 0
         self.augment_p = torch.tensor(config.augment.p, device=device)
@@ -91,9 +90,9 @@ def adam(network: nn.Module, settings: AdamConfig) -> torch.optim.Optimizer:
     )
 
 
-def channels_last(config: RunConfig, device: torch.device) -> bool:
-    choice = config.training.channels_last
-    return choice == "on" or (choice == "auto" and device.type == "cuda")
+def layout(config: RunConfig) -> torch.memory_format:
+    """How images, feature maps and kernels lie in memory."""
+    return torch.contiguous_format if config.training.channels_last == "off" else torch.channels_last
 
 
 def uses_bf16(config: RunConfig, device: torch.device) -> bool:

@@ -16,8 +16,8 @@ from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, text
 
 WARMUP = 8
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "step": (), "+ layout": ("layout",), "+ reuse": ("reuse",), "+ layout, reuse": ("layout", "reuse"),
-    "+ layout, reuse, compile": ("layout", "reuse", "compile"), "+ layout, reuse, bf16": ("layout", "reuse", "bf16"),
+    "step": (), "standard layout": ("standard layout",), "+ reuse": ("reuse",), "+ reuse, compile": ("reuse", "compile"),
+    "+ bf16": ("bf16",), "+ reuse, bf16": ("reuse", "bf16"),
 }  # fmt: skip
 """distgan's own step, and with options of a user's: names of ALSO."""
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Images a second of processor time: textbook loop, bare steps, distgan's step, and that with channels_last, reuse, compile, bf16.
+    """Images a second of processor time: the textbook loop, the bare steps, distgan's step, and that with options of a user's.
 
     All live in one process and take turns of a few seconds, so that a machine whose speed drifts drifts for all of them alike; the
     clock is the process's own, which other processes do not move. The textbook loop loads its images in the same process here.

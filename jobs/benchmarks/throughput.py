@@ -29,7 +29,6 @@ TELL_S = 0.25
 """How often the loops without distgan's say how far they are."""
 
 ALSO: dict[str, dict[str, Any]] = {
-    "layout": {"training.channels_last": "on"},
     "reuse": {"training.reuse_fakes": True},
     "bf16": {"training.precision": "bf16"},
     "compile": {"training.compile": "on"},
@@ -183,7 +182,7 @@ def limit_steps(config: Any) -> Iterator[int]:
     from distgan.data import open_images
     from distgan.gan.step import d_step_loss, frozen, g_step_loss
     from distgan.training.context import default_device
-    from distgan.training.state import TrainState, channels_last, uses_bf16
+    from distgan.training.state import TrainState, layout, uses_bf16
 
     device, real = default_device(), open_images(config.data)
     labelled = config.model.conditioning != "none"
@@ -191,8 +190,7 @@ def limit_steps(config: Any) -> Iterator[int]:
     state = TrainState(config, **size, device=device)
     G, D, n = state.G, state.D, config.batch_size
     images = torch.tensor(real.images[: 64 * n], device=device).float() / 127.5 - 1
-    if channels_last(config, device):
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=layout(config))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
     labels = torch.tensor(real.labels[: 64 * n], device=device) if labelled else None
 
@@ -222,6 +220,23 @@ def limit_steps(config: Any) -> Iterator[int]:
 
 
 def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
+    """The textbook loop: the same networks, of torch's own operations; yields the images of each step."""
+    from distgan.models import layers, second_order
+
+    ours = {second_order: ("_differentiated", second_order._differentiated), layers: ("_thin", layers._thin)}
+    steps = _textbook(config, loader_workers)
+    while True:
+        for module, (name, _) in ours.items():
+            setattr(module, name, lambda x: False)
+        try:
+            images = next(steps)
+        finally:
+            for module, (name, own) in ours.items():
+                setattr(module, name, own)
+        yield images
+
+
+def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
     """The loop as tutorials have it: PIL images through transforms in a DataLoader, losses read at every step.
 
     Without penalties and with cross-entropy it is PyTorch's DCGAN tutorial. Other losses have one backward pass a player, each penalty
@@ -238,7 +253,6 @@ def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
     from distgan.data import open_images
     from distgan.gan.losses import LOSSES
     from distgan.models import build_discriminator, build_generator
-    from distgan.models.layers import GreyConv2d, GreyConvTranspose2d
     from distgan.training.context import default_device
 
     stored = open_images(config.data.model_copy(update={"resolution": None, "channels": None}))
@@ -260,8 +274,6 @@ def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
     device = default_device()
     size = {"channels": channels, "resolution": side, "n_classes": len(shown.classes) if labelled else 0}
     G, D = build_generator(config.model, **size).to(device), build_discriminator(config.model, **size).to(device)
-    for module in (*G.modules(), *D.modules()):  # torch's own layers, as in the tutorials
-        module.__class__ = {GreyConv2d: nn.Conv2d, GreyConvTranspose2d: nn.ConvTranspose2d}.get(type(module), type(module))
     average = copy.deepcopy(G)
     g, d, loss, n_dis = config.optim.g, config.optim.d, config.loss, config.training.n_dis
     g_opt = torch.optim.Adam(G.parameters(), lr=g.lr, betas=(g.beta1, g.beta2))
