@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distgan.models.second_order import images_only
+from distgan.second_order import images_only
 
 
 def input_gradients(logits: Tensor, images: Sequence[Tensor]) -> list[Tensor]:

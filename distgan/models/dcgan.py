@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, dcgan_init, flat, he_init, laid_out, linear, up_conv
-from distgan.models.second_order import leaky_relu
+from distgan.second_order import leaky_relu
 
 
 def stage_widths(resolution: int, width: int) -> tuple[int, list[int]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from distgan.models.second_order import Conv2d
+from distgan.second_order import Conv2d
 
 Init = Callable[[Tensor, int], None]
 

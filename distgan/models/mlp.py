@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.models.layers import Discriminator, Head, LatentInput, Norm, he_init, linear
-from distgan.models.second_order import leaky_relu
+from distgan.second_order import leaky_relu
 
 
 class MLPGenerator(nn.Module):

@@ -33,7 +33,7 @@ from distgan.models.layers import (
     pixels,
 )
 from distgan.models.resnet import stage_widths
-from distgan.models.second_order import Shape, conv2d, leaky_relu
+from distgan.second_order import Shape, conv2d, leaky_relu
 
 _EXPANSION, _GROUP = 2, 16
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, he_init, is_channels_last, laid_out, linear, pixels
-from distgan.models.second_order import halve, leaky_relu
+from distgan.second_order import halve, leaky_relu
 
 
 def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = None) -> list[int]:

@@ -221,7 +221,8 @@ def limit_steps(config: Any) -> Iterator[int]:
 
 def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
     """The textbook loop: the same networks, of torch's own operations; yields the images of each step."""
-    from distgan.models import layers, second_order
+    from distgan import second_order
+    from distgan.models import layers
 
     ours = {second_order: ("_differentiated", second_order._differentiated), layers: ("_thin", layers._thin)}
     steps = _textbook(config, loader_workers)

@@ -96,6 +96,9 @@ def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
     stride, padding, groups = shape
+    if torch.is_autocast_enabled(x.device.type):  # `conv2d` has converted what is to be converted; float32 layers stay it backwards too
+        with torch.autocast(x.device.type, enabled=False):
+            return _forward(x, weight, bias, shape)
     y: Tensor = torch.ops.aten.convolution(x, weight, bias, stride, padding, (1, 1), False, (0, 0), groups)
     return y
 

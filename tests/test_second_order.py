@@ -14,7 +14,7 @@ from distgan.config import MODELS, LossConfig, ModelConfig
 from distgan.gan.penalties import input_gradients
 from distgan.gan.step import d_step_loss, frozen, g_step_loss
 from distgan.models import build_discriminator, build_generator
-from distgan.models.second_order import Conv2d, Shape, conv2d, halve, images_only, leaky_relu
+from distgan.second_order import Conv2d, Shape, conv2d, halve, images_only, leaky_relu
 
 SHAPES = [  # channels, outputs, kernel, and the rest
     (3, 4, 4, Shape((2, 2), (1, 1))),
@@ -171,6 +171,19 @@ def test_a_leaky_relu_keeps_what_the_next_layer_keeps():
         Conv2d(4, 4, 3)(leaky_relu(torch.randn(2, 4, 8, 8, requires_grad=True) * 1, 0.2))
     assert len(kept) == 3  # by the ReLU, and by the convolution its images and its weight
     assert len(set(kept)) == 2
+
+
+def test_a_layer_outside_of_autocast_stays_float32_backwards():
+    """Its second derivative is computed in the backward pass, which may run under autocast."""
+    layer, x = Conv2d(2, 4, 3), torch.randn(3, 2, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", enabled=False):
+            logits = layer(x).square().sum((1, 2, 3))
+        (g,) = input_gradients(logits, [x])
+        with calls() as found:
+            (g.square().sum() + logits.sum()).backward()
+    used = {t.dtype for name, args in found.calls if "convolution" in name for t in args if isinstance(t, torch.Tensor)}
+    assert used == {torch.float32}
 
 
 NETS = [(n, channels, norm) for n in sorted(set(MODELS) - {"mlp"}) for channels in (1, 3) for norm in ("batch", "none")[n == "r3gan" :]]
