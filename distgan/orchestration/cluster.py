@@ -6,10 +6,11 @@ import atexit
 import glob
 import os
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,11 +156,22 @@ def lost_process() -> str | None:
 
 
 def _abandon() -> None:
-    """End what is left of a private cluster that lost a main process. Ray's shutdown would wait for that process's answers."""
+    """End what is left of a private cluster that lost a main process. Ray's shutdown would wait for that process's answers, and so would
+    raylet's helpers, for a minute, that their raylet is gone."""
     from ray._private import worker
 
     atexit.unregister(worker.shutdown)
-    worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
+    node = worker._global_node
+    helpers = [pid for info in node.all_processes.get("raylet", []) for pid in _children(info.process.pid)]
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    for pid in helpers:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that `pid` has started, where the system tells (Linux)."""
+    return [int(child) for file in glob.glob(f"/proc/{pid}/task/*/children") for child in Path(file).read_text().split()]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def without_helpers() -> Iterator[None]:
     starter: Any = getattr(services, "ConsolePopen", object)
 
     class OneMoreAhead(starter):  # type: ignore[misc]
-        """raylet starts a process a CPU ahead, which is for the workers; one more is for Train's controller or its synchroniser."""
+        """raylet starts a process a CPU ahead, which is for the workers; one more is for their synchroniser."""
 
         def __init__(self, command: Any, *args: Any, **options: Any) -> None:
             flag = "--num_prestart_python_workers="
@@ -52,14 +52,12 @@ def use_started_processes() -> None:
     """Let actors of Ray Train run in the processes that raylet starts ahead, instead of in new ones.
 
     Train gives its actors a runtime environment of the driver's variables, which no process that was started ahead has. On a private
-    cluster all processes descend from the driver and have them anyway. To be called in the driver and in Train's controller.
+    cluster all processes descend from the driver and have them anyway. To be called where Train's controller runs.
     """
     from ray.train.v2._internal.execution.worker_group import worker_group
-    from ray.train.v2.api import data_parallel_trainer
 
-    for module in (worker_group, data_parallel_trainer):
-        if hasattr(module, "get_env_vars_to_propagate"):
-            module.get_env_vars_to_propagate = _OwnEnvironment
+    if hasattr(worker_group, "get_env_vars_to_propagate"):
+        worker_group.get_env_vars_to_propagate = _OwnEnvironment
 
 
 class _OwnEnvironment(dict[str, str]):
@@ -67,3 +65,25 @@ class _OwnEnvironment(dict[str, str]):
 
     def setdefault(self, key: str, default: str = "") -> str:
         return os.environ.setdefault(key, default)
+
+
+def control_here(settings: dict[str, Any]) -> Any:
+    """Run Ray Train's controller in this process and not in an actor's: returns the run's Result, raises what the controller raises.
+
+    An actor lets a driver on another machine go away, which that of a private cluster cannot. As a process of its own it takes a
+    second to start, and interrupts the training 170 times a second: 100 of them are Ray's look for signals in every worker process.
+    """
+    import asyncio
+
+    from ray.runtime_context import RuntimeContext
+    from ray.train.v2._internal.execution.controller.controller import TrainController
+
+    # Workers get a handle of the controller's actor, which they use for reported checkpoints alone: here nothing is reported
+    own = RuntimeContext.__dict__["current_actor"]
+    RuntimeContext.current_actor = property(lambda context: None)
+    try:
+        controller = TrainController(**settings)
+        asyncio.run(controller.run())
+        return controller.get_result()
+    finally:
+        RuntimeContext.current_actor = own

@@ -17,7 +17,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import cluster, is_private, lost_process
-from distgan.orchestration.lean import use_started_processes
+from distgan.orchestration.lean import control_here, use_started_processes
 from distgan.orchestration.placement import Placement, place
 from distgan.storage import Folder
 from distgan.training.lease import Lease, read_lease
@@ -90,7 +90,7 @@ def _attempt(
     config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None, asked: _Asked, owner: str | None
 ) -> dict[str, Any]:
     """One Ray Train run; returns what rank 0 answered. Raises what Ray raises, or RunError if the private cluster is gone."""
-    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
 
     elastic = placement.fewest != placement.most
@@ -109,7 +109,10 @@ def _attempt(
             **({"elastic_resize_monitor_interval_s": RESIZE_S} if elastic else {}),
         ),
         # Ray keeps a marker file of its own there, and nothing else: no checkpoint is reported to it
-        run_config=RayRunConfig(name=RAYS_OWN, storage_path=folder.uri, failure_config=FailureConfig(max_failures=config.ray.max_failures)),
+        run_config=RayRunConfig(
+            name=RAYS_OWN, storage_path=folder.uri, failure_config=FailureConfig(max_failures=config.ray.max_failures),
+            logging_config=LoggingConfig("CRITICAL" if is_private() else "INFO"),  # on a private cluster it would talk in this terminal
+        ),
     )
     # In a thread, where Ray installs no signal handler of its own (which would end the workers without a checkpoint).
     outcome: dict[str, Any] = {}
@@ -120,19 +123,25 @@ def _attempt(
         if line is not None:
             line.update(read_status(folder))
         asked.act()
-        gone = lost_process()
-        if gone:
-            raise RunError(
-                f"Ray's {gone} on this machine has ended (killed, or out of memory), and the workers with it\n"
-                "The same command goes on from the last checkpoint"
-            )
+        _check_cluster()
     if "error" in outcome:
+        _check_cluster()  # then that is the reason
         raise outcome["error"]
     return dict(outcome["result"].return_value)
 
 
+def _check_cluster() -> None:
+    """RunError if the private cluster is gone."""
+    gone = lost_process()
+    if gone:
+        raise RunError(
+            f"Ray's {gone} on this machine has ended (killed, or out of memory), and the workers with it\n"
+            "The same command goes on from the last checkpoint"
+        )
+
+
 def _free_placements() -> None:
-    """Give back the room that a killed controller had reserved for its workers: the next one would wait for it for ever.
+    """Give back the room that a controller which failed had reserved for its workers: the next one would wait for it for ever.
 
     On clusters Ray's placement group cleaner does that. It asks the dashboard, which a private cluster does not have; but there
     all room is this run's.
@@ -169,10 +178,12 @@ def _trainer_class() -> Any:
             return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused]
 
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            if is_private() and type(settings.get("scaling_policy")) is FixedScalingPolicy:
+            if not is_private():
+                return super()._initialize_and_run_controller(**settings)
+            if type(settings.get("scaling_policy")) is FixedScalingPolicy:
                 settings["scaling_policy"] = WhatIsThere(self.scaling_config)
                 use_started_processes()
-            return super()._initialize_and_run_controller(**settings)
+            return control_here(settings)
 
     return Trainer
 

@@ -20,7 +20,7 @@ from benchmarks.parts import read_settings
 
 MIB = 2**20
 KINDS = {
-    "RayTrainWorker": "worker", "TrainController": "Ray's controller", "SynchronizationActor": "Ray's synchroniser",
+    "RayTrainWorker": "worker", "SynchronizationActor": "Ray's synchroniser",
     "IDLE": "Ray's idle worker", "gcs_server": "Ray's gcs_server", "DashboardAgent": "Ray's agent", "RuntimeEnvAgent": "Ray's second agent",
     "log_monitor": "Ray's log monitor", "dashboard": "Ray's dashboard", "raylet": "Ray's raylet", "monitor": "Ray's monitor",
 }  # fmt: skip

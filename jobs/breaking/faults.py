@@ -48,12 +48,6 @@ def rendezvous_breaks(run: Command, pick: random.Random) -> Noticed:
     return lambda: not (run.switches / "port").exists()
 
 
-def controller_killed(run: Command, pick: random.Random) -> Noticed:
-    workers = run.workers()
-    _kill(run.pids("ray::TrainController"))
-    return _gone(run, workers)
-
-
 def raylet_killed(run: Command, pick: random.Random) -> Noticed:
     _kill(run.pids("raylet/raylet "))
     return _ended(run)
@@ -162,8 +156,8 @@ def second_driver(run: Command, pick: random.Random) -> Noticed:
 FAULTS = {
     f.__name__.replace("_", " "): f
     for f in (
-        worker_killed, worker_raises, rendezvous_breaks, controller_killed, raylet_killed, gcs_killed, driver_killed, driver_terminated,
-        interrupted, everything_terminated, storage_away, disk_full, checkpoint_truncated, checkpoint_bit_flipped, checkpoint_missing,
+        worker_killed, worker_raises, rendezvous_breaks, raylet_killed, gcs_killed, driver_killed, driver_terminated, interrupted,
+        everything_terminated, storage_away, disk_full, checkpoint_truncated, checkpoint_bit_flipped, checkpoint_missing,
         ray_books_garbled, second_driver,
     )
 }  # fmt: skip

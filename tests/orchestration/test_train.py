@@ -204,6 +204,7 @@ def test_a_larger_budget_goes_on_and_a_killed_worker_changes_nothing(place, half
     at = status_of(folder).get("kimg", 0)
     assert len(workers) == 2, f"found {workers} at {at} kimg"
     assert before < at < KIMG - 2, "no moment to kill a worker in"
+    assert not [command for _, command in below(process.pid) if "TrainController" in command], "it is to run in the driver"
     sockets = listening(process.pid)
     assert len(sockets) > 5, "Ray's own processes listen, as the workers do for each other"
     assert [where for where in sockets if not is_loopback(where[0])] == []
