@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,23 +67,31 @@ class _OwnEnvironment(dict[str, str]):
         return os.environ.setdefault(key, default)
 
 
-def control_here(settings: dict[str, Any]) -> Any:
-    """Run Ray Train's controller in this process and not in an actor's: returns the run's Result, raises what the controller raises.
+def controller_here() -> Callable[..., Any] | None:
+    """What runs Ray Train's controller in this process and not in an actor's, if this version of Ray lets it: takes the controller's
+    settings, returns the run's Result, raises what the controller raises.
 
-    An actor lets a driver on another machine go away, which that of a private cluster cannot. As a process of its own it takes a
-    second to start, and interrupts the training 170 times a second: 100 of them are Ray's look for signals in every worker process.
+    An actor outlives a driver that is elsewhere and goes away, which that of a private cluster cannot. As a process of its own it
+    interrupts the training 170 times a second, of which 100 are Ray's look for signals in every worker process.
     """
-    import asyncio
-
-    from ray.runtime_context import RuntimeContext
-    from ray.train.v2._internal.execution.controller.controller import TrainController
-
-    # Workers get a handle of the controller's actor, which they use for reported checkpoints alone: here nothing is reported
-    own = RuntimeContext.__dict__["current_actor"]
-    RuntimeContext.current_actor = property(lambda context: None)
     try:
-        controller = TrainController(**settings)
-        asyncio.run(controller.run())
-        return controller.get_result()
-    finally:
-        RuntimeContext.current_actor = own
+        from ray.runtime_context import RuntimeContext
+        from ray.train.v2._internal.execution.controller.controller import TrainController
+
+        own = RuntimeContext.__dict__["current_actor"]
+    except (ImportError, KeyError):
+        return None
+
+    def run(**settings: Any) -> Any:
+        import asyncio
+
+        # Workers get a handle of the controller's actor, which they use for reported checkpoints alone: here nothing is reported
+        RuntimeContext.current_actor = property(lambda context: None)
+        try:
+            controller = TrainController(**settings)
+            asyncio.run(controller.run())
+            return controller.get_result()
+        finally:
+            RuntimeContext.current_actor = own
+
+    return run

@@ -4,7 +4,8 @@ What differs from Ray's TorchTrainer, and why. Ray Train V2's DataParallelTraine
 that the workers set up themselves: (1) the driver and Ray's controller need not import torch, which makes the start seconds
 faster; (2) a group that cannot be formed is a worker's failure, which Ray retries, and not a controller's, which it does not.
 Checkpoints are the loop's own, in the run's folder: Ray registers a reported checkpoint only when its controller has polled all
-workers, and a truncated file of its book-keeping makes a run impossible to resume.
+workers, and a truncated file of its book-keeping makes a run impossible to resume. On a private cluster the controller is no actor, but
+runs in the driver (`lean.controller_here`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import cluster, is_private, lost_process
-from distgan.orchestration.lean import control_here, use_started_processes
+from distgan.orchestration.lean import controller_here, use_started_processes
 from distgan.orchestration.placement import Placement, place
 from distgan.storage import Folder
 from distgan.training.lease import Lease, read_lease
@@ -183,7 +184,8 @@ def _trainer_class() -> Any:
             if type(settings.get("scaling_policy")) is FixedScalingPolicy:
                 settings["scaling_policy"] = WhatIsThere(self.scaling_config)
                 use_started_processes()
-            return control_here(settings)
+            control = controller_here() or super()._initialize_and_run_controller
+            return control(**settings)
 
     return Trainer
 
