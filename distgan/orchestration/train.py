@@ -183,7 +183,6 @@ def _trainer_class() -> Any:
                 return super()._initialize_and_run_controller(**settings)
             if type(settings.get("scaling_policy")) is FixedScalingPolicy:
                 settings["scaling_policy"] = WhatIsThere(self.scaling_config)
-                use_started_processes()
             control = controller_here() or super()._initialize_and_run_controller
             return control(**settings)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.measuring import print_table, spread, write_found
 from benchmarks.parts import build, describe_run
-from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, textbook_steps
+from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, textbook_steps, torchs_own
 
 WARMUP = 8
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -20,6 +20,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "+ bf16": ("bf16",), "+ reuse, bf16": ("reuse", "bf16"),
 }  # fmt: skip
 """distgan's own step, and with options of a user's: names of ALSO."""
+
+TORCHS = "torch's operations"
+"""The step without `distgan.second_order` and the layers for grey images."""
 
 ON_CUDA: dict[str, tuple[str, ...]] = {
     "step": (), "standard layout": ("standard layout",), "float32": ("float32",),
@@ -85,6 +88,8 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Callable[[], int]], 
     loops["bare steps"] = lambda: limit_steps(plain.config)
     contenders = {name: _next(make()) for name, make in loops.items()}
     contenders |= {name: _once(parts) for name, parts in variants.items()}
+    if TORCHS not in (options.without or ()):
+        contenders[TORCHS] = _of_torchs(_once(build(plain.config)))
     return contenders, describe_run(plain.config, plain.images)
 
 
@@ -116,6 +121,14 @@ def _changes(also: tuple[str, ...]) -> dict[str, Any]:
 
 def _next(steps: Iterator[int]) -> Callable[[], int]:
     return lambda: next(steps)
+
+
+def _of_torchs(step: Callable[[], int]) -> Callable[[], int]:
+    def inside() -> int:
+        with torchs_own():
+            return step()
+
+    return inside
 
 
 def _once(parts: Any) -> Callable[[], int]:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -221,20 +222,28 @@ def limit_steps(config: Any) -> Iterator[int]:
 
 def textbook_steps(config: Any, loader_workers: int) -> Iterator[int]:
     """The textbook loop: the same networks, of torch's own operations; yields the images of each step."""
+    steps = _textbook(config, loader_workers)
+    while True:
+        with torchs_own():
+            images = next(steps)
+        yield images
+
+
+@contextmanager
+def torchs_own() -> Iterator[None]:
+    """Inside, networks of this package compute with torch's operations alone."""
     from distgan import second_order
     from distgan.models import layers
 
-    ours = {second_order: ("_differentiated", second_order._differentiated), layers: ("_thin", layers._thin)}
-    steps = _textbook(config, loader_workers)
-    while True:
-        for module, (name, _) in ours.items():
-            setattr(module, name, lambda x: False)
-        try:
-            images = next(steps)
-        finally:
-            for module, (name, own) in ours.items():
-                setattr(module, name, own)
-        yield images
+    ours = [(second_order, "_differentiated"), (layers, "_thin")]
+    before = [getattr(module, name) for module, name in ours]
+    for module, name in ours:
+        setattr(module, name, lambda x: False)
+    try:
+        yield
+    finally:
+        for (module, name), own in zip(ours, before, strict=True):
+            setattr(module, name, own)
 
 
 def _textbook(config: Any, loader_workers: int) -> Iterator[int]:

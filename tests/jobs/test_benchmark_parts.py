@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from benchmarks import data, evaluate, measuring, memory, profiles, startup, steps
 from benchmarks.parts import build
 from benchmarks.workers import Group
+
+from distgan import second_order
 
 
 def test_the_command_knows_all_of_them(capsys, monkeypatch):
@@ -90,14 +93,17 @@ def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monk
     options = argparse.Namespace(**how, json=str(tmp_path / "step.json"), settings=settings)
     assert steps.run(options) == 0
     content = json.loads((tmp_path / "step.json").read_text())
-    assert list(content["found"]) == ["textbook", "bare steps", "step", "+ reuse"]
+    assert list(content["found"]) == ["textbook", "bare steps", "step", "+ reuse", steps.TORCHS]
     assert all(len(rates) == 2 and min(rates) > 0 for rates in content["found"].values())
     assert content["median_ratios"]["textbook"] == 1
     assert made[0][0].model.g_width == 4
     assert "dcgan (widths 4, 4), non-saturating, 32 x 32 x 1" in capsys.readouterr().out
 
     options.recipe, options.settings = "default", [*settings, "--augment.kind", "ada"]  # which the textbook loop does not know
-    assert list(steps.prepare(options)[0]) == ["bare steps", "step", "+ reuse"]
+    assert list(steps.prepare(options)[0]) == ["bare steps", "step", "+ reuse", steps.TORCHS]
+    with steps.torchs_own():
+        assert not second_order._differentiated(torch.ones(1, requires_grad=True))
+    assert second_order._differentiated(torch.ones(1, requires_grad=True))
 
 
 @pytest.mark.parametrize(
