@@ -66,7 +66,10 @@ class DCGANDiscriminator(Discriminator):
         self.head = Head(widths[-1] * side**2, n_classes, conditioning, norm, init)
 
     def features(self, x: Tensor) -> Tensor:
+        return flat(self.maps(x))
+
+    def maps(self, x: Tensor) -> Tensor:
         h = leaky_relu(self.first(x), 0.2)
         for down, norm in zip(self.downs, self.norms, strict=True):
             h = leaky_relu(norm(down(h)), 0.2)
-        return flat(h)
+        return h

@@ -71,7 +71,7 @@ class DownBlock(nn.Module):
         h = self.conv2(leaky_relu(self.norm2(self.conv1(h)), self.slope))
         if self.halve:
             h, x = halve(h), halve(x)  # pooling commutes with the 1 x 1 convolution; first is cheaper
-        return h + (x if self.skip is None else laid_out(self.skip(x), self.conv1.weight))
+        return h + (x if self.skip is None else laid_out(self.skip(x), h))
 
 
 class ResNetGenerator(nn.Module):

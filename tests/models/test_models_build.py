@@ -324,7 +324,7 @@ def test_r3gan_computes_in_bf16_between_ends_in_float32():
     def watch(name, module):
         module.register_forward_hook(lambda _, inputs, output: seen.__setitem__(name, (inputs[0].dtype, output.dtype, output.shape[-1])))
 
-    for name, module in [("project", G.project), ("output", G.output), ("from image", D.body[0]), ("head", D.head.logit)]:
+    for name, module in [("project", G.project), ("output", G.output), ("from image", D.body[0]), ("head", D.head)]:
         watch(name, module)
     for player, net in (("G", G), ("D", D)):
         for i, layer in enumerate(net.body):
@@ -370,6 +370,7 @@ def test_layers_for_grey_images_are_the_plain_layers(bias):
     torch.manual_seed(0)
     for grey, plain, shape in (
         (layers.GreyConv2d(1, 6, 4, 2, 1, bias=bias), nn.Conv2d(1, 6, 4, 2, 1, bias=bias), (3, 1, 12, 12)),
+        (layers.GreyConv2d(1, 6, 3, 1, 1, bias=bias), nn.Conv2d(1, 6, 3, 1, 1, bias=bias), (3, 1, 5, 8)),
         (layers.GreyConvTranspose2d(6, 1, 4, 2, 1, bias=bias), nn.ConvTranspose2d(6, 1, 4, 2, 1, bias=bias), (3, 6, 7, 7)),
     ):
         plain.load_state_dict(grey.state_dict())
@@ -383,3 +384,54 @@ def test_layers_for_grey_images_are_the_plain_layers(bias):
                 found[-1].append(layer(x))
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm", ["none", "spectral"])
+@pytest.mark.parametrize(("conditioning", "n_classes"), [("none", 0), ("projection", 3), ("projection", layers.FEW + 1), ("auxiliary", 3)])
+def test_the_head_is_its_formula(conditioning, n_classes, norm, layout):
+    """On feature maps of either layout, in float32 whatever autocast says; values, gradients, and those of gradients."""
+    torch.manual_seed(0)
+    head = layers.Head(2 * 9, n_classes, conditioning, norm, layers.he_init).eval()
+    maps = torch.randn(5, 2, 3, 3).contiguous(memory_format=layout).requires_grad_()
+    c = torch.arange(5) * 7 % n_classes if n_classes else None
+    h = maps.flatten(1)
+    logits = h @ head.logit.weight[0] + head.logit.bias
+    if conditioning == "projection":
+        logits = logits + (h * head.embed.weight[c]).sum(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = head(maps, c)
+    found = output.logits if conditioning == "auxiliary" else output
+    torch.testing.assert_close(found, logits)
+    if conditioning == "auxiliary":
+        torch.testing.assert_close(output.class_logits, h @ head.classify.weight.t() + head.classify.bias)
+    weights = list(head.parameters())
+
+    def penalty(logits):
+        (g,) = torch.autograd.grad((logits**3).sum(), maps, create_graph=True)
+        return torch.autograd.grad(g.square().sum() + logits.sum(), [*weights, maps], retain_graph=True, allow_unused=True)
+
+    for a, b in zip(penalty(found), penalty(logits), strict=True):
+        if b is not None:  # no loss is on the classes here, which then have none or zeros
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_with_classes_asks_for_them():
+    head = layers.Head(4, 3, "projection", "none", layers.he_init)
+    with pytest.raises(ValueError, match="'projection' needs classes"):
+        head(torch.zeros(2, 4), None)
+
+
+@pytest.mark.parametrize("name", ["mlp", "dcgan", "resnet"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_spectral_norm_iterates_once_a_pass(name, channels, monkeypatch):
+    """Each look at such a weight is an iteration: a second one in a pass moves D without anyone's asking, and costs time."""
+    kind, asked = nn.utils.parametrizations._SpectralNorm, []
+    iterate = kind._power_method
+    model = classic_model(name=name, d_width=4, d_norm="spectral", conditioning="projection")
+    D = build_discriminator(model, channels=channels, resolution=32, n_classes=3)
+    monkeypatch.setattr(kind, "_power_method", lambda self, *a: (asked.append(self), iterate(self, *a))[1])
+    D(torch.zeros(2, channels, 32, 32, requires_grad=True), torch.arange(2))
+    normed = [m for m in D.modules() if isinstance(m, kind)]
+    assert sorted(map(id, asked)) == sorted(map(id, normed))
+    assert len(normed) > 2
