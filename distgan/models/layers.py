@@ -211,6 +211,7 @@ class Grid(NamedTuple):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # whoever asks first: an inference tensor could not be used in training later
 def _places(grid: Grid) -> Tensor:
     rows = torch.arange(grid.height)[:, None] * grid.stride[0] + torch.arange(grid.kernel[0])
     columns = torch.arange(grid.width)[:, None] * grid.stride[1] + torch.arange(grid.kernel[1])

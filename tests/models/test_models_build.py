@@ -386,6 +386,15 @@ def test_layers_for_grey_images_are_the_plain_layers(bias):
             torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-5)
 
 
+def test_layers_for_grey_images_train_after_they_have_sampled():
+    layers._places.cache_clear()
+    layer = layers.GreyConvTranspose2d(6, 1, 4, 2, 1)
+    with torch.inference_mode():
+        layer(torch.zeros(2, 6, 7, 7))
+    layer(torch.zeros(2, 6, 7, 7)).sum().backward()
+    assert float(layer.bias.grad) == 2 * 14 * 14
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("norm", ["none", "spectral"])
 @pytest.mark.parametrize(("conditioning", "n_classes"), [("none", 0), ("projection", 3), ("projection", layers.FEW + 1), ("auxiliary", 3)])
