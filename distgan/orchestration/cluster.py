@@ -225,6 +225,8 @@ def _private_environment(settings: RayConfig) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # What serves clusters of several nodes, or a dashboard, and takes time from the workers on a machine of few cores.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    for looking in ("memory_monitor_refresh_ms", "local_fs_monitor_interval_ms"):  # raylet's own: four and ten times a second
+        os.environ.setdefault(f"RAY_{looking}", "1000")
     if not settings.dashboard:
         for collecting in ("enable_metrics_collection", "event_stats", "task_events_report_interval_ms"):
             os.environ.setdefault(f"RAY_{collecting}", "0")

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+_PORTS = ("RUNTIME_ENV_AGENT", "DASHBOARD_AGENT_LISTEN", "METRICS_AGENT", "METRICS_EXPORT")
+"""The ports that raylet waits to be told by its agents, in Ray's words."""
 
 
 @contextmanager
 def without_helpers() -> Iterator[None]:
-    """While Ray starts here: no autoscaler, dashboard or reader of logs, and of the agent on the node only what raylet waits for.
+    """While Ray starts here: no autoscaler, dashboard or reader of logs, and of the agents on the node only what raylet waits for.
 
     Each is a Python process that imports Ray, the dashboard's ones its web server too. Nobody asks them anything: there is no
     second node, no browser, and the driver's terminal shows no logs of workers. The agent's web server would moreover take a fixed
     port, and hold up the start for 3 s where another Ray on this machine has it. What a version of Ray does not have stays.
+
+    Agents have a stand-in (standby.py): that of runtime environments starts when somebody asks for one, that of the dashboard, which
+    has no service to offer where its parts are missing, does not start at all.
     """
+    from ray import _raylet
     from ray._private import services, utils
     from ray._private.node import Node
 
+    ports = [getattr(_raylet, f"{what}_PORT_NAME", "") for what in _PORTS]
+    told = {"--runtime_env_agent_command": ports[0], "--dashboard_agent_command": ",".join(ports[1:])} if all(ports) else {}
     missing = object()
     starter: Any = getattr(services, "ConsolePopen", object)
 
@@ -26,8 +38,17 @@ def without_helpers() -> Iterator[None]:
         """raylet starts a process a CPU ahead, which is for the workers; one more is for their synchroniser."""
 
         def __init__(self, command: Any, *args: Any, **options: Any) -> None:
-            flag = "--num_prestart_python_workers="
-            super().__init__([f"{flag}{int(w[len(flag) :]) + 1}" if w.startswith(flag) else w for w in command], *args, **options)
+            super().__init__([self._instead(word) for word in command], *args, **options)
+
+        @staticmethod
+        def _instead(word: str) -> str:
+            name, _, value = word.partition("=")
+            if name == "--num_prestart_python_workers":
+                return f"{name}={int(value) + 1}"
+            if name in told:
+                stand_in = [sys.executable, "-S", str(Path(__file__).with_name("standby.py")), told[name], "--"]  # -S: no packages
+                return f"{name}={subprocess.list2cmdline(stand_in)} {value}"
+            return word
 
     changes: list[tuple[Any, str, Any]] = [
         (Node, "start_monitor", lambda node: None),
