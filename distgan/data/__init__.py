@@ -1,7 +1,24 @@
-"""Where real images come from: known sets, folders, zip archives and arrays, all ending in uint8 tensors (N, C, H, W)."""
+"""Where real images come from: known sets, folders, zip archives and arrays, all ending in uint8 tensors (N, C, H, W).
 
-from distgan.data.feed import Feed
+Importing this package imports no torch, which the drivers of clusters do without; `Feed` is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from distgan.data.images import DataSpec, ImageSet, Progress
 from distgan.data.sources import describe, is_known, open_images
 
+if TYPE_CHECKING:
+    from distgan.data.feed import Feed
+
 __all__ = ["DataSpec", "Feed", "ImageSet", "Progress", "describe", "is_known", "open_images"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Feed":
+        from distgan.data.feed import Feed
+
+        return Feed
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,14 +6,12 @@ Metz et al., Unrolled Generative Adversarial Networks (ICLR 2017), section 3.3.1
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from distgan.config import ConfigError, DataConfig
 from distgan.data.cache import Writer, cached
 from distgan.data.images import DataSpec, ImageSet, Progress, first
 from distgan.data.known import KnownSource
 from distgan.data.pixels import Target
-from distgan.randomness import integers
 
 IMAGES = 50_000
 STEP = 1000  # images written at once
@@ -55,6 +53,10 @@ class StackedDigits:
         return self.digits.target
 
     def _build(self, writer: Writer, digits: ImageSet, n: int) -> None:
+        import torch
+
+        from distgan.randomness import integers
+
         choice = integers(SEED, "stacked-mnist", torch.arange(3 * n), len(digits)).view(n, 3).numpy()
         for start in range(0, n, STEP):
             writer.add(digits.images[choice[start : start + STEP], 0])

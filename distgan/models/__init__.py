@@ -1,22 +1,22 @@
 """Generators and discriminators: one family a file, built from a `ModelConfig`.
 
-Importing this package imports no torch; `build_generator`, `build_discriminator` and `check_models` are loaded on first use.
+Importing this package imports no torch; `build_generator` and `build_discriminator` are loaded on first use.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distgan.models.families import allowed_resolutions, check_family
+from distgan.models.families import allowed_resolutions, check_family, check_models
 
 if TYPE_CHECKING:
-    from distgan.models.build import build_discriminator, build_generator, check_models
+    from distgan.models.build import build_discriminator, build_generator
 
 __all__ = ["allowed_resolutions", "build_discriminator", "build_generator", "check_family", "check_models"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("build_discriminator", "build_generator", "check_models"):
+    if name in ("build_discriminator", "build_generator"):
         from distgan.models import build
 
         return getattr(build, name)

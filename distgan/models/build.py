@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from distgan.config import ConfigError, ModelConfig
-from distgan.models.families import check_family
 from distgan.randomness import stream_key
 
 _CLASSES = {  # family -> module, generator, discriminator
@@ -49,12 +48,8 @@ def build_discriminator(model: ModelConfig, *, channels: int, resolution: int, n
     return _build("discriminator", model, kwargs | model.d_args, stream_key(seed, "init/discriminator"))
 
 
-def check_models(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0) -> None:
-    """Refuse networks that cannot work on this data, before any worker starts. Raises ConfigError.
-
-    The families' limits are checked without building anything; own classes and further arguments are tried out with three samples.
-    """
-    check_family(model, resolution=resolution, n_classes=n_classes)
+def try_out(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0) -> None:
+    """Give networks of own classes, or with arguments of the user's, three samples. Raises ConfigError for what comes of it."""
     draw = torch.Generator().manual_seed(0)  # torch's own generator stays where it is
     n, size = 3, {"channels": channels, "resolution": resolution, "n_classes": n_classes}
     c = torch.arange(n) % n_classes if model.conditioned_on(n_classes) != "none" else None

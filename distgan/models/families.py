@@ -19,6 +19,18 @@ def allowed_resolutions(name: str) -> tuple[int, ...] | None:
     return _RESOLUTIONS[name]
 
 
+def check_models(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0) -> None:
+    """Refuse networks that cannot work on this data, before any worker starts. Raises ConfigError.
+
+    The families' limits are checked without building anything; own classes and further arguments are tried out with three samples.
+    """
+    check_family(model, resolution=resolution, n_classes=n_classes)
+    if model.generator is not None or model.discriminator is not None or model.g_args or model.d_args:
+        from distgan.models.build import try_out
+
+        try_out(model, channels=channels, resolution=resolution, n_classes=n_classes)
+
+
 def check_family(model: ModelConfig, *, resolution: int, n_classes: int) -> None:
     """Refuse what the family cannot do with this data, without importing torch.
 

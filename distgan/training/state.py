@@ -10,11 +10,12 @@ import torch.utils.deterministic
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distgan.config import MODELS, AdamConfig, ConfigError, RunConfig
+from distgan.config import MODELS, ConfigError, RunConfig
 from distgan.gan.ema import GeneratorEMA
 from distgan.gan.schedules import apply_adam
 from distgan.models import build_discriminator, build_generator
 from distgan.training.context import Context
+from distgan.training.optimisers import adam, load
 
 SMALL = 2**24
 """Weights of G and D together up to which a step is recorded unasked."""
@@ -67,7 +68,7 @@ class TrainState:
         self.D.load_state_dict(state["D"])
         self.ema.load_state_dict(state["ema"])
         for optimizer, key in ((self.g_opt, "g_opt"), (self.d_opt, "d_opt")):
-            optimizer.load_state_dict({"state": state[key], "param_groups": optimizer.state_dict()["param_groups"]})
+            load(optimizer, state[key])
         self.nimg = int(state["nimg"])
         self.augment_p.copy_(state["augment_p"])
         self.best = dict(state["best"])
@@ -75,19 +76,6 @@ class TrainState:
         self.data = str(state.get("data", ""))
         self.health.clear()
         self.health.update(state.get("health", {}))  # checkpoints of before have none
-
-
-def adam(network: nn.Module, settings: AdamConfig) -> torch.optim.Optimizer:
-    """Adam, or AdamW where there is weight decay; one fused kernel a step."""
-    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
-    return kind(
-        network.parameters(),
-        lr=settings.lr,
-        betas=(float(settings.beta1), float(settings.beta2)),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
 
 
 def layout(config: RunConfig) -> torch.memory_format:

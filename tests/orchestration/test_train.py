@@ -14,8 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_run import TINY
 
 from distgan.config import load_config
@@ -241,3 +243,27 @@ def command(process):
     with contextlib.suppress(OSError):
         return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
+
+
+DRIVER = """
+import sys
+from distgan.config import load_config
+from distgan.training.prepare import prepare
+for data in sys.argv[2:]:
+    print(prepare(load_config(overrides={"data.name": data, "data.resolution": 32, "storage": sys.argv[1], "name": data[-5:]})).images)
+from distgan.orchestration.train import _trainer_class, run
+_trainer_class()
+assert not {"torch", "torchvision"} & set(sys.modules)
+"""
+
+
+def test_the_driver_needs_no_torch(tmp_path, caches):
+    """It would import it before any worker starts, a second and more of every start on a cluster."""
+    for number in range(4):
+        Image.new("RGB", (40, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    np.save(tmp_path / "x.npy", np.zeros((4, 32, 32), np.uint8))
+    data = ["mnist10k", "stacked-mnist", str(tmp_path), str(tmp_path / "x.npy")]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "runs"), *data]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) == 4
