@@ -6,6 +6,8 @@
 A checkpoint counts only if its manifest is there and its bytes agree with it. On a local file system it is built in a hidden
 folder that is renamed when it is whole; in an object store the manifest is the last object. Newest intact wins; a damaged
 one is named in a warning, passed over, and removed once newer ones are in storage.
+
+torch is imported when a checkpoint is written or read: a search's driver looks at their names only.
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from distgan.config import RunError
 from distgan.storage import Folder, free_bytes
@@ -169,6 +169,8 @@ class CheckpointStore:
             self.on_trouble()
 
     def _write(self, job: _Job) -> None:
+        import torch
+
         buffer = io.BytesIO()
         torch.save(job.state, buffer)
         data = buffer.getvalue()
@@ -265,6 +267,8 @@ class CheckpointStore:
 
         A storage that cannot be reached is no damage: its OSError is passed on.
         """
+        import torch
+
         where = f"{ROOM}/{_name(nimg)}"
         try:
             manifest = json.loads(self._fetch(f"{where}/manifest.json"))
@@ -306,6 +310,8 @@ def _sync(path: str) -> None:
 
 def _to_host(value: Any) -> Any:
     """A copy of nested containers with every tensor copied to the CPU."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -253,6 +253,7 @@ for data in sys.argv[2:]:
     print(prepare(load_config(overrides={"data.name": data, "data.resolution": 32, "storage": sys.argv[1], "name": data[-5:]})).images)
 from distgan.orchestration.train import _trainer_class, run
 _trainer_class()
+import distgan.orchestration.search, distgan.orchestration.proposals
 assert not {"torch", "torchvision"} & set(sys.modules)
 """
 
