@@ -149,7 +149,7 @@ class GreyConv2d(Conv2d):
     """Conv2d for images of one channel, whose gradient in the image is fast on CPUs too.
 
     oneDNN works on 16 channels at a time, and takes as long for that gradient as for 16 channels. As a matrix product over patches of
-    the image it takes a sixth of the time. The same sums, in another order.
+    the image it takes a quarter of the time. The same sums, in another order.
     """
 
     def forward(self, x: Tensor) -> Tensor:
