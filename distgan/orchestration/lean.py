@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,3 +117,26 @@ def controller_here() -> Callable[..., Any] | None:
             RuntimeContext.current_actor = own
 
     return run
+
+
+def answer_slowly(over: threading.Event, patience_s: float) -> bool:
+    """In a worker: let Ray Train's question how it is going wait for its answer until the training is over, or for so long.
+
+    Between questions a Ray process looks for signals 100 times a second, and interrupts the training each time; while it answers one
+    it does not. The controller takes an answer that is late for a worker that trains, for minutes. For a worker that is alone:
+    others would be ended later when one has failed. Returns whether this version of Ray lets it.
+    """
+    try:
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        runner = get_train_context().execution_context.training_thread_runner
+        find_error = runner.get_error
+    except (ImportError, AttributeError):
+        return False
+
+    def find_error_later() -> Any:
+        over.wait(patience_s)
+        return find_error()
+
+    runner.get_error = find_error_later
+    return True

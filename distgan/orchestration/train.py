@@ -18,7 +18,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import cluster, is_private, lost_process
-from distgan.orchestration.lean import controller_here, use_started_processes
+from distgan.orchestration.lean import answer_slowly, controller_here, use_started_processes
 from distgan.orchestration.placement import Placement, place
 from distgan.storage import Folder
 from distgan.training.lease import Lease, read_lease
@@ -33,6 +33,8 @@ RAYS_OWN = "ray"
 REPORT_S = 2.0
 """Ray takes one report a poll and lets the training wait for that: a run whose checkpoints are a third of a second apart lost a third of
 its speed to it."""
+ANSWER_S = 5.0
+"""How long a worker that is alone lets Ray's question how it is going wait."""
 RESIZE_S = 20.0
 """How often an elastic run looks for more room."""
 
@@ -216,8 +218,11 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     from distgan.training.loop import train
 
     rank, size = context.get_world_rank(), context.get_world_size()
+    over = threading.Event()
     if settings["private"] and rank == 0:
         _end_synchroniser()
+        if size == 1:
+            answer_slowly(over, ANSWER_S)
     told = _nobody if settings["private"] else ray.train.report
     report = exporting(told, config.run_name, total_kimg=config.kimg, rank=rank, workers=size)
     here = Context(device, on_report=report, report_every_s=REPORT_S + config.ray.poll_s)
@@ -230,6 +235,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     except RunError as error:
         return {"failed": str(error)}
     finally:
+        over.set()
         if dist.is_initialized():
             dist.destroy_process_group()
 

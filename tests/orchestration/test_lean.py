@@ -1,12 +1,15 @@
-"""The stand-in for raylet's agents: alone with a small agent, and on a private cluster that is asked for a runtime environment."""
+"""What a private cluster does without: the stand-in for raylet's agents, and questions that are answered late."""
 
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,3 +131,47 @@ def test_a_private_cluster_has_no_agents_until_they_are_wanted():
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run([sys.executable, "-c", PRIVATE], env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.stdout.split() == ["None", "2", "0", "told", "2", "1"], done.stderr[-3000:]
+
+
+def test_a_worker_that_is_alone_answers_when_it_is_over(monkeypatch):
+    """On Ray's own classes: the question how it is going waits, but for a while only, and tells the end and the error as without."""
+    from ray.train.v2._internal.execution import context
+    from ray.train.v2._internal.execution.worker_group import worker
+    from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRunner
+
+    from distgan.orchestration.lean import answer_slowly
+
+    for failing in (False, True):
+        over, go, runner = threading.Event(), threading.Event(), ThreadRunner()
+        inside = SimpleNamespace(training_thread_runner=runner, result_queue=queue.Queue())
+        here = SimpleNamespace(execution_context=inside, preemption_context=SimpleNamespace(preemption_info=None))
+        monkeypatch.setattr(context, "get_train_context", lambda here=here: here)
+        monkeypatch.setattr(worker, "get_train_context", lambda here=here: here)
+
+        def train(over=over, go=go, failing=failing):
+            assert answer_slowly(over, 0.5)
+            go.wait(30)
+            over.set()
+            if failing:
+                raise ValueError("broken")
+            return 7
+
+        runner.run(train)
+        until(lambda runner=runner: "get_error" in vars(runner))
+        actor, start = worker.RayTrainWorker(), time.monotonic()
+        assert actor.poll_status().running
+        assert time.monotonic() - start >= 0.45
+        threading.Timer(0.2, go.set).start()
+        start = time.monotonic()
+        last = until(lambda actor=actor: next((s for s in [actor.poll_status()] if not s.running), None))
+        assert time.monotonic() - start < 0.45
+        assert (last.return_value, "broken" in str(last.error)) == ((None, True) if failing else (7, False))
+
+
+def test_another_ray_is_asked_as_before(monkeypatch):
+    from ray.train.v2._internal.execution import context
+
+    from distgan.orchestration.lean import answer_slowly
+
+    monkeypatch.setattr(context, "get_train_context", lambda: SimpleNamespace(execution_context=None))
+    assert not answer_slowly(threading.Event(), 1)
