@@ -37,6 +37,9 @@ _PASSING = {
 }  # fmt: skip
 """What a network file system answers while its server is away."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a storage answers that has no room: it does not pass in a moment, and whoever writes should know at once."""
+
 _LASTING = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY", "INVALID_CLIENT_TOKEN", "AccessDenied")
 """What an object store answers to requests that are wrong in themselves."""
 
@@ -170,7 +173,7 @@ class Folder:
     def _may_pass(self, error: OSError) -> bool:
         if self.is_local:
             return error.errno in _PASSING
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        if error.errno in FULL or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
             return False
         return not any(word in str(error) for word in _LASTING)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 import urllib.request
 import uuid
@@ -192,3 +194,23 @@ def test_a_temporary_copy_of_a_killed_process_is_removed(uri, tmp_path, monkeypa
     copy = local_copy(Folder(uri))
     assert not dead.exists()
     assert Path(copy).exists()
+
+
+def test_a_full_storage_is_told_at_once(uri, monkeypatch):
+    """It does not pass in a moment as an outage does, and a training that goes on meanwhile could not be kept."""
+    folder, tried = Folder(uri), []
+
+    def failing(number):
+        def write(self, name, data):
+            tried.append(name)
+            raise OSError(number, os.strerror(number))
+
+        return write
+
+    folder.pauses_s = (0.0, 0.0)
+    for number, attempts in ((errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EIO, 3)):
+        tried.clear()
+        monkeypatch.setattr(Folder, "_write", failing(number))
+        with pytest.raises(OSError, match=os.strerror(number)):
+            folder.write("x", b"")
+        assert len(tried) == attempts

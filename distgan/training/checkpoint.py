@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distgan.config import RunError
-from distgan.storage import Folder, free_bytes
+from distgan.storage import FULL, Folder, free_bytes
 
 ROOM = "checkpoints"
 FORMAT = 1
@@ -142,7 +142,7 @@ class CheckpointStore:
                     self._lock.notify_all()
             except OSError as error:
                 now = time.monotonic()
-                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                full = error.errno in FULL
                 if self._failing_since is None:
                     self._note(f"checkpoint at {job.nimg / 1000:g} kimg not written, trying on: {error}")
                     with self._lock:
@@ -205,7 +205,7 @@ class CheckpointStore:
             os.rename(self.folder.path(aside), self.folder.path(f"{ROOM}/{name}"))
             _sync(self.folder.path(ROOM))
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 raise self._full(len(data), error) from error
             raise
         finally:
