@@ -1,6 +1,6 @@
 """CUDA graphs without a GPU, for what surrounds them: a replay runs the recorded function once more, on the recording's own inputs.
 
-Unlike a real recording, this one also runs the function when it records: no good for networks that change in their forward pass.
+A real recording computes nothing until its first replay; this one computes when it is made, and its first replay does nothing more.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from distgan.training.recording import Recorded, _Recording
 
 class Graph:
     again: Any
+    made = False
 
     def replay(self) -> None:
-        self.again()
+        if self.made:
+            self.again()
+        self.made = True
 
 
 def install(patch: Any) -> None:

@@ -377,11 +377,6 @@ class RunConfig(Section):
                 f"training.reuse_fakes = True: needs training.n_dis = 1 and training.accumulate = 1 (here {training.n_dis} and "
                 f"{training.accumulate}), as the discriminator must have seen the very images once"
             )
-        if training.reuse_fakes and training.compile == "cuda-graphs":
-            raise ValueError(
-                "training.compile = 'cuda-graphs': with training.reuse_fakes the two players' steps cannot be recorded apart; allowed "
-                "with it: auto, off, on"
-            )
         moving = sorted({"flip", "rotate90", "translate", "rotate", "scale"}.intersection(self.augment.policy))
         if training.deterministic and self.augment.kind != "none" and moving:
             raise ValueError(

@@ -25,8 +25,10 @@ class Remembering:
         return self.last[0]
 
     def again(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """The same images, of the same z and c; G is not called."""
-        return self.last[0]
+        """The same images, of the same z and c; G is not called. Their graph is the caller's from here on."""
+        images, c = self.last
+        self.last = (images.detach(), c)
+        return images
 
 
 @torch.no_grad()

@@ -239,7 +239,8 @@ class Alternation:
                 self._adapt(d_stats["sign_stat"])
 
         state.g_opt.zero_grad(set_to_none=True)
-        stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks)
+        of = (with_penalty, with_norms) if reuse else None
+        stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks, of=of)
         self.G_gradients.wait()
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
@@ -271,9 +272,11 @@ class Alternation:
         return stats
 
     def _G_backward(
-        self, x: Tensor, c: Tensor | None, z: Tensor, c_fake: Tensor | None, index: Any, p: Any, *, rollbacks: int
-    ) -> dict[str, Tensor]:
-        """G's loss and its gradients in G's parameters."""
+        self, x: Tensor, c: Tensor | None, z: Tensor, c_fake: Tensor | None, index: Any, p: Any,
+        *, rollbacks: int, of: tuple[bool, bool] | None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """G's loss and its gradients in G's parameters. `of` is the kind of D step whose images these are, where they are reused:
+        recordings of G continue that of D in which its images were made, one for each kind."""
         make = self.shown.again if self.config.training.reuse_fakes else self.early.again if self.ahead else self.G_ddp
         found = []
         with frozen(self.state.D):

@@ -6,7 +6,9 @@ recorded step starts them with one call, and computes what the step computed bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import gc
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +30,8 @@ class Recorded:
     called. Inputs keep their shapes, data types and layouts from call to call, None stays None. `how` are plain values; each
     combination has a recording of its own. What the function reads besides must stay where it is in memory, as networks' weights do,
     and Python in it runs when it is recorded only. Recordings with one `pool` use the same memory one after the other: statistics
-    are the caller's, the gradients hold until the next call.
+    are the caller's, the gradients hold until the next call. The backward pass of one may start from what another computed and kept,
+    if each of them is recorded, and then replayed, right after the other.
     """
 
     def __init__(self, function: Callable[..., dict[str, Tensor]], parameters: Sequence[Tensor], pool: Any) -> None:
@@ -47,9 +50,12 @@ class Recorded:
         if self._calls[key] <= WARM_UP:
             stats, reached = self._run(inputs, how)
         else:
-            if key not in self._recordings:
-                self._recordings[key] = self._record(inputs, how)
-            stats, reached = self._recordings[key].replay(inputs)
+            recording = self._recordings.get(key)
+            if recording is None:
+                recording = self._recordings[key] = self._record(inputs, how)
+            else:  # a fresh one has them, and another recording may be about to go on from its results, which autograd lets nobody touch
+                _copy(recording.inputs, inputs)
+            stats, reached = recording.replay()
         for parameter, view, has_one in zip(self.parameters, self._views, reached, strict=True):
             parameter.grad = view if has_one else None
         return stats
@@ -67,7 +73,7 @@ class Recorded:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may go on (a checkpoint is being written, say)
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            with _nothing_collected(), torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 stats, reached = self._run(held, how)
                 values = torch.stack([value.float() for value in stats.values()])
         except RuntimeError as error:
@@ -87,10 +93,23 @@ class _Recording:
     reached: list[bool]
     """Which of the parameters have a gradient."""
 
-    def replay(self, inputs: Inputs) -> tuple[dict[str, Tensor], list[bool]]:
-        _copy(self.inputs, inputs)
+    def replay(self) -> tuple[dict[str, Tensor], list[bool]]:
         self.graph.replay()  # type: ignore[no-untyped-call]
         return dict(zip(self.names, self.values.clone().unbind(), strict=True)), self.reached
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Inside, Python destroys no unreachable objects: recordings of an earlier run in this process may be among them, and where
+    one is destroyed, the one that is being made fails."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _copy(to: Inputs, given: Inputs) -> None:

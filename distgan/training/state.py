@@ -125,7 +125,7 @@ def records(config: RunConfig, context: Context, *networks: nn.Module) -> bool:
     if choice == "cuda-graphs" and (not on_gpu or statistics):
         why = "needs a GPU" if not on_gpu else "batch norm over several workers exchanges statistics in the middle of a step"
         raise ConfigError(f"training.compile = 'cuda-graphs': {why}; allowed here: auto, off, on")
-    if choice != "auto" or not on_gpu or statistics or config.training.reuse_fakes or config.model.name not in MODELS:
+    if choice != "auto" or not on_gpu or statistics or config.model.name not in MODELS:
         return choice == "cuda-graphs"  # a network of the user's may decide things in Python at every step
     return sum(p.numel() for network in networks for p in network.parameters()) <= SMALL
 

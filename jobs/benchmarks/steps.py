@@ -25,7 +25,7 @@ TORCHS = "torch's operations"
 """The step without `distgan.second_order` and the layers for grey images."""
 
 ON_CUDA: dict[str, tuple[str, ...]] = {
-    "step": (), "standard layout": ("standard layout",), "float32": ("float32",),
+    "step": (), "+ reuse": ("reuse",), "standard layout": ("standard layout",), "float32": ("float32",),
     "float32, standard layout": ("float32", "standard layout"), "recorded": ("recorded",), "eager": ("eager",),
     "eager, compile": ("compile",),
 }  # fmt: skip

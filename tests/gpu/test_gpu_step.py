@@ -26,6 +26,10 @@ CASES = {
     "resnet": {"model.name": "resnet", "data.resolution": 32, "model.d_norm": "spectral", "loss.name": "hinge"},
     "lazy penalties": SMALL | PENALISED | {"loss.penalty_every": 2, "loss.gamma_schedule.kind": "cosine", "loss.gamma_schedule.final": 0.1},
     "parts": SMALL | PENALISED | {"model.name": "dcgan", "training.accumulate": 2},
+    "reused": SMALL
+    | PENALISED
+    | {"model.name": "dcgan", "training.reuse_fakes": True, "model.conditioning": "projection", "loss.penalty_every": 2},
+    "reused, batch norm": {"model.name": "dcgan", "training.reuse_fakes": True},
     "ada": SMALL
     | PENALISED
     | {

@@ -1,5 +1,8 @@
 """What a recorded step does around its CUDA graph, with a graph that runs the function again (tests/gpu has real ones)."""
 
+import gc
+from contextlib import nullcontext
+
 import fake_graph
 import pytest
 import torch
@@ -58,7 +61,7 @@ def test_each_call_has_its_own_results_whatever_was_recorded(recorded):
     assert len(step._recordings) == 2
     for stats, loss in kept:  # statistics are not overwritten by later steps
         assert float(stats["loss"]) == pytest.approx(loss, rel=1e-5)
-    assert calls == dict.fromkeys((False, True), WARM_UP + 1 + WARM_UP)  # warm-up, recording, this test's replays
+    assert calls == dict.fromkeys((False, True), 2 * WARM_UP)  # once a call: the first replay is of what was just recorded
 
 
 def test_gradients_of_several_workers_are_averaged_in_one_message(recorded):
@@ -72,6 +75,39 @@ def test_gradients_of_several_workers_are_averaged_in_one_message(recorded):
     assert messages == [sum(p.numel() for p in network.parameters())]
     for p, gradient in zip(network.parameters(), before, strict=True):
         torch.testing.assert_close(p.grad, gradient * 1.5)
+
+
+class Old:
+    """A run that is over: only the garbage collector will find it."""
+
+    def __init__(self, ends):
+        self.itself, self.ends = self, ends
+
+    def __del__(self):
+        self.ends.append("end")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_recordings_of_an_earlier_run_do_not_end_while_one_is_made(monkeypatch, fails):
+    fake_graph.install(monkeypatch.setattr)
+    ends, seen = [], []
+
+    def function(x):
+        seen.append(len(ends))
+        Old(ends)
+        made = [[] for _ in range(10_000)]  # enough for the collector to look, were it on
+        seen.append(len(ends))
+        if fails:
+            raise RuntimeError(f"{len(made)} lists are no step")
+        return {"x": x}
+
+    step = Recorded(function, [nn.Parameter(torch.zeros(1))], pool=None)
+    step._calls[()] = WARM_UP
+    Old(ends)
+    with pytest.raises(RunError, match="10000 lists") if fails else nullcontext():
+        step(torch.zeros(1))
+    assert seen == [1, 1]
+    assert gc.isenabled()
 
 
 def test_what_cannot_be_recorded_is_said_in_one_line(monkeypatch):
