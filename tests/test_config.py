@@ -161,6 +161,12 @@ def test_settings_that_do_not_agree():
     assert "cannot be shared by 8" in refused(overrides={"batch_size": 4, "workers": "{min: 1, max: 8}"})
     assert "at least 0.064" in refused(overrides={"kimg": 0.01, "batch_size": 64})
     assert "min 3 is above max 2" in refused(overrides={"workers": "{min: 3, max: 2}"})
+    for many in ("n_dis", "accumulate"):
+        more = {f"training.{many}": 2}
+        assert "training.reuse_fakes = True: needs" in refused(overrides=more | {"training.reuse_fakes": "true"})
+        assert not load_config(overrides=more).training.reuses_fakes
+    assert load_config().training.reuses_fakes
+    assert not load_config(overrides={"training.reuse_fakes": "false"}).training.reuses_fakes
     moving = {"training.deterministic": True, "augment.kind": "ada", "augment.policy": "[colour, rotate]"}
     assert "training.deterministic = True: augment.policy = rotate moves pixels" in refused(overrides=moving)
     assert load_config(overrides=moving | {"augment.policy": "[colour]"}).training.deterministic

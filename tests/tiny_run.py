@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
     "loss.gp_lambda": 0,
     "augment.kind": "none",
     "training.ema_half_life_kimg": "[0.2]",
+    "training.reuse_fakes": False,
     "log.every_kimg": 0.128,
     "log.samples_every_kimg": 0.512,
     "log.grid": 4,

@@ -175,8 +175,10 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
     channels_last: Literal["auto", "on", "off"] = setting("auto", "images in memory with their channels side by side; auto = on")
     accumulate: Count = setting(1, "parts that a worker's share of a batch is computed in, one after another: less memory", ge=1, le=1024)
-    reuse_fakes: bool = setting(
-        False, "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step"
+    reuse_fakes: Literal["auto"] | bool = setting(
+        "auto",
+        "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step; auto = "
+        "where n_dis and accumulate are 1",
     )
     fake_labels: Literal["data", "balanced"] = setting("data", "classes of generated images: as often as in the data, or all equally often")
     compile: Literal["auto", "off", "on", "cuda-graphs"] = setting(
@@ -196,6 +198,16 @@ class TrainingConfig(Section):
         "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"
     )
     max_rollbacks: Count = setting(3, "rollbacks after which the run stops all the same", ge=0)
+
+    @property
+    def reuses_fakes(self) -> bool:
+        """reuse_fakes, with auto decided."""
+        return self.shown_once if self.reuse_fakes == "auto" else self.reuse_fakes
+
+    @property
+    def shown_once(self) -> bool:
+        """Whether the generator's step has as many images as the discriminator saw just before, in one piece."""
+        return self.n_dis == 1 and self.accumulate == 1
 
     @field_validator("ema_half_life_kimg", mode="before")
     @classmethod
@@ -372,7 +384,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _agreement(self) -> RunConfig:
         training = self.training
-        if training.reuse_fakes and (training.n_dis > 1 or training.accumulate > 1):
+        if training.reuse_fakes is True and not training.shown_once:
             raise ValueError(
                 f"training.reuse_fakes = True: needs training.n_dis = 1 and training.accumulate = 1 (here {training.n_dis} and "
                 f"{training.accumulate}), as the discriminator must have seen the very images once"

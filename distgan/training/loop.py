@@ -186,8 +186,8 @@ class Alternation:
         self.weight = (stop - start) * context.world_size / config.batch_size
         parts = min(config.training.accumulate, stop - start)
         self.parts = [slice(*share(stop - start, i, parts)) for i in range(parts)]
-        # What D is shown; with reuse_fakes G is then trained on the same images
-        reuse = config.training.reuse_fakes
+        # What D is shown; G may then be trained on the same images
+        reuse = self.reuse = config.training.reuses_fakes
         self.shown = Remembering(self.G_ddp if reuse else state.G, for_gradients=reuse)
         # Where all is done in one part, G makes the images of its step while D's gradients are on their way
         self.early = Remembering(self.G_ddp, for_gradients=True)
@@ -209,7 +209,6 @@ class Alternation:
     def __call__(self, *, with_norms: bool = False) -> dict[str, Tensor]:
         """Train D n_dis times and G once; returns statistics as tensors on the device."""
         config, state, D, G = self.config, self.state, self.state.D, self.state.G
-        reuse = config.training.reuse_fakes
         state.schedule()
         gamma = self._number("gamma", value(1.0, config.loss.gamma_schedule, state.nimg, config.total_images))
         number = state.nimg // self.images  # of this step
@@ -225,7 +224,7 @@ class Alternation:
             with_penalty = number % config.loss.penalty_every == 0
             how = {"with_penalty": with_penalty, "with_diversity": with_norms, "rollbacks": state.rollbacks}
             d_stats = self.D_backward(x, c, z, c_fake, mixing, gamma, *self._augmenting(at), **how)
-            if left == 0 and not reuse:
+            if left == 0 and not self.reuse:
                 z, c_fake = self._z("g", at), self._fake_labels("g", at)
             if left == 0 and self.ahead:  # D's gradients are still on their way: they are waited for below
                 with self.autocast:
@@ -239,7 +238,7 @@ class Alternation:
                 self._adapt(d_stats["sign_stat"])
 
         state.g_opt.zero_grad(set_to_none=True)
-        of = (with_penalty, with_norms) if reuse else None
+        of = (with_penalty, with_norms) if self.reuse else None
         stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks, of=of)
         self.G_gradients.wait()
         if with_norms:
@@ -277,7 +276,7 @@ class Alternation:
     ) -> dict[str, Tensor]:  # fmt: skip
         """G's loss and its gradients in G's parameters. `of` is the kind of D step whose images these are, where they are reused:
         recordings of G continue that of D in which its images were made, one for each kind."""
-        make = self.shown.again if self.config.training.reuse_fakes else self.early.again if self.ahead else self.G_ddp
+        make = self.shown.again if self.reuse else self.early.again if self.ahead else self.G_ddp
         found = []
         with frozen(self.state.D):
             for part in self.parts:
