@@ -71,7 +71,7 @@ class RunLog:
         line |= {k: v if math.isfinite(v) else None for k, v in values.items()}
         _try(lambda: self._append(line))
         if self._events is not None:
-            _try(lambda: [self._events.add_scalar(name, value, nimg) for name, value in values.items()])
+            _try(lambda: self._events.file_writer.add_summary(_points(values), nimg))
 
     def event(self, nimg: int, *texts: str) -> None:
         """What a person should know: a rollback, a damaged checkpoint, a storage that is away. The next status tells it too."""
@@ -130,6 +130,13 @@ class RunLog:
         self.sync()
         if not self.folder.is_local:
             shutil.rmtree(self.local, ignore_errors=True)
+
+
+def _points(values: dict[str, float]) -> Any:
+    """A point of each curve in one TensorBoard event: one apiece takes five times as long."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
 
 def _try(action: Callable[[], Any]) -> None:

@@ -16,8 +16,7 @@ from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, text
 
 WARMUP = 8
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "step": (), "standard layout": ("standard layout",), "+ reuse": ("reuse",), "+ reuse, compile": ("reuse", "compile"),
-    "+ bf16": ("bf16",), "+ reuse, bf16": ("reuse", "bf16"),
+    "step": (), "standard layout": ("standard layout",), "new images": ("new images",), "compile": ("compile",), "bf16": ("bf16",),
 }  # fmt: skip
 """distgan's own step, and with options of a user's: names of ALSO."""
 
@@ -25,7 +24,7 @@ TORCHS = "torch's operations"
 """The step without `distgan.second_order` and the layers for grey images."""
 
 ON_CUDA: dict[str, tuple[str, ...]] = {
-    "step": (), "+ reuse": ("reuse",), "standard layout": ("standard layout",), "float32": ("float32",),
+    "step": (), "new images": ("new images",), "standard layout": ("standard layout",), "float32": ("float32",),
     "float32, standard layout": ("float32", "standard layout"), "recorded": ("recorded",), "eager": ("eager",),
     "eager, compile": ("compile",),
 }  # fmt: skip

@@ -30,7 +30,7 @@ TELL_S = 0.25
 """How often the loops without distgan's say how far they are."""
 
 ALSO: dict[str, dict[str, Any]] = {
-    "reuse": {"training.reuse_fakes": True},
+    "new images": {"training.reuse_fakes": False},
     "bf16": {"training.precision": "bf16"},
     "compile": {"training.compile": "on"},
     "eager": {"training.compile": "off"},
@@ -181,6 +181,7 @@ def limit_steps(config: Any) -> Iterator[int]:
     import torch
 
     from distgan.data import open_images
+    from distgan.gan.diversity import Remembering
     from distgan.gan.step import d_step_loss, frozen, g_step_loss
     from distgan.training.context import default_device
     from distgan.training.state import TrainState, layout, uses_bf16
@@ -189,7 +190,8 @@ def limit_steps(config: Any) -> Iterator[int]:
     labelled = config.model.conditioning != "none"
     size = {"channels": real.channels, "resolution": real.resolution, "n_classes": len(real.classes) if labelled else 0}
     state = TrainState(config, **size, device=device)
-    G, D, n = state.G, state.D, config.batch_size
+    G, D, n, reuse = state.G, state.D, config.batch_size, config.training.reuses_fakes
+    shown = Remembering(G, for_gradients=reuse)
     images = torch.tensor(real.images[: 64 * n], device=device).float() / 127.5 - 1
     images = images.contiguous(memory_format=layout(config))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
@@ -206,13 +208,13 @@ def limit_steps(config: Any) -> Iterator[int]:
             at = at + n if at + 2 * n <= len(images) else 0
             x, c = images[at : at + n], labels[at : at + n] if labels is not None else None
             with autocast:
-                loss, _ = d_step_loss(G, D, x, c, noise(), c, config.loss, with_penalty=with_penalty, share=share)
+                loss, _ = d_step_loss(shown, D, x, c, noise(), c, config.loss, with_penalty=with_penalty, share=share)
             state.d_opt.zero_grad(set_to_none=True)
             loss.backward()
             state.d_opt.step()
         with frozen(D):
             with autocast:
-                loss, _ = g_step_loss(G, D, x, c, noise(), c, config.loss)
+                loss, _ = g_step_loss(shown.again if reuse else G, D, x, c, noise(), c, config.loss)
             state.g_opt.zero_grad(set_to_none=True)
             loss.backward()
         state.g_opt.step()

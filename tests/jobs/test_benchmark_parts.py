@@ -85,7 +85,7 @@ def test_a_profile_counts_the_penalties_apart(tiny):
 
 
 def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(steps, "VARIANTS", {"step": (), "+ reuse": ("reuse",)})
+    monkeypatch.setattr(steps, "VARIANTS", {"step": (), "new images": ("new images",)})
     made, textbook = [], steps.textbook_steps
     monkeypatch.setattr(steps, "textbook_steps", lambda *a: made.append(a) or textbook(*a))
     settings = ["--data.limit", "64", "--model.g-width", "4", "--model.d-width", "4", "--batch-size", "8"]
@@ -93,14 +93,14 @@ def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monk
     options = argparse.Namespace(**how, json=str(tmp_path / "step.json"), settings=settings)
     assert steps.run(options) == 0
     content = json.loads((tmp_path / "step.json").read_text())
-    assert list(content["found"]) == ["textbook", "bare steps", "step", "+ reuse", steps.TORCHS]
+    assert list(content["found"]) == ["textbook", "bare steps", "step", "new images", steps.TORCHS]
     assert all(len(rates) == 2 and min(rates) > 0 for rates in content["found"].values())
     assert content["median_ratios"]["textbook"] == 1
     assert made[0][0].model.g_width == 4
     assert "dcgan (widths 4, 4), non-saturating, 32 x 32 x 1" in capsys.readouterr().out
 
     options.recipe, options.settings = "default", [*settings, "--augment.kind", "ada"]  # which the textbook loop does not know
-    assert list(steps.prepare(options)[0]) == ["bare steps", "step", "+ reuse", steps.TORCHS]
+    assert list(steps.prepare(options)[0]) == ["bare steps", "step", "new images", steps.TORCHS]
     with steps.torchs_own():
         assert not second_order._differentiated(torch.ones(1, requires_grad=True))
     assert second_order._differentiated(torch.ones(1, requires_grad=True))

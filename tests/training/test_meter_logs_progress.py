@@ -102,14 +102,18 @@ def test_numbers_that_are_not_finite_are_valid_json(folder):
 
 
 def test_curves_and_grids_reach_tensorboard(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     log = RunLog(folder, 0, tensorboard=True)
-    log.scalars(64, {"d_loss": 1.0})
+    log.scalars(64, {"d_loss": 1.0, "fid": math.inf})
+    log.scalars(128, {"d_loss": 0.5, "g_loss": 2.0})
     log.grid(64, "000000", np.zeros((4, 1, 8, 8), np.uint8))
     log.close()
-    (events,) = folder.list("tensorboard")
-    data = folder.read(f"tensorboard/{events}")
-    assert b"d_loss" in data
-    assert b"samples" in data
+    events = EventAccumulator(folder.path("tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("d_loss")] == [(64, 1.0), (128, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("g_loss")] == [(128, 2.0)]
+    assert [(e.step, e.value) for e in events.Scalars("fid")] == [(64, math.inf)]
+    assert [e.step for e in events.Images("samples")] == [64]
     assert folder.list("samples") == ["000000.png"]
 
 
