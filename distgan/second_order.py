@@ -15,7 +15,7 @@ is computed even for a kernel that is not trained. A layer in groups is then hun
 them. Here there is none. What the leaky ReLU keeps for its derivative is its output, which the next convolution keeps anyway: half
 the memory of an activation.
 
-Where a network is compiled or exported, all of them are torch's.
+Where a network is compiled or exported, and inside `first_order`, all of them are torch's.
 """
 
 from __future__ import annotations
@@ -75,9 +75,25 @@ def images_only() -> Iterator[None]:
 _images_only = False
 
 
-def leaky_relu(x: Tensor, slope: float) -> Tensor:
-    """What torch.nn.functional.leaky_relu returns; any shape, 0 <= slope."""
-    return _apply(_LeakyRelu, x, slope) if _differentiated(x) else F.leaky_relu(x, slope)
+@contextmanager
+def first_order() -> Iterator[None]:
+    """Inside, operations are torch's own, which take Python less time: for what nobody differentiates twice. For the process."""
+    global _twice
+    before, _twice = _twice, False
+    try:
+        yield
+    finally:
+        _twice = before
+
+
+_twice = True
+
+
+def leaky_relu(x: Tensor, slope: float, *, inplace: bool = False) -> Tensor:
+    """What torch.nn.functional.leaky_relu returns; any shape, 0 <= slope. inplace: nobody else wants x, which may be overwritten."""
+    if _differentiated(x):
+        return _apply(_LeakyRelu, x, slope)
+    return F.leaky_relu(x, slope, inplace and not x._is_view())  # a view's gradient would be copied into that of its base
 
 
 def halve(x: Tensor) -> Tensor:
@@ -86,7 +102,7 @@ def halve(x: Tensor) -> Tensor:
 
 
 def _differentiated(x: Tensor) -> bool:
-    return x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and _twice and x.requires_grad and torch.is_grad_enabled()
 
 
 def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:

@@ -2,7 +2,7 @@
 operation by elements meets two memory layouts."""
 
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -11,10 +11,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distgan.config import MODELS, LossConfig, ModelConfig
+from distgan.gan import step
+from distgan.gan.diversity import Remembering
 from distgan.gan.penalties import input_gradients
 from distgan.gan.step import d_step_loss, frozen, g_step_loss
 from distgan.models import build_discriminator, build_generator
-from distgan.second_order import Conv2d, Shape, conv2d, halve, images_only, leaky_relu
+from distgan.second_order import Conv2d, Shape, conv2d, first_order, halve, images_only, leaky_relu
 
 SHAPES = [  # channels, outputs, kernel, and the rest
     (3, 4, 4, Shape((2, 2), (1, 1))),
@@ -219,3 +221,62 @@ def _is_mixed(name, args):
     maps = [t for t in args if isinstance(t, torch.Tensor) and t.ndim == 4 and t.shape[1] > 3 and t.shape[2] * t.shape[3] > 1]
     maps = [t for t in maps if 0 not in t.stride()]  # one for all images or pixels has no layout
     return len({t.stride(1) == 1 for t in maps}) > 1
+
+
+def kinds(output):
+    """Names of the functions behind a tensor."""
+    found, waiting = set(), [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return {type(node).__name__ for node in found}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("norms", [("none", "none"), ("batch", "batch"), ("none", "spectral")])
+@pytest.mark.parametrize("name", MODELS)
+def test_steps_without_penalties_are_of_torchs_operations_and_have_the_same_gradients(name, norms, channels, monkeypatch):
+    if name == "r3gan" and norms != ("none", "none"):
+        pytest.skip("has no such norms")
+    model = ModelConfig(name=name, latent_dim=8, g_width=8, d_width=8, g_norm=norms[0], d_norm=norms[1], conditioning="projection")
+    shape = {"channels": channels, "resolution": 32, "n_classes": 3}
+    x, z = torch.rand(4, channels, 32, 32) * 2 - 1, torch.randn(4, 8)
+    c = torch.tensor([0, 1, 2, 1])
+    loss = LossConfig(name="non-saturating", r1_gamma=0, r2_gamma=0)
+    found, named = [], []
+    for own in (False, True):
+        if own:
+            monkeypatch.setattr(step, "first_order", nullcontext)
+        G, D = build_generator(model, **shape, seed=1), build_discriminator(model, **shape, seed=1)
+        shown = Remembering(G, for_gradients=True)
+        total, _ = d_step_loss(shown, D, x, c, z, c, loss)
+        named.append(kinds(total))
+        total.backward()
+        with frozen(D):
+            total, _ = g_step_loss(shown.again, D, x, c, z, c, loss)
+            named[-1] |= kinds(total)
+            total.backward()
+        found.append([p.grad for p in (*G.parameters(), *D.parameters())])
+    mine = {"_ForwardBackward", "_LeakyReluBackward", "_HalveBackward"}
+    assert not named[0] & mine
+    assert "_LeakyReluBackward" in named[1]
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_a_leaky_relu_overwrites_only_what_nobody_needs(slope):
+    found = []
+    for inside in (nullcontext(), first_order()):
+        base = torch.linspace(-1, 1, 12).requires_grad_()
+        x = base * 2
+        with inside:
+            y = leaky_relu(x, slope, inplace=True)
+        found.append((x.data_ptr() == y.data_ptr(), y.detach().clone()))
+        y.square().sum().backward()
+        found[-1] = (*found[-1], base.grad)
+    assert [f[0] for f in found] == [False, True]
+    assert torch.equal(found[0][1], found[1][1])
+    assert torch.equal(found[0][2], found[1][2])

@@ -127,6 +127,11 @@ class LossConfig(Section):
     )
     auxiliary_weight: Number = setting(1.0, "weight of the auxiliary classifier's cross-entropy", ge=0)
 
+    @property
+    def has_penalty(self) -> bool:
+        """Whether gradients in images are penalised, so that D is differentiated twice."""
+        return self.r1_gamma > 0 or self.r2_gamma > 0 or self.gp_lambda > 0
+
 
 class AdamConfig(Section):
     """Adam for one network."""

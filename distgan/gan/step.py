@@ -11,7 +11,7 @@ Losses are means over the given samples. Statistics are detached tensors on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from distgan.config import LossConfig
 from distgan.gan.losses import LOSSES
 from distgan.gan.penalties import gradient_gap, input_gradients, mix, squared_norm
+from distgan.second_order import first_order
 
 Augmentation = Callable[[Tensor, str], Tensor]
 """(images, "real" | "fake" | "mixed") -> images; draws and probability are bound by the caller."""
@@ -52,7 +53,7 @@ def d_step_loss(
     r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real images).
     """
     c_fake = asked_labels(c_real, c_fake, loss)
-    with torch.no_grad():
+    with torch.no_grad(), _derivatives(loss):
         x_fake = G(z, c_fake).to(x_real.dtype)  # autocast may have made it bf16; penalties want float32
 
     # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times the weight.
@@ -68,8 +69,9 @@ def d_step_loss(
     penalised = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w > 0]
     images = [x.detach().requires_grad_(i in penalised) for i, x in enumerate(images)]
 
-    seen = [augment(x, name) if augment else x for x, name in zip(images, names, strict=True)]
-    logits, class_logits = _discriminate(D, seen, labels)
+    with _derivatives(loss):
+        seen = [augment(x, name) if augment else x for x, name in zip(images, names, strict=True)]
+        logits, class_logits = _discriminate(D, seen, labels)
     real, fake = logits[0], logits[1]
 
     adversarial = LOSSES[loss.name].d(real, fake)
@@ -105,8 +107,9 @@ def g_step_loss(
     g_aux_loss.
     """
     c_fake = asked_labels(c_real, c_fake, loss)
-    x_fake = G(z, c_fake).to(z.dtype)
-    (fake,), class_logits = _discriminate(D, [augment(x_fake, "fake") if augment else x_fake], [c_fake])
+    with _derivatives(loss):
+        x_fake = G(z, c_fake).to(z.dtype)
+        (fake,), class_logits = _discriminate(D, [augment(x_fake, "fake") if augment else x_fake], [c_fake])
     real = fake.detach()  # for the losses that do not look at it
     if loss.name == "relativistic":
         if x_real is None:
@@ -121,6 +124,12 @@ def g_step_loss(
         total = total + loss.auxiliary_weight * auxiliary
         stats["g_aux_loss"] = auxiliary.detach()
     return total, stats
+
+
+def _derivatives(loss: LossConfig) -> AbstractContextManager[None]:
+    """For the networks' forward passes: without penalties nothing is differentiated twice. With them torch's operations gain nothing even
+    where that holds (measured), so that all steps of a run are alike."""
+    return nullcontext() if loss.has_penalty else first_order()
 
 
 def asked_labels(c_real: Tensor | None, c_fake: Tensor | None, loss: LossConfig) -> Tensor | None:

@@ -46,7 +46,7 @@ class DCGANGenerator(nn.Module):
         h = h.view(h.shape[0], -1, self.start, self.start)  # len(h) would be a constant to torch.export
         h = laid_out(h, cast("nn.ConvTranspose2d", self.ups[0]).weight)
         for norm, up in zip(self.norms, self.ups, strict=True):
-            h = up(leaky_relu(norm(h, c), self.slope))
+            h = up(leaky_relu(norm(h, c), self.slope, inplace=True))
         return torch.tanh(h)
 
 
@@ -69,7 +69,7 @@ class DCGANDiscriminator(Discriminator):
         return flat(self.maps(x))
 
     def maps(self, x: Tensor) -> Tensor:
-        h = leaky_relu(self.first(x), 0.2)
+        h = leaky_relu(self.first(x), 0.2, inplace=True)
         for down, norm in zip(self.downs, self.norms, strict=True):
-            h = leaky_relu(norm(down(h)), 0.2)
+            h = leaky_relu(norm(down(h)), 0.2, inplace=True)
         return h

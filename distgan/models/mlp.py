@@ -34,7 +34,7 @@ class MLPGenerator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.input(z, c)
         for layer, norm in zip(self.hidden, self.norms, strict=True):
-            h = leaky_relu(norm(layer(h), c), self.slope)
+            h = leaky_relu(norm(layer(h), c), self.slope, inplace=True)
         return torch.tanh(self.output(h)).view(-1, *self.shape)
 
 
@@ -51,5 +51,5 @@ class MLPDiscriminator(Discriminator):
         self.head = Head(width, n_classes, conditioning, norm, he_init)
 
     def features(self, x: Tensor) -> Tensor:
-        h = leaky_relu(self.first(x.flatten(1)), 0.2)
-        return leaky_relu(self.norm(self.second(h)), 0.2)
+        h = leaky_relu(self.first(x.flatten(1)), 0.2, inplace=True)
+        return leaky_relu(self.norm(self.second(h)), 0.2, inplace=True)

@@ -107,8 +107,7 @@ def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
     if config.training.compile != "on":
         return state.D
     state.G.compile(dynamic=False)
-    loss = config.loss
-    if loss.r1_gamma or loss.r2_gamma or loss.gp_lambda:
+    if config.loss.has_penalty:
         return cast("nn.Module", torch.compile(state.D, dynamic=False))
     state.D.compile(dynamic=False)
     return state.D
