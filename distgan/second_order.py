@@ -93,7 +93,8 @@ def leaky_relu(x: Tensor, slope: float, *, inplace: bool = False) -> Tensor:
     """What torch.nn.functional.leaky_relu returns; any shape, 0 <= slope. inplace: nobody else wants x, which may be overwritten."""
     if _differentiated(x):
         return _apply(_LeakyRelu, x, slope)
-    return F.leaky_relu(x, slope, inplace and not x._is_view())  # a view's gradient would be copied into that of its base
+    # A view's gradient would be copied into that of its base; a compiler finds by itself what can be overwritten
+    return F.leaky_relu(x, slope, inplace and not torch.compiler.is_compiling() and not x._is_view())
 
 
 def halve(x: Tensor) -> Tensor:

@@ -280,3 +280,17 @@ def test_a_leaky_relu_overwrites_only_what_nobody_needs(slope):
     assert [f[0] for f in found] == [False, True]
     assert torch.equal(found[0][1], found[1][1])
     assert torch.equal(found[0][2], found[1][2])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_are_compiled_in_one_piece(name):
+    """A graph for a network; what the compiler cannot see into would cut it in many."""
+    model = ModelConfig(name=name, latent_dim=8, g_width=8, d_width=8, g_norm="none", d_norm="none", conditioning="none")
+    shape = {"channels": 1, "resolution": 32, "n_classes": 0}
+    G, D = build_generator(model, **shape), build_discriminator(model, **shape)
+    images = G(torch.randn(2, 8))
+    expected = D(images)
+    G_compiled, D_compiled = (torch.compile(n, backend="eager", fullgraph=True, dynamic=False) for n in (G, D))
+    with first_order():
+        assert G_compiled(torch.randn(2, 8)).shape == images.shape
+        torch.testing.assert_close(D_compiled(images), expected)
