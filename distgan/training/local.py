@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import nullcontext
 from typing import Any
@@ -41,6 +42,8 @@ def run(prepared: Prepared) -> int:
         if line:
             line.close()
         if torchrun:
+            # Replicas lie in cycles and hold the group. Its threads must end before the interpreter does, or one of them ends the process
+            gc.collect()
             dist.destroy_process_group()
     if context.is_main:
         print(final_words(prepared, status))
