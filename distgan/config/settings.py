@@ -182,8 +182,8 @@ class TrainingConfig(Section):
     accumulate: Count = setting(1, "parts that a worker's share of a batch is computed in, one after another: less memory", ge=1, le=1024)
     reuse_fakes: Literal["auto"] | bool = setting(
         "auto",
-        "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step, and its "
-        "activations are kept meanwhile; auto = where n_dis and accumulate are 1",
+        "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step, "
+        "and its activations are kept meanwhile; auto = where n_dis and accumulate are 1",
     )
     fake_labels: Literal["data", "balanced"] = setting("data", "classes of generated images: as often as in the data, or all equally often")
     compile: Literal["auto", "off", "on", "cuda-graphs"] = setting(
