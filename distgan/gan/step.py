@@ -69,8 +69,8 @@ def d_step_loss(
     penalised = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w > 0]
     images = [x.detach().requires_grad_(i in penalised) for i, x in enumerate(images)]
 
+    seen = [augment(x, name) if augment else x for x, name in zip(images, names, strict=True)]
     with _derivatives(loss):
-        seen = [augment(x, name) if augment else x for x, name in zip(images, names, strict=True)]
         logits, class_logits = _discriminate(D, seen, labels)
     real, fake = logits[0], logits[1]
 
@@ -126,12 +126,6 @@ def g_step_loss(
     return total, stats
 
 
-def _derivatives(loss: LossConfig) -> AbstractContextManager[None]:
-    """For the networks' forward passes: without penalties nothing is differentiated twice. With them torch's operations gain nothing even
-    where that holds (measured), so that all steps of a run are alike."""
-    return nullcontext() if loss.has_penalty else first_order()
-
-
 def asked_labels(c_real: Tensor | None, c_fake: Tensor | None, loss: LossConfig) -> Tensor | None:
     """The labels of a step's generated images: c_fake, but a relativistic loss compares pairs, and a pair has one label."""
     return c_real if loss.name == "relativistic" else c_fake
@@ -159,6 +153,12 @@ def has_batch_statistics(module: nn.Module) -> bool:
     """Whether a sample's output depends on the other samples of its batch: batch norm, or a layer that says so with an attribute
     `batch_statistics = True` (minibatch standard deviation, say)."""
     return any(isinstance(m, _BatchNorm) or getattr(m, "batch_statistics", False) is True for m in module.modules())
+
+
+def _derivatives(loss: LossConfig) -> AbstractContextManager[None]:
+    """For the networks' forward passes: without penalties nothing is differentiated twice. With them torch's operations gain nothing even
+    where that holds (measured), so that all steps of a run are alike."""
+    return nullcontext() if loss.has_penalty else first_order()
 
 
 def _discriminate(

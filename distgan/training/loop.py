@@ -238,8 +238,8 @@ class Alternation:
                 self._adapt(d_stats["sign_stat"])
 
         state.g_opt.zero_grad(set_to_none=True)
-        of = (with_penalty, with_norms) if self.reuse else None
-        stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks, of=of)
+        after = (with_penalty, with_norms) if self.reuse else None
+        stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks, after=after)
         self.G_gradients.wait()
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
@@ -272,10 +272,10 @@ class Alternation:
 
     def _G_backward(
         self, x: Tensor, c: Tensor | None, z: Tensor, c_fake: Tensor | None, index: Any, p: Any,
-        *, rollbacks: int, of: tuple[bool, bool] | None,
+        *, rollbacks: int, after: tuple[bool, bool] | None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """G's loss and its gradients in G's parameters. `of` is the kind of D step whose images these are, where they are reused:
-        recordings of G continue that of D in which its images were made, one for each kind."""
+        """G's loss and its gradients in G's parameters. after: the kind of D step just before, where its images are reused: a recording
+        goes on from that of D in which they were made, so that each kind has its own."""
         make = self.shown.again if self.reuse else self.early.again if self.ahead else self.G_ddp
         found = []
         with frozen(self.state.D):

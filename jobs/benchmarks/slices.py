@@ -157,15 +157,22 @@ def in_slices(programs: Mapping[str, Program], reference: str, rounds: int, seco
     return found
 
 
-def report(options: Any, command: str, found: dict[str, list[Slice]], reference: str) -> None:
-    """The table, with ratios to what the reference did just before and after, and the JSON file."""
+def report(options: Any, command: str, found: dict[str, list[Slice]], reference: str, *, also: str | None = None) -> None:
+    """The table, with ratios to what the reference did just before and after, and the JSON file.
+
+    also: a second program, if it is among them, to give the others' ratios to, round by round.
+    """
     print(f"\n{options.rounds} rounds of slices of {options.seconds:g} s: medians (quartiles)")
     ratios = {name: [_of(s) for s in slices] for name, slices in found.items() if name != reference}
+    second = ratios.get(also, []) if also else []
     rows = []
     for name, slices in found.items():
         rates, cpu = [s.images_per_s for s in slices], [s.cpu_s_per_kimg for s in slices]
         rows.append([name, middle(rates), middle(cpu, 2), middle(ratios[name], 3) if name in ratios else "1"])
-    print_table(["", "images/s", "CPU s per kimg", f"of {reference}"], rows)
+        if second:
+            of_second = [a / b for a, b in zip(ratios.get(name, [1.0] * len(second)), second, strict=True)]
+            rows[-1].append(middle(of_second, 2) if name != also else "1")
+    print_table(["", "images/s", "CPU s per kimg", f"of {reference}", *([f"of {also}"] if second else [])], rows)
     medians = {name: statistics.median(values) for name, values in ratios.items()}
     write_found(options, command, {name: [vars(s) for s in slices] for name, slices in found.items()}, key="slices", median_ratios=medians)
 

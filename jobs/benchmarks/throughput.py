@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
                 make = {name: start for name, start in make.items() if name == reference or name in options.only}
         with started(make) as programs:
             found = in_slices(programs, reference, options.rounds, options.seconds)
-        report(options, "throughput", found, reference)
+        report(options, "throughput", found, reference, also="textbook")
 
 
 def has_textbook(config: dict[str, Any]) -> bool:

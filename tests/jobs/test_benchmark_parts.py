@@ -153,6 +153,23 @@ def test_turns_are_compared_with_the_turns_beside_them(tmp_path, monkeypatch, ca
     assert "of slow" in capsys.readouterr().out
 
 
+def test_a_second_program_to_compare_with_is_met_round_by_round(tmp_path, capsys):
+    """The machine is twice as fast in the second round, for all alike."""
+    from benchmarks.slices import Slice, report
+
+    def found(*rates):
+        return [Slice(rate, 1.0, beside) for rate, beside in zip(rates, (100.0, 200.0), strict=True)]
+
+    made = {"limit": [Slice(100.0, 1.0)] * 3, "ours": found(90.0, 180.0), "theirs": found(60.0, 120.0)}
+    options = argparse.Namespace(json=str(tmp_path / "x.json"), rounds=2, seconds=1)
+    report(options, "some", made, "limit", also="theirs")
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith(("limit", "ours", "theirs"))}
+    assert "1.50 (1.50 - 1.50)" in rows["ours"]
+    assert "1.67 (1.67 - 1.67)" in rows["limit"]
+    report(options, "some", {k: v for k, v in made.items() if k != "theirs"}, "limit", also="theirs")
+    assert "of theirs" not in capsys.readouterr().out
+
+
 def test_a_program_that_ends_says_why(tmp_path):
     from benchmarks import slices
 
