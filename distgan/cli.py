@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from distgan import __version__
-from distgan.config import ConfigError, RunConfig, RunError, allowed_text, dump_config, find_field, load_config, walk_fields
+from distgan.config import (
+    ConfigError,
+    RunConfig,
+    RunError,
+    allowed_text,
+    dump_config,
+    find_field,
+    load_config,
+    walk_fields,
+)
 
 OVERVIEW = """\
 usage: distgan COMMAND ...
@@ -108,7 +117,10 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
 
         print(begin_warm(warm_start, prepared.config, prepared.folder))
     if prepared.state == "complete":
-        print(f"already complete: {prepared.folder} (--kimg {2 * config.kimg:g} would train on, --name NAME starts another run)")
+        print(
+            f"already complete: {prepared.folder} (--kimg {2 * config.kimg:g} would train on, --name NAME starts "
+            "another run)"
+        )
         return 0
     for note in prepared.notes:
         print(note)
@@ -122,9 +134,9 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
 def tune(arguments: list[str]) -> int:
     if _wants_help(arguments):
         _print_settings(
-            "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n"
-            "       distgan tune --resume NAME [--storage STORAGE]      go on with a search\n"
-            "       distgan tune --replay NAME --name NEW               run the schedule that pbt or pb2 found, from the start"
+            "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n       distgan "
+            "tune --resume NAME [--storage STORAGE]      go on with a search\n       distgan tune --replay NAME "
+            "--name NEW               run the schedule that pbt or pb2 found, from the start"
         )
         return 0
     parser = argparse.ArgumentParser("distgan tune", add_help=False, allow_abbrev=False)
@@ -169,7 +181,9 @@ def resume(arguments: list[str]) -> int:
 
 def config(arguments: list[str]) -> int:
     if _wants_help(arguments):
-        _print_settings("usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML")
+        _print_settings(
+            "usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML"
+        )
         return 0
     print(dump_config(_read_config(arguments)), end="")
     return 0
@@ -177,16 +191,27 @@ def config(arguments: list[str]) -> int:
 
 def sample(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("distgan sample", description="Make images with the generator of a run.")
-    parser.add_argument("source", metavar="RUN_OR_GENERATOR", help="a run's name, its folder or URI, or a generator's folder")
-    parser.add_argument("-n", type=int, default=64, help="number of images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="image i of a seed is always the same (default: %(default)s)")
-    parser.add_argument("--label", help="class, by name or number, for conditional generators (default: all classes)")
-    parser.add_argument("--out", required=True, help="FILE.png (a grid), FILE.npy (uint8, N x H x W or N x H x W x C), or a folder of PNGs")
     parser.add_argument(
-        "--walk", type=int, metavar="STEPS",
-        help="each image turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x STEPS x H x W [x C]), "
+        "source", metavar="RUN_OR_GENERATOR", help="a run's name, its folder or URI, or a generator's folder"
+    )
+    parser.add_argument("-n", type=int, default=64, help="number of images (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="image i of a seed is always the same (default: %(default)s)"
+    )
+    parser.add_argument("--label", help="class, by name or number, for conditional generators (default: all classes)")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="FILE.png (a grid), FILE.npy (uint8, N x H x W or N x H x W x C), or a folder of PNGs",
+    )
+    parser.add_argument(
+        "--walk",
+        type=int,
+        metavar="STEPS",
+        help="each image turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x "
+        "STEPS x H x W [x C]), "
         "or a folder of frames",
-    )  # fmt: skip
+    )
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options = parser.parse_args(arguments)
     from distgan.export.sample import write_samples
@@ -197,12 +222,20 @@ def sample(arguments: list[str]) -> int:
 
 
 def export(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("distgan export", description="Write the generator of a run for other programs, and compare it.")
-    parser.add_argument("source", metavar="RUN_OR_GENERATOR", help="a run's name, its folder or URI, or a generator's folder")
+    parser = argparse.ArgumentParser(
+        "distgan export", description="Write the generator of a run for other programs, and compare it."
+    )
     parser.add_argument(
-        "--out", required=True,
-        help="FILE.onnx (needs distgan[onnx]), FILE.pt2 (torch.export), or a folder for generator.safetensors and generator.json",
-    )  # fmt: skip
+        "source", metavar="RUN_OR_GENERATOR", help="a run's name, its folder or URI, or a generator's folder"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        help=(
+            "FILE.onnx (needs distgan[onnx]), FILE.pt2 (torch.export), or a folder for generator.safetensors and "
+            "generator.json"
+        ),
+    )
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options = parser.parse_args(arguments)
     from distgan.export.portable import export_generator
@@ -213,21 +246,32 @@ def export(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        "distgan evaluate", description="Measure the generator of a run, or a folder or array of images, against real ones."
+        "distgan evaluate",
+        description="Measure the generator of a run, or a folder or array of images, against real ones.",
     )
     parser.add_argument("source", metavar="RUN_OR_GENERATOR_OR_FOLDER")
-    parser.add_argument("--against", help="real images: a known set or a path (default: the data that the run was trained on)")
     parser.add_argument(
-        "--metrics", default="fid,kid", help="comma-separated: fid, kid, precision-recall, density-coverage, inception-score, modes"
+        "--against", help="real images: a known set or a path (default: the data that the run was trained on)"
+    )
+    parser.add_argument(
+        "--metrics",
+        default="fid,kid",
+        help="comma-separated: fid, kid, precision-recall, density-coverage, inception-score, modes",
     )
     parser.add_argument("-n", type=int, default=10000, help="generated images to measure (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generated images (default: %(default)s)")
-    parser.add_argument("--extractor", default="auto", help="feature extractor (see metrics.extractor in `distgan train --help`)")
+    parser.add_argument(
+        "--extractor", default="auto", help="feature extractor (see metrics.extractor in `distgan train --help`)"
+    )
     parser.add_argument("--weights", help="file with the extractor's weights")
     parser.add_argument(
-        "--linear-probe", action="store_true",
-        help="also fit a linear classifier to the features of the run's discriminator, and tell its accuracy on held-out real images",
-    )  # fmt: skip
+        "--linear-probe",
+        action="store_true",
+        help=(
+            "also fit a linear classifier to the features of the run's discriminator, and tell its accuracy on "
+            "held-out real images"
+        ),
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options, rest = parser.parse_known_args(arguments)
@@ -236,10 +280,17 @@ def evaluate(arguments: list[str]) -> int:
     from distgan.training.evaluate import as_json, as_table, evaluate_source
 
     found = evaluate_source(
-        options.source, against=options.against, metrics=options.metrics, n=options.n, seed=options.seed,
-        extractor=options.extractor, weights=options.weights, storage=options.storage, overrides=parse_overrides(rest)[1],
+        options.source,
+        against=options.against,
+        metrics=options.metrics,
+        n=options.n,
+        seed=options.seed,
+        extractor=options.extractor,
+        weights=options.weights,
+        storage=options.storage,
+        overrides=parse_overrides(rest)[1],
         linear_probe=options.linear_probe,
-    )  # fmt: skip
+    )
     print(as_json(found) if options.json else as_table(found))
     return 0
 
@@ -268,7 +319,9 @@ def runs(arguments: list[str]) -> int:
 
 
 def report(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("distgan report", description="Write report.html, one page about a run, into its folder.")
+    parser = argparse.ArgumentParser(
+        "distgan report", description="Write report.html, one page about a run, into its folder."
+    )
     parser.add_argument("run", help="the run's name, folder or URI")
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -306,12 +359,18 @@ def submit(arguments: list[str]) -> int:
 
 
 def doctor(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("distgan doctor", description="Check a cluster, or this machine, before a run needs it.")
+    parser = argparse.ArgumentParser(
+        "distgan doctor", description="Check a cluster, or this machine, before a run needs it."
+    )
     parser.add_argument("--address", help="the cluster (default: $RAY_ADDRESS, else a private one on this machine)")
     parser.add_argument(
-        "--storage", default="./runs", help="where runs shall lie: every node writes and reads there (default: %(default)s)"
+        "--storage",
+        default="./runs",
+        help="where runs shall lie: every node writes and reads there (default: %(default)s)",
     )
-    parser.add_argument("--mib", type=float, default=32, help="size of the tensor that workers exchange (default: %(default)s MiB)")
+    parser.add_argument(
+        "--mib", type=float, default=32, help="size of the tensor that workers exchange (default: %(default)s MiB)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     from distgan.orchestration.doctor import examine
@@ -320,9 +379,18 @@ def doctor(arguments: list[str]) -> int:
 
 
 COMMANDS = {
-    "train": train, "tune": tune, "sample": sample, "export": export, "evaluate": evaluate, "report": report, "runs": runs,
-    "resume": resume, "submit": submit, "doctor": doctor, "config": config,
-}  # fmt: skip
+    "train": train,
+    "tune": tune,
+    "sample": sample,
+    "export": export,
+    "evaluate": evaluate,
+    "report": report,
+    "runs": runs,
+    "resume": resume,
+    "submit": submit,
+    "doctor": doctor,
+    "config": config,
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -330,7 +398,9 @@ COMMANDS = {
 
 
 def parse_overrides(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
-    """(config file, settings by dotted name) from `--key value`, `--key=value`, `--key a b` (a list) and `--flag` (true)."""
+    """(config file, settings by dotted name) from `--key value`, `--key=value`, `--key a b` (a list) and `--flag`
+    (true).
+    """
     file: str | None = None
     values: dict[str, Any] = {}
     position = 0
@@ -353,9 +423,13 @@ def parse_overrides(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any
         elif len(words) > 1 and not _takes_several(key.replace("-", "_")):
             raise ConfigError(f"--{key}: takes one value, not {' '.join(words)!r}; settings are typed as --name value")
         elif not words and not _is_flag(key.replace("-", "_")):
-            raise ConfigError(f"--{key}: needs a value, as in --{key} VALUE; `distgan train --help` says which are allowed")
+            raise ConfigError(
+                f"--{key}: needs a value, as in --{key} VALUE; `distgan train --help` says which are allowed"
+            )
         else:
-            values[key.replace("-", "_")] = "true" if not words else words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+            values[key.replace("-", "_")] = (
+                "true" if not words else words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+            )
     return file, values
 
 
@@ -366,7 +440,9 @@ def _takes_several(name: str) -> bool:
 
 
 def _is_flag(name: str) -> bool:
-    """Whether a setting may be typed without a value, which then is true. What is no setting is refused for that, later."""
+    """Whether a setting may be typed without a value, which then is true. What is no setting is refused for that,
+    later.
+    """
     info = find_field(name)
     return info is None or "bool" in str(info.annotation)
 

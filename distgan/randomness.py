@@ -1,9 +1,10 @@
 """Random draws as pure functions of (seed, stream name, sample index).
 
-No generator state exists, so none has to be saved: sample i of stream "latent" is the same on every worker, with any number
-of workers, before and after a restart. The draws come from the SplitMix64 sequence (Steele, Lea, Flood: Fast splittable
-pseudorandom number generators, OOPSLA 2014), evaluated at a counter instead of step by step, in int64 tensor arithmetic that
-wraps as the algorithm asks, so that a whole batch costs a few tensor operations on whatever device it is needed.
+No generator state exists, so none has to be saved: sample i of stream "latent" is the same on every worker, with any
+number of workers, before and after a restart. The draws come from the SplitMix64 sequence (Steele, Lea, Flood: Fast
+splittable pseudorandom number generators, OOPSLA 2014), evaluated at a counter instead of step by step, in int64 tensor
+arithmetic that wraps as the algorithm asks, so that a whole batch costs a few tensor operations on whatever device it
+is needed.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def latents(seed: int, stream: str, index: Tensor, dim: int, kind: str = "normal
 class DataOrder:
     """Which image of the data set is the n-th that the run sees: a fresh shuffle of the whole set in every epoch.
 
-    The n-th position depends on (seed, number of images) alone, so a resumed run, or one on more workers, goes on with the
-    same images. `pool` int64 (M,) are the images to shuffle where it is not the whole set of `size` images.
+    The n-th position depends on (seed, number of images) alone, so a resumed run, or one on more workers, goes on with
+    the same images. `pool` int64 (M,) are the images to shuffle where it is not the whole set of `size` images.
     """
 
     def __init__(self, size: int, seed: int, pool: Tensor | None = None) -> None:

@@ -1,19 +1,21 @@
-"""Operations whose second derivative is as fast as their first: what a discriminator with a gradient penalty spends its time on.
+"""Operations whose second derivative is as fast as their first: what a discriminator with a gradient penalty spends its
+time on.
 
-**Convolutions.** F(x, w) is linear in the images and in the weight, and so are its two gradients: that in the images, X(g, w), and that in
-the weight, W(g, x). Each one's derivatives are the other two:
+**Convolutions.** F(x, w) is linear in the images and in the weight, and so are its two gradients: that in the images,
+X(g, w), and that in the weight, W(g, x). Each one's derivatives are the other two:
 
     F(x, w):   in x  X(g, w),   in w  W(g, x)
     X(g, w):   in g  F(v, w),   in w  W(g, v)
     W(g, x):   in g  F(x, v),   in x  X(g, v)
 
-so that derivatives of any order need these three, for each of which the libraries have a kernel. torch (2.14) takes another way for the
-second one: the weight's part is a convolution with kernels as large as the feature maps, one group of channels after the other, and
-is computed even for a kernel that is not trained. A layer in groups is then hundreds of small kernels.
+so that derivatives of any order need these three, for each of which the libraries have a kernel. torch (2.14) takes
+another way for the second one: the weight's part is a convolution with kernels as large as the feature maps, one group
+of channels after the other, and is computed even for a kernel that is not trained. A layer in groups is then hundreds
+of small kernels.
 
-**Leaky ReLU** and the **mean over 2 x 2** pixels: where torch has a second derivative that is 0 everywhere, it makes zeros and adds
-them. Here there is none. What the leaky ReLU keeps for its derivative is its output, which the next convolution keeps anyway: half
-the memory of an activation.
+**Leaky ReLU** and the **mean over 2 x 2** pixels: where torch has a second derivative that is 0 everywhere, it makes
+zeros and adds them. Here there is none. What the leaky ReLU keeps for its derivative is its output, which the next
+convolution keeps anyway: half the memory of an activation.
 
 Where a network is compiled or exported, and inside `first_order`, all of them are torch's.
 """
@@ -41,11 +43,13 @@ class Conv2d(nn.Conv2d):
     """nn.Conv2d with the derivatives of this file."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.bias, Shape(self.stride, self.padding, self.groups))  # type: ignore[arg-type]
+        shape = Shape(self.stride, self.padding, self.groups)  # type: ignore[arg-type]
+        return conv2d(x, self.weight, self.bias, shape)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
-    """What torch.nn.functional.conv2d returns: x (N, C, H, W), weight (K, C / groups, h, w), bias (K,) -> (N, K, H', W').
+    """What torch.nn.functional.conv2d returns: x (N, C, H, W), weight (K, C / groups, h, w), bias (K,) -> (N, K, H',
+    W').
 
     Where no image needs a gradient there is no second one, and it is torch's.
     """
@@ -59,10 +63,11 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tens
 
 @contextmanager
 def images_only() -> Iterator[None]:
-    """Inside, backward passes through this file's convolutions leave out the gradients in weights: for an inner gradient in images.
+    """Inside, backward passes through this file's convolutions leave out the gradients in weights: for an inner
+    gradient in images.
 
-    torch prunes what nobody asked for in its own operations, but does not tell those that are written in Python. For the process, not
-    the thread, as torch's threads for a device's backward pass are others than the caller's.
+    torch prunes what nobody asked for in its own operations, but does not tell those that are written in Python. For
+    the process, not the thread, as torch's threads for a device's backward pass are others than the caller's.
     """
     global _images_only
     before, _images_only = _images_only, True
@@ -77,7 +82,9 @@ _images_only = False
 
 @contextmanager
 def first_order() -> Iterator[None]:
-    """Inside, operations are torch's own, which take Python less time: for what nobody differentiates twice. For the process."""
+    """Inside, operations are torch's own, which take Python less time: for what nobody differentiates twice. For the
+    process.
+    """
     global _twice
     before, _twice = _twice, False
     try:
@@ -90,7 +97,9 @@ _twice = True
 
 
 def leaky_relu(x: Tensor, slope: float, *, inplace: bool = False) -> Tensor:
-    """What torch.nn.functional.leaky_relu returns; any shape, 0 <= slope. inplace: nobody else wants x, which may be overwritten."""
+    """What torch.nn.functional.leaky_relu returns; any shape, 0 <= slope. inplace: nobody else wants x, which may be
+    overwritten.
+    """
     if _differentiated(x):
         return _apply(_LeakyRelu, x, slope)
     # A view's gradient would be copied into that of its base; a compiler finds by itself what can be overwritten
@@ -113,7 +122,9 @@ def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
     stride, padding, groups = shape
-    if torch.is_autocast_enabled(x.device.type):  # `conv2d` has converted what is to be converted; float32 layers stay it backwards too
+    if torch.is_autocast_enabled(
+        x.device.type
+    ):  # `conv2d` has converted what is to be converted; float32 layers stay it backwards too
         with torch.autocast(x.device.type, enabled=False):
             return _forward(x, weight, bias, shape)
     y: Tensor = torch.ops.aten.convolution(x, weight, bias, stride, padding, (1, 1), False, (0, 0), groups)
@@ -121,10 +132,14 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Te
 
 
 def _backward(g: Tensor, x: Tensor, weight: Tensor, shape: Shape, *wanted: bool) -> list[Any]:
-    """The gradients of sum(g F(x, weight)) in x, weight and bias, those that are wanted; of what is not needed only the shape is read."""
+    """The gradients of sum(g F(x, weight)) in x, weight and bias, those that are wanted; of what is not needed only the
+    shape is read.
+    """
     stride, padding, groups = shape
     sizes = (weight.shape[0],) if wanted[2] else None
-    found = torch.ops.aten.convolution_backward(g, x, weight, sizes, stride, padding, (1, 1), False, (0, 0), groups, wanted)
+    found = torch.ops.aten.convolution_backward(
+        g, x, weight, sizes, stride, padding, (1, 1), False, (0, 0), groups, wanted
+    )
     return [gradient if want else None for gradient, want in zip(found, wanted, strict=True)]
 
 
@@ -145,7 +160,9 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        in_x, in_weight, in_bias = (want and (i == 0 or not _images_only) for i, want in enumerate(ctx.needs_input_grad[:3]))
+        in_x, in_weight, in_bias = (
+            want and (i == 0 or not _images_only) for i, want in enumerate(ctx.needs_input_grad[:3])
+        )
         if not torch.is_grad_enabled():  # no further derivative: one call for all
             return *_backward(g, x, weight, ctx.shape, in_x, in_weight, in_bias), None
         return (

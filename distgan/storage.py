@@ -1,8 +1,9 @@
 """Files in shared storage: a local path, a network file system, s3://... or gs://..., behind one small interface.
 
-Local paths use the operating system's own calls (write aside, then rename: a reader never sees half a file). URIs go through
-pyarrow's file systems, the ones that Ray uses, with credentials from the environment; there a put is atomic by itself.
-Networks and object stores fail for moments: what may pass by itself is tried again with growing pauses, what cannot is not.
+Local paths use the operating system's own calls (write aside, then rename: a reader never sees half a file). URIs go
+through pyarrow's file systems, the ones that Ray uses, with credentials from the environment; there a put is atomic by
+itself. Networks and object stores fail for moments: what may pass by itself is tried again with growing pauses, what
+cannot is not.
 """
 
 from __future__ import annotations
@@ -25,22 +26,44 @@ from distgan.config import ConfigError
 T = TypeVar("T")
 
 PAUSES_S: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
-"""Pauses between attempts at an operation that failed with an error that may pass (pyarrow itself tries 3 times before)."""
+"""Pauses between attempts at an operation that failed with an error that may pass (pyarrow itself tries 3 times
+before).
+"""
 
 _PASSING = {
     getattr(errno, name)
     for name in (
-        "EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EBUSY", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH",
-        "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EREMOTEIO", "ENOLINK",
+        "EIO",
+        "ESTALE",
+        "ETIMEDOUT",
+        "EAGAIN",
+        "EBUSY",
+        "ENOTCONN",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "ECONNRESET",
+        "ECONNABORTED",
+        "ECONNREFUSED",
+        "EREMOTEIO",
+        "ENOLINK",
     )
     if hasattr(errno, name)
-}  # fmt: skip
+}
 """What a network file system answers while its server is away."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a storage answers that has no room: it does not pass in a moment, and whoever writes should know at once."""
 
-_LASTING = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY", "INVALID_CLIENT_TOKEN", "AccessDenied")
+_LASTING = (
+    "ACCESS_DENIED",
+    "NO_SUCH_BUCKET",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "INVALID_ACCESS_KEY",
+    "INVALID_CLIENT_TOKEN",
+    "AccessDenied",
+)
 """What an object store answers to requests that are wrong in themselves."""
 
 
@@ -151,13 +174,16 @@ class Folder:
             self._remote.delete_file(path)
 
     def sweep(self, keep: tuple[str, ...] = ()) -> None:
-        """Remove the temporary files that killed writers left anywhere inside; names that begin like one in `keep` stay.
+        """Remove the temporary files that killed writers left anywhere inside; names that begin like one in `keep`
+        stay.
 
         For the one process that writes here. An object store has none: there a put is whole or was never made.
         """
         if self.is_local:
             for parent, folders, files in os.walk(self._base):
-                for name in [n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp") and not n.startswith(keep)]:
+                for name in [
+                    n for n in (*folders, *files) if n.startswith(".") and n.endswith(".tmp") and not n.startswith(keep)
+                ]:
                     self._remove(os.path.join(parent, name))
 
     def _patiently(self, action: Callable[[], T]) -> T:
@@ -173,7 +199,9 @@ class Folder:
     def _may_pass(self, error: OSError) -> bool:
         if self.is_local:
             return error.errno in _PASSING
-        if error.errno in FULL or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        if error.errno in FULL or isinstance(
+            error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
+        ):
             return False
         return not any(word in str(error) for word in _LASTING)
 
@@ -195,8 +223,8 @@ class Folder:
         except Exception as error:  # pyarrow raises many kinds; all mean that nothing could be kept here
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"storage = {self.uri}: cannot write there ({reason}); allowed: a folder you may write to, or s3://bucket/path or "
-                "gs://bucket/path of an existing bucket, with credentials in the environment"
+                f"storage = {self.uri}: cannot write there ({reason}); allowed: a folder you may write to, or "
+                "s3://bucket/path or gs://bucket/path of an existing bucket, with credentials in the environment"
             ) from None
 
 
@@ -244,12 +272,15 @@ def _refuse_credentials(uri: str) -> None:
     parts = urlsplit(uri)
     user = parts.netloc.rpartition("@")[0]
     words = ("key", "secret", "token", "password")
-    secret = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if any(word in key.lower() for word in words)]
+    secret = [
+        key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if any(word in key.lower() for word in words)
+    ]
     if (user and (":" in user or parts.scheme in ("s3", "gs", "gcs"))) or secret:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         raise ConfigError(
-            f"storage = {shown}: the URI holds credentials, which would be saved and shown with the run; put them into the environment "
-            "in its place (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS)"
+            f"storage = {shown}: the URI holds credentials, which would be saved and shown with the run; put them into "
+            "the environment in its place (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "GOOGLE_APPLICATION_CREDENTIALS)"
         )
 
 
@@ -269,6 +300,7 @@ def _remote_filesystem(uri: str) -> tuple[Any, str]:
             filesystem = fs.PyFileSystem(fs.FSSpecHandler(handler))
         except Exception:
             raise ConfigError(
-                f"storage = {uri}: not a usable location ({str(error).splitlines()[0]}); allowed: a folder, s3://bucket/path or gs://bucket/path"
+                f"storage = {uri}: not a usable location ({str(error).splitlines()[0]}); allowed: a folder, "
+                "s3://bucket/path or gs://bucket/path"
             ) from None
     return filesystem, path.rstrip("/")

@@ -1,4 +1,6 @@
-"""Exit 0 if this container's Ray node is well, or if none runs here; else 1 and the reason. Needs the standard library only."""
+"""Exit 0 if this container's Ray node is well, or if none runs here; else 1 and the reason. Needs the standard library
+only.
+"""
 
 import sys
 import urllib.request

@@ -1,4 +1,6 @@
-"""python docker/lock.py: resolve pyproject.toml anew and write the lock files of the image, with hashes. Needs `pip install uv`."""
+"""python docker/lock.py: resolve pyproject.toml anew and write the lock files of the image, with hashes. Needs `pip
+install uv`.
+"""
 
 import re
 import subprocess
@@ -6,15 +8,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COMMAND = (
-    "uv pip compile pyproject.toml --extra s3 --extra metrics --python-version 3.11 --python-platform x86_64-manylinux_2_28 "
-    "--generate-hashes --no-header --no-annotate --quiet"
+    "uv pip compile pyproject.toml --extra s3 --extra metrics --python-version 3.11 --python-platform "
+    "x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --quiet"
 )
 # The releases that the project is tested with; raise them here.
 PINS = "ray==2.60.0\ntorch==2.14.1\ntorchvision==0.29.1\n"
 GPU = re.compile(r"(torch|torchvision|triton)==|(nvidia|cuda)-")
 
 if __name__ == "__main__":
-    done = subprocess.run([*COMMAND.split(), "-c", "-"], input=PINS, capture_output=True, text=True, check=True, cwd=HERE.parent)
+    done = subprocess.run(
+        [*COMMAND.split(), "-c", "-"], input=PINS, capture_output=True, text=True, check=True, cwd=HERE.parent
+    )
     blocks = re.split(r"\n(?=[a-z0-9])", done.stdout.strip())
     for name, what, wanted in (
         ("requirements.lock", "Everything but PyTorch and its CUDA libraries, which are in torch.*.lock.", False),

@@ -1,23 +1,30 @@
 """Benchmarks on this machine: contenders in interleaved rounds, a table, and JSON with every sample.
 
-    python jobs/benchmark.py throughput                          distgan under Ray and without, the textbook loop, the bare limit
+    python jobs/benchmark.py throughput                          distgan under Ray and without, the textbook loop, the
+    bare limit
     python jobs/benchmark.py throughput --workers 2              two one-thread workers against one two-thread worker
-    python jobs/benchmark.py throughput -- --model.name mlp      other settings of the run, as `distgan train` takes them
-    python jobs/benchmark.py step                                options of the step, in turn in one process, by processor time;
+    python jobs/benchmark.py throughput -- --model.name mlp      other settings of the run, as `distgan train` takes
+    them
+    python jobs/benchmark.py step                                options of the step, in turn in one process, by
+    processor time;
                                                                  on a GPU by the wall's, and recorded or eager
-    python jobs/benchmark.py profile --presets default r3gan     where a step's time goes: parts of the step, kinds of operations
-    python jobs/benchmark.py scaling                             weak and strong scaling, what messages cost, a predicted cluster
+    python jobs/benchmark.py profile --presets default r3gan     where a step's time goes: parts of the step, kinds of
+    operations
+    python jobs/benchmark.py scaling                             weak and strong scaling, what messages cost, a
+    predicted cluster
     python jobs/benchmark.py startup                             from the command to the first step, stage by stage
     python jobs/benchmark.py checkpoint --seconds 30             what a checkpoint every 30 s costs
     python jobs/benchmark.py evaluate                            what a measurement costs, part by part
-    python jobs/benchmark.py data                                decoding, the cache, batches; beside ImageFolder and DataLoader
+    python jobs/benchmark.py data                                decoding, the cache, batches; beside ImageFolder and
+    DataLoader
     python jobs/benchmark.py memory                              what a worker holds by stage, and what workers share
     python jobs/benchmark.py tune                                seconds a trial, beside Ray's documented patterns
-    python jobs/benchmark.py stacked-mnist                       modes and KL of the preset, of a plain DCGAN, of parts of the recipe
+    python jobs/benchmark.py stacked-mnist                       modes and KL of the preset, of a plain DCGAN, of parts
+    of the recipe
 
-A round runs every contender once, so that what else the machine does meets all alike; those of `throughput` live side by side, and
-one goes on while the others are stopped. Reported are medians over the rounds with the lowest and the highest (or the quartiles),
-processor time beside wall time, and ratios taken within rounds.
+A round runs every contender once, so that what else the machine does meets all alike; those of `throughput` live side
+by side, and one goes on while the others are stopped. Reported are medians over the rounds with the lowest and the
+highest (or the quartiles), processor time beside wall time, and ratios taken within rounds.
 """
 
 from __future__ import annotations
@@ -42,7 +49,9 @@ COMMANDS = {
     "tune": (tune.add_arguments, tune.run),
     "loop": (throughput.add_loop_arguments, throughput.run_loop),
 }
-"""Name -> (adds the arguments to a parser, runs with the parsed ones). Settings of the run stand after `--`, in options.settings."""
+"""Name -> (adds the arguments to a parser, runs with the parsed ones). Settings of the run stand after `--`, in
+options.settings.
+"""
 
 
 def main() -> int:

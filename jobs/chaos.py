@@ -1,10 +1,11 @@
 """Break a run again and again, and show that nothing is lost: `python jobs/chaos.py --faults 20 --seed 0`.
 
-A small run is trained twice with the same command, once left alone and once broken by faults that are picked with a seed: signals
-to real processes (driver, raylet, GCS, workers), exceptions and a broken rendezvous inside the workers, damaged
-checkpoints, a storage that is away or full, garbage in Ray's books, a second driver. Where the command ends, it is run again, as
-a person or a job system would. At the end the final checkpoints must be equal bit for bit, and no process and no temporary file
-may be left. Only processes that descend from the started commands are touched. Exit status 0 if everything held.
+A small run is trained twice with the same command, once left alone and once broken by faults that are picked with a
+seed: signals to real processes (driver, raylet, GCS, workers), exceptions and a broken rendezvous inside the workers,
+damaged checkpoints, a storage that is away or full, garbage in Ray's books, a second driver. Where the command ends, it
+is run again, as a person or a job system would. At the end the final checkpoints must be equal bit for bit, and no
+process and no temporary file may be left. Only processes that descend from the started commands are touched. Exit
+status 0 if everything held.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Campaign:
         reached = 0
 
         def also(question: Callable[[], bool]) -> Callable[[], bool]:
-            """The question, while it is watched how far the workers come that were hit: they may live on for a moment."""
+            """The question, while it is watched how far the workers come that were hit: they may live on for a
+            moment.
+            """
 
             def asked() -> bool:
                 nonlocal reached
@@ -84,7 +87,9 @@ class Campaign:
         recovered_s = noticed_s = self.wait(also(noticed_by), f"{name}: noticed")
         lost = 0
         if name not in ("second driver", "storage away"):  # those are to be shrugged off
-            recovered_s += self.wait(also(lambda: self.progress() >= 0 and run.last.get("writer") != writer), f"{name}: workers are back")
+            recovered_s += self.wait(
+                also(lambda: self.progress() >= 0 and run.last.get("writer") != writer), f"{name}: workers are back"
+            )
             lost = max(0, reached - int(run.last["writer"]["from_nimg"]))
         recovered_s += self.wait(lambda: self.progress() > reached, f"{name}: recovered")
         intervals = 2 if name in DAMAGES else 1
@@ -92,7 +97,8 @@ class Campaign:
         self.rows.append(Row(name, noticed_s, lost, recovered_s, round((intervals * INTERVAL_KIMG + 2) * 1000)))
         row = self.rows[-1]
         print(
-            f"{len(self.rows):3d}  {name:24s} noticed {row.noticed_s:5.1f} s  lost {row.lost:6d}  recovered {row.recovered_s:5.1f} s",
+            f"{len(self.rows):3d}  {name:24s} noticed {row.noticed_s:5.1f} s  lost {row.lost:6d}  recovered "
+            f"{row.recovered_s:5.1f} s",
             flush=True,
         )
 
@@ -126,7 +132,9 @@ def differing(a: Any, b: Any, path: str = "") -> list[str]:
 
 def temporaries(folder: Path) -> list[str]:
     return [
-        str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.endswith(".tmp") or p.name.startswith((".distgan", "distgan-copy"))
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.name.endswith(".tmp") or p.name.startswith((".distgan", "distgan-copy"))
     ]
 
 
@@ -146,7 +154,9 @@ def _bucket() -> str:
     server.start()
     endpoint = f"127.0.0.1:{server.get_host_and_port()[1]}"
     urllib.request.urlopen(urllib.request.Request(f"http://{endpoint}/chaos", method="PUT")).close()
-    os.environ.update(AWS_ACCESS_KEY_ID="chaos", AWS_SECRET_ACCESS_KEY="chaos", AWS_DEFAULT_REGION="us-east-1", NO_PROXY="127.0.0.1")
+    os.environ.update(
+        AWS_ACCESS_KEY_ID="chaos", AWS_SECRET_ACCESS_KEY="chaos", AWS_DEFAULT_REGION="us-east-1", NO_PROXY="127.0.0.1"
+    )
     return f"s3://chaos/runs?endpoint_override={endpoint}&scheme=http"
 
 
@@ -158,8 +168,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kimg", type=float, help="length of the run (default: enough for the faults)")
     parser.add_argument("--work", help="folder to work in (default: a temporary one, removed if everything held)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--s3", action="store_true", help="keep the runs in an S3 endpoint, a moto server that is started for this")
-    where.add_argument("--storage", help="keep the runs there, for example 's3://bucket/runs?endpoint_override=HOST:PORT&scheme=http'")
+    where.add_argument(
+        "--s3", action="store_true", help="keep the runs in an S3 endpoint, a moto server that is started for this"
+    )
+    where.add_argument(
+        "--storage", help="keep the runs there, for example 's3://bucket/runs?endpoint_override=HOST:PORT&scheme=http'"
+    )
     parser.add_argument("--out", help="write the table there as well")
     options = parser.parse_args(arguments)
     names = [n.strip() for n in options.only.split(",")] if options.only else list(FAULTS)
@@ -201,7 +215,9 @@ def main(arguments: list[str] | None = None) -> int:
     problems = [f"differs from the undisturbed run: {name}" for name in differing(states[0][1], states[1][1])]
     problems += [f"process left: {p.pid} {p.command[:80]}" for p in [*wild.ours.values(), *calm.ours.values()]]
     problems += [f"temporary file left: {name}" for name in temporaries(work)]
-    problems += [f"{row.fault}: {row.lost} images lost, more than {row.limit}" for row in campaign.rows if row.lost > row.limit]
+    problems += [
+        f"{row.fault}: {row.lost} images lost, more than {row.limit}" for row in campaign.rows if row.lost > row.limit
+    ]
     text = table(campaign.rows)
     print(text)
     for problem in problems:
@@ -209,7 +225,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.out:
         Path(options.out).write_text(text + "\n")
     if not problems:
-        print(f"held: complete, final state of {states[1][0]:,} images bit-identical, no process and no temporary file left")
+        print(
+            f"held: complete, final state of {states[1][0]:,} images bit-identical, no process and no temporary file "
+            "left"
+        )
         if not options.work:
             shutil.rmtree(work)
     (work / "result.json").write_text(

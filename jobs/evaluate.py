@@ -1,6 +1,6 @@
 """`distgan evaluate` as a script, for job submission:
 
-    ray job submit --working-dir . -- python jobs/evaluate.py s3://bucket/runs/mnist
+ray job submit --working-dir . -- python jobs/evaluate.py s3://bucket/runs/mnist
 """
 
 import sys

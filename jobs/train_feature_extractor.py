@@ -1,8 +1,9 @@
-"""Train the packaged digit classifier from the packaged digits: `python jobs/train_feature_extractor.py`, minutes on one core.
+"""Train the packaged digit classifier from the packaged digits: `python jobs/train_feature_extractor.py`, minutes on
+one core.
 
-Writes digits.safetensors (half precision) and digits.json (accuracy, architecture, command) into distgan/metrics or --out. The last
-100 digits of each class are held out of training. `--test-images` and `--test-labels` (the official test set's idx files) add the
-accuracy there to the statement; nothing is trained or chosen on either.
+Writes digits.safetensors (half precision) and digits.json (accuracy, architecture, command) into distgan/metrics or
+--out. The last 100 digits of each class are held out of training. `--test-images` and `--test-labels` (the official
+test set's idx files) add the accuracy there to the statement; nothing is trained or chosen on either.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def read_idx(file: Path) -> Tensor:
 def packaged_digits() -> tuple[Tensor, Tensor, Tensor]:
     """The packaged images uint8 (10000, 1, 28, 28), labels int64 (10000,), and which are held out, bool (10000,)."""
     folder = Path(distgan.__file__).parent / "data" / "mnist10k"
-    images, labels = read_idx(folder / "images-idx3-ubyte.gz")[:, None], read_idx(folder / "labels-idx1-ubyte.gz").long()
+    images, labels = (
+        read_idx(folder / "images-idx3-ubyte.gz")[:, None],
+        read_idx(folder / "labels-idx1-ubyte.gz").long(),
+    )
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for c in range(10):
         held_out[torch.nonzero(labels == c)[-HELD_OUT_A_CLASS:, 0]] = True
@@ -47,7 +51,9 @@ def packaged_digits() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def augment(x: Tensor) -> Tensor:
-    """Each image turned by up to 12 degrees, scaled by 0.85 to 1.15, sheared by up to 0.15 and shifted by up to 2.8 pixels."""
+    """Each image turned by up to 12 degrees, scaled by 0.85 to 1.15, sheared by up to 0.15 and shifted by up to 2.8
+    pixels.
+    """
 
     def draw(limit: float) -> Tensor:
         return (torch.rand(len(x)) * 2 - 1) * limit
@@ -62,7 +68,8 @@ def augment(x: Tensor) -> Tensor:
 def accuracy(net: DigitNet, images: Tensor, labels: Tensor) -> float:
     """Share of uint8 images (N, 1, H, W) whose most probable class is their label."""
     right = sum(
-        int((net(to_digits(x))[1].argmax(1) == y).sum()) for x, y in zip(torch.split(images, 1000), torch.split(labels, 1000), strict=True)
+        int((net(to_digits(x))[1].argmax(1) == y).sum())
+        for x, y in zip(torch.split(images, 1000), torch.split(labels, 1000), strict=True)
     )
     return right / len(labels)
 
@@ -106,11 +113,13 @@ def main() -> None:
     net = load_digits(args.out)  # what is stated is what is stored, rounding included
     settings = f"--epochs {args.epochs} --batch-size {args.batch_size} --lr {args.lr} --seed {args.seed}"
     statement = {
-        "architecture": "convolutions 5x5 1-16, 3x3 16-32, 3x3 32-64 (each: ReLU, 2x2 maximum); linear 576-64, ReLU; linear 64-10",
+        "architecture": "convolutions 5x5 1-16, 3x3 16-32, 3x3 32-64 (each: ReLU, 2x2 maximum); "
+        "linear 576-64, ReLU; linear 64-10",
         "input": "grey 28 x 28 in [0, 1]",
         "features": net.features.out_features,
         "parameters": sum(p.numel() for p in net.parameters()),
-        "trained_on": f"{int((~held_out).sum())} packaged MNIST digits (training set), {args.epochs} epochs, shift, turn, scale, shear",
+        "trained_on": f"{int((~held_out).sum())} packaged MNIST digits (training set), {args.epochs} epochs, "
+        "shift, turn, scale, shear",
         "command": f"python jobs/train_feature_extractor.py {settings}",
         "seconds": round(seconds),
         "torch": torch.__version__,
@@ -119,7 +128,9 @@ def main() -> None:
         "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
     }
     if args.test_images and args.test_labels:
-        statement["test_accuracy"] = accuracy(net, read_idx(args.test_images)[:, None], read_idx(args.test_labels).long())
+        statement["test_accuracy"] = accuracy(
+            net, read_idx(args.test_images)[:, None], read_idx(args.test_labels).long()
+        )
         statement["test"] = "the official MNIST test set, 10000 digits"
     args.out.with_suffix(".json").write_text(json.dumps(statement, indent=2) + "\n")
     print(json.dumps(statement, indent=2))

@@ -1,6 +1,8 @@
-"""CUDA graphs without a GPU, for what surrounds them: a replay runs the recorded function once more, on the recording's own inputs.
+"""CUDA graphs without a GPU, for what surrounds them: a replay runs the recorded function once more, on the recording's
+own inputs.
 
-A real recording computes nothing until its first replay; this one computes when it is made, and its first replay does nothing more.
+A real recording computes nothing until its first replay; this one computes when it is made, and its first replay does
+nothing more.
 """
 
 from __future__ import annotations

@@ -20,7 +20,12 @@ ENV = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONP
 def cli(*words, timeout=100, **env):
     """`python -m distgan WORDS` in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "distgan", *words], capture_output=True, text=True, timeout=timeout, env={**ENV, **env}, check=False
+        [sys.executable, "-m", "distgan", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**ENV, **env},
+        check=False,
     )
 
 
@@ -40,7 +45,9 @@ def refused(capsys, *words):
 # -- help and start-up ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["config", "--optim.g.lr", "1e-4"], ["train", "--optim.g.lr", "-1"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["config", "--optim.g.lr", "1e-4"], ["train", "--optim.g.lr", "-1"]]
+)
 def test_the_answer_comes_in_under_a_second_without_torch_or_ray(words):
     code = (
         f"import sys; from distgan.cli import main; main({words!r});"
@@ -124,7 +131,9 @@ def test_parse_overrides():
         "augment.policy": "[flip, scale]",
         "model.g_args.width": "[8, 16]",
     }
-    with pytest.raises(ConfigError, match="--storage: takes one value, not 'runs kimg=1'; settings are typed as --name value"):
+    with pytest.raises(
+        ConfigError, match="--storage: takes one value, not 'runs kimg=1'; settings are typed as --name value"
+    ):
         parse_overrides(["--storage", "runs", "kimg=1"])
     assert parse_overrides(["--name=a=b"])[1] == {"name": "a=b"}
     assert load_config(overrides=values | {"optim.g.lr": "1e-4"}).metrics.names == ["fid", "kid"]
@@ -179,7 +188,10 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
         (["evaluate", ".", "--against", "mnist10k"], "data.name = .: no image files there"),
         (["train", "--engine", "local", "--workers", "2"], "workers = 2: engine = 'local' runs in 1 process"),
         (["train", "--workers", "4096", "--batch-size", "4096"], "allowed: auto, or 1 to "),
-        (["train", "--ray.cpus-per-worker", "4096"], "ray.cpus_per_worker = 4096: no node has room for a worker of 4096 CPUs"),
+        (
+            ["train", "--ray.cpus-per-worker", "4096"],
+            "ray.cpus_per_worker = 4096: no node has room for a worker of 4096 CPUs",
+        ),
         (["train", "--ray.address", "127.0.0.1:1"], "ray.address = 127.0.0.1:1: nobody answers there"),
         (["train", "--metrics.extractor", "digit"], "did you mean digits?"),
         (["train", "--metrics.extractor", "torchvision:resnet19"], "torchvision has no such classifier"),
@@ -216,7 +228,11 @@ def words(tmp_path, monkeypatch):
     from tiny_run import TINY
 
     monkeypatch.chdir(tmp_path)
-    return [word for name, value in (TINY | {"name": "tiny"}).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return [
+        word
+        for name, value in (TINY | {"name": "tiny"}).items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
 
 
 def test_from_training_to_samples_without_ray(words, tmp_path, monkeypatch, capsys):
@@ -229,7 +245,13 @@ def test_from_training_to_samples_without_ray(words, tmp_path, monkeypatch, caps
     said = capsys.readouterr().out
     assert said.startswith("256 images of ")
     assert "complete: 1.024 kimg, FID " in said
-    for part in ("config.yaml", "metrics.jsonl", "status.json", "samples/000001.png", "generator/generator.safetensors"):
+    for part in (
+        "config.yaml",
+        "metrics.jsonl",
+        "status.json",
+        "samples/000001.png",
+        "generator/generator.safetensors",
+    ):
         assert (tmp_path / "runs" / "tiny" / part).is_file()
 
     assert main(["train", *words]) == 0
@@ -247,7 +269,9 @@ def test_from_training_to_samples_without_ray(words, tmp_path, monkeypatch, caps
     assert main(["sample", "runs/tiny", "--out", "grid.png"]) == 0
     capsys.readouterr()
     passes, pass_over = [], Evaluator._pass
-    monkeypatch.setattr(Evaluator, "_pass", lambda self, read, n, *rest: (passes.append(n), pass_over(self, read, n, *rest))[1])
+    monkeypatch.setattr(
+        Evaluator, "_pass", lambda self, read, n, *rest: (passes.append(n), pass_over(self, read, n, *rest))[1]
+    )
     assert main(["evaluate", "tiny", "-n", "64", "--metrics", "fid", "--json"]) == 0
     assert passes == [64]  # the real images were measured by the run
     found = json.loads(capsys.readouterr().out)
@@ -258,10 +282,14 @@ def test_from_training_to_samples_without_ray(words, tmp_path, monkeypatch, caps
     assert main(["report", "tiny"]) == 0
     assert "<svg" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
 
-    assert "optim.g.weight_decay = 0.1: run" in "".join(refused_lines(capsys, "train", *words, "--optim.g.weight-decay", "0.1"))
+    assert "optim.g.weight_decay = 0.1: run" in "".join(
+        refused_lines(capsys, "train", *words, "--optim.g.weight-decay", "0.1")
+    )
 
 
-def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_another_spelling(words, tmp_path, monkeypatch, capsys):
+def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_another_spelling(
+    words, tmp_path, monkeypatch, capsys
+):
     from distgan.config import DataConfig
     from distgan.data.known import KnownSource
 
@@ -277,7 +305,9 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
     assert "complete: 1.28 kimg" in capsys.readouterr().out
     assert f"name: {tmp_path}/here/digits.npy\n" in (tmp_path / "here" / "runs" / "tiny" / "config.yaml").read_text()
     np.save("digits.npy", np.zeros((256, 28, 28), np.uint8))  # the same name, another place
-    assert any("data.name = " in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs"))
+    assert any(
+        "data.name = " in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs")
+    )
 
 
 def test_files_that_cannot_be_read_are_counted_and_named_before_anything_starts(words, tmp_path, capsys):
@@ -297,7 +327,9 @@ def test_files_that_cannot_be_read_are_counted_and_named_before_anything_starts(
     assert not (tmp_path / "runs" / "tiny").exists()
     assert main(["train", *own, "0.05"]) == 0
     first, second = capsys.readouterr().out.splitlines()[:2]
-    assert first.startswith("photos: 2 of 64 files cannot be read and are left out: 03.png (not an image file that Pillow knows), 40.png")
+    assert first.startswith(
+        "photos: 2 of 64 files cannot be read and are left out: 03.png (not an image file that Pillow knows), 40.png"
+    )
     assert second.startswith("62 images of photos, 16 x 16 x 1")
 
 
@@ -318,8 +350,8 @@ def test_a_storage_that_fails_is_one_line_and_status_1(monkeypatch, capsys):
     assert main(["runs", "--storage", f"memory://{os.getpid()}/x"]) == 1
     err = capsys.readouterr().err
     assert err == (
-        "distgan: a file or a storage cannot be used: When listing buckets: AWS Error NETWORK_CONNECTION: could not resolve host "
-        "(DISTGAN_TRACEBACK=1 shows where)\n"
+        "distgan: a file or a storage cannot be used: When listing buckets: AWS Error NETWORK_CONNECTION: could not "
+        "resolve host (DISTGAN_TRACEBACK=1 shows where)\n"
     )
     monkeypatch.setenv("DISTGAN_TRACEBACK", "1")
     with pytest.raises(OSError, match="listing buckets"):
@@ -343,7 +375,11 @@ def test_a_run_that_diverges_ends_with_words_and_status_1(words, capsys):
 
     step = loop.Alternation.__call__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Alternation, "__call__", lambda self, **how: {k: v * float("nan") for k, v in step(self, **how).items()})
+        patch.setattr(
+            loop.Alternation,
+            "__call__",
+            lambda self, **how: {k: v * float("nan") for k, v in step(self, **how).items()},
+        )
         assert main(["train", *words, "--training.on-divergence", "stop"]) == 1
     err = capsys.readouterr().err
     assert "distgan: losses or gradients are not finite" in err

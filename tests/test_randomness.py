@@ -85,8 +85,12 @@ def test_golden_values():
     """Changing any of these changes every run there is: a resumed run would go on with other noise and other images."""
     assert stream_key(0, "d/z") == GOLDEN["key"]
     assert bits(7, "golden", torch.tensor([0, 5, 10**9]), 2).tolist() == GOLDEN["bits"]
-    torch.testing.assert_close(uniform(7, "golden", torch.tensor([0, 5]), 3), torch.tensor(GOLDEN["uniform"]), atol=0, rtol=0)
-    torch.testing.assert_close(normal(7, "golden", torch.tensor([0, 5]), 3), torch.tensor(GOLDEN["normal"]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        uniform(7, "golden", torch.tensor([0, 5]), 3), torch.tensor(GOLDEN["uniform"]), atol=0, rtol=0
+    )
+    torch.testing.assert_close(
+        normal(7, "golden", torch.tensor([0, 5]), 3), torch.tensor(GOLDEN["normal"]), atol=1e-6, rtol=0
+    )
     assert integers(7, "golden", torch.arange(8), 10).tolist() == GOLDEN["integers"]
     assert DataOrder(10, 7)(5, 25).tolist() == GOLDEN["order"]
 
@@ -145,7 +149,10 @@ GOLDEN = {
         [5445080102013281102, -1423728046000098349],
         [3572629137026549277, 4047017042623728306],
     ],
-    "uniform": [[0.282101571559906, 0.4954434633255005, 0.09122037887573242], [0.7056277990341187, 0.5729021430015564, 0.4475022554397583]],
+    "uniform": [
+        [0.282101571559906, 0.4954434633255005, 0.09122037887573242],
+        [0.7056277990341187, 0.5729021430015564, 0.4475022554397583],
+    ],
     "normal": [
         [-1.4926743507385254, 0.5080087184906006, -0.550363302230835],
         [1.487613320350647, -0.32883328199386597, 0.47682031989097595],

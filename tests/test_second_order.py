@@ -1,5 +1,6 @@
-"""The operations for gradient penalties: torch's values and derivatives of all orders, in fewer and no needless calls; and that no
-operation by elements meets two memory layouts."""
+"""The operations for gradient penalties: torch's values and derivatives of all orders, in fewer and no needless calls;
+and that no operation by elements meets two memory layouts.
+"""
 
 from collections import Counter
 from contextlib import contextmanager, nullcontext
@@ -144,16 +145,23 @@ def test_under_autocast_it_computes_in_bf16_and_gradients_are_float32():
     assert {t.grad.dtype for t in (x, layer.weight, layer.bias)} == {torch.float32}
 
 
-@pytest.mark.parametrize(("ours", "torchs"), [
-    (lambda x: leaky_relu(x, 0.2), lambda x: F.leaky_relu(x, 0.2)),
-    (lambda x: leaky_relu(x, 0.0), F.relu),
-    (halve, lambda x: F.avg_pool2d(x, 2)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ours", "torchs"),
+    [
+        (lambda x: leaky_relu(x, 0.2), lambda x: F.leaky_relu(x, 0.2)),
+        (lambda x: leaky_relu(x, 0.0), F.relu),
+        (halve, lambda x: F.avg_pool2d(x, 2)),
+    ],
+)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_elementwise_derivatives_are_torchs_without_tensors_of_zeros(ours, torchs, layout):
     seen, zeros = [], []
     for function in (ours, torchs):
-        x = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout).requires_grad_()
+        x = (
+            torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+            .contiguous(memory_format=layout)
+            .requires_grad_()
+        )
         with calls() as found:
             y = function(x)
             (g,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
@@ -176,8 +184,9 @@ def test_a_leaky_relu_keeps_what_the_next_layer_keeps():
 
 
 def test_a_layer_outside_of_autocast_stays_float32_backwards(monkeypatch):
-    """Its second derivative is computed in the backward pass, which may run under autocast. That of GPUs casts what a bare
-    convolution meets, that of CPUs does not: what is seen here is that none is on."""
+    """Its second derivative is computed in the backward pass, which may run under autocast. That of GPUs casts what a
+    bare convolution meets, that of CPUs does not: what is seen here is that none is on.
+    """
     layer, x = Conv2d(2, 4, 3), torch.randn(3, 2, 8, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         with torch.autocast("cpu", enabled=False):
@@ -192,7 +201,12 @@ def test_a_layer_outside_of_autocast_stays_float32_backwards(monkeypatch):
     assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
 
 
-NETS = [(n, channels, norm) for n in sorted(set(MODELS) - {"mlp"}) for channels in (1, 3) for norm in ("batch", "none")[n == "r3gan" :]]
+NETS = [
+    (n, channels, norm)
+    for n in sorted(set(MODELS) - {"mlp"})
+    for channels in (1, 3)
+    for norm in ("batch", "none")[n == "r3gan" :]
+]
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -211,14 +225,22 @@ def test_no_operation_meets_two_layouts(name, channels, norm, bf16):
         d_step_loss(G, D, x, None, z, None, loss)[0].backward()
         with frozen(D):
             g_step_loss(G, D, x, None, z, None, loss)[0].backward()
-    mixed = [(op, [tuple(t.shape) for t in args if isinstance(t, torch.Tensor)]) for op, args in found.calls if _is_mixed(op, args)]
+    mixed = [
+        (op, [tuple(t.shape) for t in args if isinstance(t, torch.Tensor)])
+        for op, args in found.calls
+        if _is_mixed(op, args)
+    ]
     assert not mixed, mixed
 
 
 def _is_mixed(name, args):
     if "convolution" in name:  # these bring what they meet into one layout by a copy, and can do so
         return False
-    maps = [t for t in args if isinstance(t, torch.Tensor) and t.ndim == 4 and t.shape[1] > 3 and t.shape[2] * t.shape[3] > 1]
+    maps = [
+        t
+        for t in args
+        if isinstance(t, torch.Tensor) and t.ndim == 4 and t.shape[1] > 3 and t.shape[2] * t.shape[3] > 1
+    ]
     maps = [t for t in maps if 0 not in t.stride()]  # one for all images or pixels has no layout
     return len({t.stride(1) == 1 for t in maps}) > 1
 
@@ -237,10 +259,14 @@ def kinds(output):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("norms", [("none", "none"), ("batch", "batch"), ("none", "spectral")])
 @pytest.mark.parametrize("name", MODELS)
-def test_steps_without_penalties_are_of_torchs_operations_and_have_the_same_gradients(name, norms, channels, monkeypatch):
+def test_steps_without_penalties_are_of_torchs_operations_and_have_the_same_gradients(
+    name, norms, channels, monkeypatch
+):
     if name == "r3gan" and norms != ("none", "none"):
         pytest.skip("has no such norms")
-    model = ModelConfig(name=name, latent_dim=8, g_width=8, d_width=8, g_norm=norms[0], d_norm=norms[1], conditioning="projection")
+    model = ModelConfig(
+        name=name, latent_dim=8, g_width=8, d_width=8, g_norm=norms[0], d_norm=norms[1], conditioning="projection"
+    )
     shape = {"channels": channels, "resolution": 32, "n_classes": 3}
     x, z = torch.rand(4, channels, 32, 32) * 2 - 1, torch.randn(4, 8)
     c = torch.tensor([0, 1, 2, 1])
@@ -285,7 +311,9 @@ def test_a_leaky_relu_overwrites_only_what_nobody_needs(slope):
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_are_compiled_in_one_piece(name):
     """A graph for a network; what the compiler cannot see into would cut it in many."""
-    model = ModelConfig(name=name, latent_dim=8, g_width=8, d_width=8, g_norm="none", d_norm="none", conditioning="none")
+    model = ModelConfig(
+        name=name, latent_dim=8, g_width=8, d_width=8, g_norm="none", d_norm="none", conditioning="none"
+    )
     shape = {"channels": 1, "resolution": 32, "n_classes": 0}
     G, D = build_generator(model, **shape), build_discriminator(model, **shape)
     images = G(torch.randn(2, 8))

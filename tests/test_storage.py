@@ -1,4 +1,6 @@
-"""One interface over a local folder and an object store: here a real folder, and fsspec's store in memory through pyarrow."""
+"""One interface over a local folder and an object store: here a real folder, and fsspec's store in memory through
+pyarrow.
+"""
 
 import os
 import uuid

@@ -181,7 +181,10 @@ def test_a_run_in_an_object_store_is_the_run_on_a_disk(tiny, uri, capsys, tmp_pa
     out = tmp_path / "images.npy"
     assert cli.main(["sample", uri.replace("/runs?", "/runs/tiny?"), "-n", "3", "--out", str(out)]) == 0
     assert np.load(out).shape == (3, 28, 28)
-    assert cli.main(["sample", "tiny", "--storage", uri, "-n", "3", "--seed", "0", "--out", str(tmp_path / "again.npy")]) == 0
+    assert (
+        cli.main(["sample", "tiny", "--storage", uri, "-n", "3", "--seed", "0", "--out", str(tmp_path / "again.npy")])
+        == 0
+    )
     assert np.array_equal(np.load(out), np.load(tmp_path / "again.npy"))
 
 

@@ -40,6 +40,8 @@ TINY: dict[str, Any] = {
     "metrics.final_samples": 64,
     "metrics.names": "[fid]",
 }
-"""A whole run, logs, measurements and checkpoints included, that takes about a second: 32 steps on 256 of the packaged digits.
+"""A whole run, logs, measurements and checkpoints included, that takes about a second: 32 steps on 256 of the packaged
+digits.
 
-It says whatever matters to a step, so that a better default recipe changes no test."""
+It says whatever matters to a step, so that a better default recipe changes no test.
+"""

@@ -1,4 +1,6 @@
-"""What the sections of the run description are made of: fields with a meaning and a unit, numbers, and the errors for a person."""
+"""What the sections of the run description are made of: fields with a meaning and a unit, numbers, and the errors for a
+person.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ def setting(default: Any, text: str, *, unit: str = "", **bounds: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    # Reading "1e-4" from YAML gives a string (YAML 1.1 wants "1.0e-4"), which pydantic turns into the number that was meant;
-    # true and false are integers to Python, but nobody means a number by them.
+    # Reading "1e-4" from YAML gives a string (YAML 1.1 wants "1.0e-4"), which pydantic turns into the number that was
+    # meant; true and false are integers to Python, but nobody means a number by them.
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
@@ -37,6 +39,8 @@ Count = Annotated[int, BeforeValidator(_finite)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are checked on assignment, and nothing is changed in place."""
+    """Base of every section: unknown keys are errors, values are checked on assignment, and nothing is changed in
+    place.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())

@@ -1,7 +1,7 @@
 """From a YAML file and dotted overrides to a checked `RunConfig`, and from what is wrong to one line for a person.
 
-There is one path, `load_config`, so that a typo or a value out of range reads the same wherever it was written, and is refused before
-any worker starts.
+There is one path, `load_config`, so that a typo or a value out of range reads the same wherever it was written, and is
+refused before any worker starts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from pydantic.fields import FieldInfo
 from distgan.config.base import ConfigError
 from distgan.config.settings import RunConfig
 
-_OPEN = ("tune.space.", "model.g_args.", "model.d_args.", *(f"training.{key}" for key in ("batch_size", "kimg", "seed", "workers")))
+_OPEN = (
+    "tune.space.",
+    "model.g_args.",
+    "model.d_args.",
+    *(f"training.{key}" for key in ("batch_size", "kimg", "seed", "workers")),
+)
 """Beginnings of dotted names that are no fields: free mappings, and the top-level settings' other names."""
 
 
@@ -29,8 +34,8 @@ def load_config(
 ) -> RunConfig:
     """The run description from `base` (a nested dict), a YAML file over it, and dotted overrides over both.
 
-    Override values may be strings as typed on a command line ("1e-4", "[1, 2]", "null"). Raises ConfigError with one line
-    a mistake: setting, value, what is allowed, nearest right name.
+    Override values may be strings as typed on a command line ("1e-4", "[1, 2]", "null"). Raises ConfigError with one
+    line a mistake: setting, value, what is allowed, nearest right name.
     """
     values: dict[str, Any] = dict(base or {})
     if file is not None:
@@ -58,7 +63,9 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
         told = [(_dotted(e), e["type"] in precise) for e in errors]
 
         def is_noise(e: Any) -> bool:
-            """What a union's other branches say of a value: of a mapping the branch that is one tells best, else what all allow."""
+            """What a union's other branches say of a value: of a mapping the branch that is one tells best, else what
+            all allow.
+            """
             here = _dotted(e)
             if not isinstance(e["input"], Mapping):
                 return e["type"] in precise and (here, False) in told
@@ -75,7 +82,9 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
-        raise ConfigError(f"--config {file}: no such file" + (f"; did you mean {path.parent / near[0]}?" if near else "")) from None
+        raise ConfigError(
+            f"--config {file}: no such file" + (f"; did you mean {path.parent / near[0]}?" if near else "")
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {file}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -97,12 +106,16 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
         here = out.get(key)
-        out[key] = merge(here, value) if isinstance(value, Mapping) and isinstance(here, Mapping) and key != "space" else value
+        out[key] = (
+            merge(here, value) if isinstance(value, Mapping) and isinstance(here, Mapping) and key != "space" else value
+        )
     return out
 
 
 def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a nested value by its dotted name, making the sections on the way (the section dicts are copied, not shared)."""
+    """Set a nested value by its dotted name, making the sections on the way (the section dicts are copied, not
+    shared).
+    """
     head, _, rest = dotted.partition(".")
     if rest:
         inner = dict(values[head]) if isinstance(values.get(head), Mapping) else {}
@@ -223,8 +236,14 @@ def _typed(value: Any, info: FieldInfo | None) -> Any:
 def _nearest(dotted: str) -> str:
     above, _, last = dotted.rpartition(".")
     info = find_field(above) if above else None
-    inside = [f"{above}.{f}" for m in _members(info.annotation) if info and _section(m) for f in m.model_fields] if info else []
-    names = [name for name, _ in walk_fields()] + inside  # those of a mapping that a setting may be are no settings of their own
+    inside = (
+        [f"{above}.{f}" for m in _members(info.annotation) if info and _section(m) for f in m.model_fields]
+        if info
+        else []
+    )
+    names = [
+        name for name, _ in walk_fields()
+    ] + inside  # those of a mapping that a setting may be are no settings of their own
     same_end = [n for n in names if n.rpartition(".")[2] == last]
     near = same_end[:3] or difflib.get_close_matches(dotted, names, 1, 0.5)
     if not near:
@@ -257,7 +276,9 @@ def _explain(error: Any) -> str:
     allowed = allowed_text(info) if info is not None else error["msg"]
     near = ""
     if isinstance(value, str) and info is not None:
-        choices = [str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+        choices = [
+            str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)
+        ]
         choices += [
             str(v)
             for m in _members(info.annotation)

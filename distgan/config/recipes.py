@@ -1,4 +1,6 @@
-"""Defaults that follow the data: where the data is known, a better recipe than the one for data that nobody has seen is known too."""
+"""Defaults that follow the data: where the data is known, a better recipe than the one for data that nobody has seen is
+known too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _MEASURED = {"loss": {"name": "relativistic"}, "model": {"name": "dcgan", "g_nor
 
 
 def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A run description, a nested dict with anything left out, with the penalties of the recipe for its data where none are given."""
+    """A run description, a nested dict with anything left out, with the penalties of the recipe for its data where none
+    are given.
+    """
     data = values.get("data", {})
     name = data.get("name", PACKAGED) if isinstance(data, Mapping) else getattr(data, "name", None)
     loss = values.get("loss", {})

@@ -1,7 +1,7 @@
 """The run description: every setting with its default, unit, range and meaning, in one place.
 
-A run is described by one `RunConfig`; `config.reading` fills it. Budgets and cadences are in kimg (thousands of real images shown to
-the discriminator).
+A run is described by one `RunConfig`; `config.reading` fills it. Budgets and cadences are in kimg (thousands of real
+images shown to the discriminator).
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ from pydantic import Field, field_validator, model_validator
 from distgan.config.base import Count, Number, Section, setting
 from distgan.config.recipes import with_recipe
 
-KNOWN_SETS = ("mnist10k", "mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "svhn", "stl10", "celeba", "stacked-mnist")
+KNOWN_SETS = (
+    "mnist10k",
+    "mnist",
+    "fashion-mnist",
+    "kmnist",
+    "cifar10",
+    "cifar100",
+    "svhn",
+    "stl10",
+    "celeba",
+    "stacked-mnist",
+)
 LOSSES = ("non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic")
 MODELS = ("mlp", "dcgan", "resnet", "r3gan")
 METRICS = ("fid", "kid", "precision-recall", "density-coverage", "inception-score", "modes")
@@ -25,9 +36,13 @@ EXTRACTORS = ("auto", "digits", "inception", "random-conv", "efficientnet-lite0"
 
 
 class Schedule(Section):
-    """How a value moves from its base to `final` times its base over the run. Progress is measured in images, never in steps."""
+    """How a value moves from its base to `final` times its base over the run. Progress is measured in images, never in
+    steps.
+    """
 
-    kind: Literal["constant", "linear", "cosine"] = setting("constant", "shape of the way from the base value to the final one")
+    kind: Literal["constant", "linear", "cosine"] = setting(
+        "constant", "shape of the way from the base value to the final one"
+    )
     final: Number = setting(1.0, "final value as a multiple of the base value", ge=0)
     over_kimg: Number | None = setting(None, "length of the way; empty = the run's whole budget", unit="kimg", gt=0)
     warmup_kimg: Number = setting(0.0, "linear rise from 0 to the base value before that", unit="kimg", ge=0)
@@ -36,8 +51,12 @@ class Schedule(Section):
 class DataConfig(Section):
     """Where the real images come from."""
 
-    name: str = setting("mnist10k", f"a known set ({', '.join(KNOWN_SETS)}), or the path of a folder, .zip, .npy or .npz")
-    root: str | None = setting(None, "folder that holds (or receives) a known set; empty = $DISTGAN_DATA or ~/.cache/distgan/data")
+    name: str = setting(
+        "mnist10k", f"a known set ({', '.join(KNOWN_SETS)}), or the path of a folder, .zip, .npy or .npz"
+    )
+    root: str | None = setting(
+        None, "folder that holds (or receives) a known set; empty = $DISTGAN_DATA or ~/.cache/distgan/data"
+    )
     split: Literal["train", "test", "all", "extra", "unlabeled"] = setting("train", "part of a known set")
     resolution: Count | None = setting(
         None,
@@ -47,7 +66,9 @@ class DataConfig(Section):
         le=1024,
     )
     channels: Literal[1, 3] | None = setting(None, "1 = grey, 3 = RGB; empty = as in the data")
-    fit: Literal["crop", "pad"] = setting("crop", "how images that are not square become so: centre crop, or pad with the background")
+    fit: Literal["crop", "pad"] = setting(
+        "crop", "how images that are not square become so: centre crop, or pad with the background"
+    )
     background: str = setting("#ffffff", "colour behind transparent pixels and around padded images, #rrggbb")
     labels: bool = setting(True, "read class labels where there are any (sub-folders are classes)")
     max_bad_share: Number = setting(0.05, "share of unreadable files above which the run is refused", ge=0, le=1)
@@ -76,14 +97,18 @@ class ModelConfig(Section):
     discriminator: str | None = setting(None, "own discriminator class as package.module:Class; empty = the family's")
     latent_dim: Count = setting(64, "length of the noise vector z", ge=1, le=8192)
     latent: Literal["normal", "uniform"] = setting("normal", "distribution of z: N(0, 1) or U(-1, 1)")
-    g_width: Count = setting(32, "channels of the generator at full resolution (mlp: units of its first layer)", ge=1, le=4096)
-    d_width: Count = setting(32, "channels of the discriminator at full resolution (mlp: units of its last hidden layer)", ge=1, le=4096)
+    g_width: Count = setting(
+        32, "channels of the generator at full resolution (mlp: units of its first layer)", ge=1, le=4096
+    )
+    d_width: Count = setting(
+        32, "channels of the discriminator at full resolution (mlp: units of its last hidden layer)", ge=1, le=4096
+    )
     g_norm: Literal["batch", "none"] = setting("none", "normalisation in the generator")
     d_norm: Literal["batch", "spectral", "none"] = setting("none", "normalisation in the discriminator")
     conditioning: Literal["auto", "none", "projection", "auxiliary"] = setting(
         "auto",
-        "use of class labels: none, projection discriminator, or auxiliary classifier (the generator gets the label in both); "
-        "auto = projection where the data has classes",
+        "use of class labels: none, projection discriminator, or auxiliary classifier (the generator gets the label "
+        "in both); auto = projection where the data has classes",
     )
     g_args: dict[str, Any] = setting(dict, "further keyword arguments of the generator's class")
     d_args: dict[str, Any] = setting(dict, "further keyword arguments of the discriminator's class")
@@ -100,7 +125,9 @@ class ModelConfig(Section):
         if value not in MODELS:
             near = difflib.get_close_matches(value, MODELS, 1, 0.4)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"must be one of {', '.join(MODELS)}{hint} Own classes go into model.generator and model.discriminator")
+            raise ValueError(
+                f"must be one of {', '.join(MODELS)}{hint} Own classes go into model.generator and model.discriminator"
+            )
         return value
 
     @field_validator("generator", "discriminator")
@@ -115,15 +142,21 @@ class LossConfig(Section):
     """The adversarial loss and the discriminator's gradient penalties."""
 
     name: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"] = setting(
-        "relativistic", "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss"
+        "relativistic",
+        "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss",
     )
-    r1_gamma: Number = setting(1.0, "weight of the gradient penalty at real images, gamma/2 |grad D|^2; on MNIST 0.1 unless set", ge=0)
+    r1_gamma: Number = setting(
+        1.0, "weight of the gradient penalty at real images, gamma/2 |grad D|^2; on MNIST 0.1 unless set", ge=0
+    )
     r2_gamma: Number = setting(1.0, "weight of the gradient penalty at generated images; on MNIST 0.1 unless set", ge=0)
     gamma_schedule: Schedule = setting(Schedule, "course of r1_gamma and r2_gamma")
     gp_lambda: Number = setting(0.0, "weight of the gradient penalty between real and generated images (WGAN-GP)", ge=0)
     gp_target: Literal[0, 1] = setting(1, "gradient norm that WGAN-GP pulls to")
     penalty_every: Count = setting(
-        1, "penalties in every n-th step only, n times as strong; as a part of that step, so Adam needs no correction", unit="steps", ge=1
+        1,
+        "penalties in every n-th step only, n times as strong; as a part of that step, so Adam needs no correction",
+        unit="steps",
+        ge=1,
     )
     auxiliary_weight: Number = setting(1.0, "weight of the auxiliary classifier's cross-entropy", ge=0)
 
@@ -178,27 +211,38 @@ class TrainingConfig(Section):
 
     n_dis: Count = setting(1, "discriminator steps for each generator step", unit="steps", ge=1, le=100)
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
-    channels_last: Literal["auto", "on", "off"] = setting("auto", "images in memory with their channels side by side; auto = on")
-    accumulate: Count = setting(1, "parts that a worker's share of a batch is computed in, one after another: less memory", ge=1, le=1024)
+    channels_last: Literal["auto", "on", "off"] = setting(
+        "auto", "images in memory with their channels side by side; auto = on"
+    )
+    accumulate: Count = setting(
+        1, "parts that a worker's share of a batch is computed in, one after another: less memory", ge=1, le=1024
+    )
     reuse_fakes: Literal["auto"] | bool = setting(
         "auto",
-        "train the generator on the images that the discriminator was just shown, in place of new ones: a forward pass less a step, "
-        "and its activations are kept meanwhile; auto = where n_dis and accumulate are 1",
+        "train the generator on the images that the discriminator was just shown, in place of new ones: a forward "
+        "pass less a step, and its activations are kept meanwhile; auto = where n_dis and accumulate are 1",
     )
-    fake_labels: Literal["data", "balanced"] = setting("data", "classes of generated images: as often as in the data, or all equally often")
+    fake_labels: Literal["data", "balanced"] = setting(
+        "data", "classes of generated images: as often as in the data, or all equally often"
+    )
     compile: Literal["auto", "off", "on", "cuda-graphs"] = setting(
         "auto",
-        "on = torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs = record the step's "
-        "kernels once and replay them (GPUs); auto = cuda-graphs for this package's networks of up to 16 million weights, else off",
+        "on = torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs = "
+        "record the step's kernels once and replay them (GPUs); auto = cuda-graphs for this package's networks of up "
+        "to 16 million weights, else off",
     )
     deterministic: bool = setting(
-        False, "on GPUs: kernels that give the same bits every time, slower ones for some networks; on CPUs all are such in any case"
+        False,
+        "on GPUs: kernels that give the same bits every time, slower ones for some networks; on CPUs all are such in "
+        "any case",
     )
     ema_half_life_kimg: list[Number] = setting(
         [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
     )
     ema_schedule: Schedule = setting(Schedule, "course of the half-lives")
-    ema_rampup: Number = setting(0.05, "half-life is at most this share of the images seen so far; 0 = no ramp", ge=0, le=1)
+    ema_rampup: Number = setting(
+        0.05, "half-life is at most this share of the images seen so far; 0 = no ramp", ge=0, le=1
+    )
     on_divergence: Literal["stop", "rollback"] = setting(
         "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"
     )
@@ -257,7 +301,9 @@ class MetricsConfig(Section):
     samples: Count = setting(5000, "generated images for each measurement in the loop", unit="images", ge=2)
     final_samples: Count = setting(10000, "generated images for the last measurement", unit="images", ge=2)
     extractor: str = setting(
-        "auto", "feature extractor: auto, digits, inception, random-conv, efficientnet-lite0, torchvision:NAME, or package.module:Class"
+        "auto",
+        "feature extractor: auto, digits, inception, random-conv, efficientnet-lite0, torchvision:NAME, or "
+        "package.module:Class",
     )
     weights: str | None = setting(None, "file with the extractor's weights")
     holdout: Number = setting(
@@ -292,7 +338,9 @@ class RayConfig(Section):
     """How Ray runs the workers."""
 
     address: str | None = setting(None, "cluster to join; empty = $RAY_ADDRESS, else a private one on this machine")
-    cpus_per_worker: Count | None = setting(None, "CPUs a worker reserves and uses; empty = its share of the machine", ge=1)
+    cpus_per_worker: Count | None = setting(
+        None, "CPUs a worker reserves and uses; empty = its share of the machine", ge=1
+    )
     gpus_per_worker: Number | None = setting(None, "GPUs a worker reserves; empty = 1 where there are GPUs", ge=0)
     max_failures: Count = setting(3, "restarts of the workers after a failure; -1 = no limit", ge=-1)
     poll_s: Number = setting(0.5, "how often Ray looks after its workers", unit="s", gt=0, le=60)
@@ -303,25 +351,37 @@ class RayConfig(Section):
 class TuneConfig(Section):
     """The search. Its space is in `space`: setting -> distribution."""
 
-    scheduler: Literal["asha", "hyperband", "pbt", "pb2", "median", "none"] = setting("asha", "who stops or replaces trials")
-    searcher: Literal["random", "optuna"] = setting("optuna", "who proposes values (pbt and pb2 begin with random ones in any case)")
+    scheduler: Literal["asha", "hyperband", "pbt", "pb2", "median", "none"] = setting(
+        "asha", "who stops or replaces trials"
+    )
+    searcher: Literal["random", "optuna"] = setting(
+        "optuna", "who proposes values (pbt and pb2 begin with random ones in any case)"
+    )
     trials: Count = setting(16, "trials at most; the first has the config's own values", ge=1)
     time_s: Number | None = setting(None, "wall time of the search, before the best are confirmed", unit="s", gt=0)
-    total_kimg: Number | None = setting(None, "images of all trials together, before the best are confirmed", unit="kimg", gt=0)
+    total_kimg: Number | None = setting(
+        None, "images of all trials together, before the best are confirmed", unit="kimg", gt=0
+    )
     metric: list[Literal["fid", "kid", "class_kl", "modes"]] = setting(
         ["fid"],
-        "objective, of the averaged generator (of modes more is better); of several the first decides, and optuna proposes for all",
+        "objective, of the averaged generator (of modes more is better); of several the first decides, and optuna "
+        "proposes for all",
         min_length=1,
     )
     concurrent: Count | None = setting(None, "trials at once; empty = as many as fit", ge=1)
     trials_per_gpu: Count = setting(1, "trials that share a GPU", ge=1)
     reduction: Number = setting(3.0, "asha, hyperband: one in so many goes on", gt=1)
     grace_share: Number = setting(
-        0.15, "share of the budget between two measurements, and before asha, hyperband or median stop a trial", gt=0, le=1
+        0.15,
+        "share of the budget between two measurements, and before asha, hyperband or median stop a trial",
+        gt=0,
+        le=1,
     )
     interval_share: Number = setting(0.1, "pbt, pb2: share of the budget between two exploits", gt=0, le=1)
     quantile: Number = setting(0.25, "pbt, pb2: share of trials that are replaced", gt=0, le=0.5)
-    confirm_top: Count = setting(3, "best trials to run again with new seeds, and the own values beside them; 0 = none", ge=0)
+    confirm_top: Count = setting(
+        3, "best trials to run again with new seeds, and the own values beside them; 0 = none", ge=0
+    )
     confirm_seeds: Count = setting(3, "seeds for each of them", ge=1)
     space: dict[str, Any] = setting(
         dict,
@@ -343,7 +403,9 @@ class RunConfig(Section):
 
     name: str | None = setting(None, "name of the run, a folder in storage; empty = the data's name")
     storage: str = setting("./runs", "folder or URI (s3://..., gs://...) that holds the runs")
-    engine: Literal["ray", "local"] = setting("ray", "ray = Ray Train; local = this process alone, or one rank of torchrun")
+    engine: Literal["ray", "local"] = setting(
+        "ray", "ray = Ray Train; local = this process alone, or one rank of torchrun"
+    )
     workers: Literal["auto"] | Annotated[Count, Field(ge=1)] | WorkerRange = setting(
         "auto", "processes that train together: auto (every GPU; on CPU what is fastest), a number, or {min: a, max: b}"
     )
@@ -383,7 +445,10 @@ class RunConfig(Section):
     @classmethod
     def _plain_name(cls, value: str | None) -> str | None:
         if value is not None and (not value.strip() or value.startswith(".") or any(c in value for c in "/\\?#\n\0")):
-            raise ValueError("must be a plain folder name, without / \\ ? # and not starting with a dot; the folder above it is --storage")
+            raise ValueError(
+                "must be a plain folder name, without / \\ ? # and not starting with a dot; the folder above it is "
+                "--storage"
+            )
         return value
 
     @model_validator(mode="after")
@@ -391,24 +456,26 @@ class RunConfig(Section):
         training = self.training
         if training.reuse_fakes is True and not training.shown_once:
             raise ValueError(
-                f"training.reuse_fakes = True: needs training.n_dis = 1 and training.accumulate = 1 (here {training.n_dis} and "
-                f"{training.accumulate}), as the discriminator must have seen the very images once"
+                "training.reuse_fakes = True: needs training.n_dis = 1 and training.accumulate = 1 (here "
+                f"{training.n_dis} and {training.accumulate}), as the discriminator must have seen the very images once"
             )
         moving = sorted({"flip", "rotate90", "translate", "rotate", "scale"}.intersection(self.augment.policy))
         if training.deterministic and self.augment.kind != "none" and moving:
             raise ValueError(
-                f"training.deterministic = True: augment.policy = {', '.join(moving)} moves pixels, for which GPUs add in no fixed order; "
-                "allowed with it: colour, cutout"
+                f"training.deterministic = True: augment.policy = {', '.join(moving)} moves pixels, for which GPUs add "
+                "in no fixed order; allowed with it: colour, cutout"
             )
         if training.fake_labels == "balanced" and self.loss.name == "relativistic":
             raise ValueError(
-                "training.fake_labels = 'balanced': loss.name = 'relativistic' compares images of one class, whose labels are the data's; "
-                "allowed with it: data"
+                "training.fake_labels = 'balanced': loss.name = 'relativistic' compares images of one class, whose "
+                "labels are the data's; allowed with it: data"
             )
         most = self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
         if isinstance(most, int):
             if self.batch_size < most:
-                raise ValueError(f"batch_size: {self.batch_size} images cannot be shared by {most} workers; allowed: at least {most}")
+                raise ValueError(
+                    f"batch_size: {self.batch_size} images cannot be shared by {most} workers; allowed: at least {most}"
+                )
             if isinstance(self.workers, int) and self.batch_size % most:
                 low, high = self.batch_size // most * most, -(-self.batch_size // most) * most
                 raise ValueError(
@@ -417,7 +484,8 @@ class RunConfig(Section):
                 )
         if self.kimg * 1000 < self.batch_size:
             raise ValueError(
-                f"kimg: {self.kimg} kimg is less than one batch of {self.batch_size} images; allowed: at least {self.batch_size / 1000}"
+                f"kimg: {self.kimg} kimg is less than one batch of {self.batch_size} images; allowed: at least "
+                f"{self.batch_size / 1000}"
             )
         return self
 

@@ -27,7 +27,8 @@ class ArraySource:
         self.config, self.path, self.name = config, path, path.stem
         if config.split not in ("train", "all"):
             raise ConfigError(
-                f"data.split = {config.split!r}: {path} has no parts; leave data.split out and point data.name at the file you want"
+                f"data.split = {config.split!r}: {path} has no parts; leave data.split out and point data.name at the "
+                "file you want"
             )
 
     def describe(self) -> DataSpec:
@@ -49,10 +50,16 @@ class ArraySource:
             "target": vars(target),
             "settings": (n, self.config.labels),
         }
-        fits = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (target.channels, target.resolution, target.resolution)
+        fits = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (
+            target.channels,
+            target.resolution,
+            target.resolution,
+        )
 
         def build(writer: Writer) -> None:
-            in_place = fits and self._pixels is self._raw and isinstance(self._raw, np.memmap) and self._raw.flags.c_contiguous
+            in_place = (
+                fits and self._pixels is self._raw and isinstance(self._raw, np.memmap) and self._raw.flags.c_contiguous
+            )
             for part in self._parts(progress):
                 (writer.note if in_place else writer.add)(part)
             if in_place:
@@ -99,7 +106,9 @@ class ArraySource:
         except Exception as error:  # zip, zlib, header and end-of-file errors: the file is damaged or something else
             objects = any(words in str(error) for words in ("Object arrays", "Python objects"))
             reason = (
-                "holds Python objects (images of different sizes?)" if objects else f"not a readable array file ({type(error).__name__})"
+                "holds Python objects (images of different sizes?)"
+                if objects
+                else f"not a readable array file ({type(error).__name__})"
             )
             raise ConfigError(
                 f"data.name = {self.path}: {reason}; allowed: one array of uint8 or float images of one size, "
@@ -116,7 +125,10 @@ class ArraySource:
         raw = self._raw
         problem = ""
         if raw.dtype != np.uint8 and raw.dtype.kind != "f":
-            problem = f"is of type {raw.dtype}; allowed: uint8 (array.astype('uint8') for 0..255), or floats in [0, 1] or [-1, 1]"
+            problem = (
+                f"is of type {raw.dtype}; allowed: uint8 (array.astype('uint8') for 0..255), or floats in [0, 1] or "
+                "[-1, 1]"
+            )
         elif raw.ndim not in (3, 4) or 0 in raw.shape:
             problem = f"has shape {raw.shape}; allowed: (N, H, W), (N, H, W, C) or (N, C, H, W), none of them 0"
         elif raw.ndim == 3 and raw.shape[-1] in (1, 3, 4):
@@ -129,14 +141,18 @@ class ArraySource:
         if last and second:  # tiny images: the layout that makes them square
             last = raw.shape[1] == raw.shape[2]
         if not last and not second:
-            raise ConfigError(f"data.name = {self.path}: has shape {raw.shape}; allowed: 1, 3 or 4 channels, second or last")
+            raise ConfigError(
+                f"data.name = {self.path}: has shape {raw.shape}; allowed: 1, 3 or 4 channels, second or last"
+            )
         return raw.transpose(0, 3, 1, 2) if last else raw
 
     @cached_property
     def _target(self) -> Target:
         config, (channels, height, width) = self.config, self._pixels.shape[1:]
         own = min(height, width) if config.fit == "crop" else max(height, width)
-        return Target(config.channels or (1 if channels == 1 else 3), config.resolution or own, config.fit, config.background)
+        return Target(
+            config.channels or (1 if channels == 1 else 3), config.resolution or own, config.fit, config.background
+        )
 
     @cached_property
     def _scale(self) -> tuple[float, float]:
@@ -146,7 +162,10 @@ class ArraySource:
         low, high = np.inf, -np.inf
         for start in range(0, len(self._raw), 256):
             part = self._raw[start : start + 256]
-            low, high = float(np.minimum(low, part.min())), float(np.maximum(high, part.max()))  # unlike min, these keep nan
+            low, high = (
+                float(np.minimum(low, part.min())),
+                float(np.maximum(high, part.max())),
+            )  # unlike min, these keep nan
         if low >= -1e-6 and high <= 1 + 1e-6:
             return 0.0, 255.0
         if low >= -1 - 1e-6 and high <= 1 + 1e-6:
@@ -164,10 +183,14 @@ class ArraySource:
         if stored is None:
             return None
         stored = stored.reshape(-1) if stored.ndim == 2 and stored.shape[1] == 1 else stored
-        if stored.shape != (len(self._pixels),) or stored.dtype.kind not in "iuU" or (stored.dtype.kind != "U" and stored.min() < 0):
+        if (
+            stored.shape != (len(self._pixels),)
+            or stored.dtype.kind not in "iuU"
+            or (stored.dtype.kind != "U" and stored.min() < 0)
+        ):
             raise ConfigError(
-                f"data.name = {self.path}: labels of shape {stored.shape} and type {stored.dtype} for {len(self._pixels)} images; "
-                "allowed: one whole number >= 0 (or text) an image, or data.labels=false"
+                f"data.name = {self.path}: labels of shape {stored.shape} and type {stored.dtype} for "
+                f"{len(self._pixels)} images; allowed: one whole number >= 0 (or text) an image, or data.labels=false"
             )
         if stored.dtype.kind == "U":
             return np.unique(stored, return_inverse=True)[1].astype(np.int64)

@@ -1,7 +1,8 @@
 """Decoded sets on disk: built once a node, then memory-mapped by every worker.
 
-An entry is a folder named by the hash of what it was made from (files with sizes and times, settings). It is built aside and
-renamed, so an entry that exists is complete; a file lock makes other processes of the node wait for the builder.
+An entry is a folder named by the hash of what it was made from (files with sizes and times, settings). It is built
+aside and renamed, so an entry that exists is complete; a file lock makes other processes of the node wait for the
+builder.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def cache_root(config: DataConfig) -> Path:
 
 
 class Writer:
-    """Receives a set in parts while it is being built, writing images.npy with room for a count that is known at the end."""
+    """Receives a set in parts while it is being built, writing images.npy with room for a count that is known at the
+    end.
+    """
 
     HEADER = 128
 
@@ -66,7 +69,9 @@ class Writer:
         shape = (self._n, *self._shape)
         text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {tuple(int(side) for side in shape)!r}, }}".encode()
         self._file.seek(0)
-        self._file.write(b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little") + text.ljust(self.HEADER - 11) + b"\n")
+        self._file.write(
+            b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little") + text.ljust(self.HEADER - 11) + b"\n"
+        )
         self._file.flush()
         os.fsync(self._file.fileno())
         self.close()
@@ -90,7 +95,8 @@ class Writer:
 
 
 def cached(config: DataConfig, name: str, key: Mapping[str, Any], build: Callable[[Writer], None]) -> ImageSet:
-    """The set made from `key` (anything that goes into JSON), from the cache, or through `build` if it is not there yet.
+    """The set made from `key` (anything that goes into JSON), from the cache, or through `build` if it is not there
+    yet.
 
     Raises ConfigError if the cache cannot be written. Whatever ends `build` early leaves nothing behind.
     """
@@ -106,14 +112,16 @@ def cached(config: DataConfig, name: str, key: Mapping[str, Any], build: Callabl
             return _read(entry) or _build(entry, name, build, alone)
     except OSError as error:
         raise ConfigError(
-            f"data.cache = {root}: cannot keep the decoded images there ({error}); allowed: a folder with free space that you may "
-            "write to, set by data.cache or $DISTGAN_CACHE"
+            f"data.cache = {root}: cannot keep the decoded images there ({error}); allowed: a folder with free space "
+            "that you may write to, set by data.cache or $DISTGAN_CACHE"
         ) from None
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
-    """Hold a file lock. Gives False on file systems without locks: a set may be decoded twice there, which does no harm."""
+    """Hold a file lock. Gives False on file systems without locks: a set may be decoded twice there, which does no
+    harm.
+    """
     from filelock import FileLock
 
     lock = FileLock(path)
@@ -130,7 +138,9 @@ def _alone(path: Path) -> Iterator[bool]:
 
 def _build(entry: Path, name: str, build: Callable[[Writer], None], alone: bool) -> ImageSet:
     prefix = f".{entry.name}.{socket.gethostname()}."
-    for left in entry.parent.glob(f"{prefix}*") if alone else ():  # unfinished, and its process is gone, or it would hold the lock
+    for left in (
+        entry.parent.glob(f"{prefix}*") if alone else ()
+    ):  # unfinished, and its process is gone, or it would hold the lock
         shutil.rmtree(left, ignore_errors=True)
     aside = entry.parent / f"{prefix}{uuid.uuid4().hex[:8]}"
     aside.mkdir()
@@ -165,4 +175,6 @@ def _read(entry: Path) -> ImageSet | None:
     if images.ndim != 4 or (labels is not None and len(labels) != len(images)):
         return None
     n = int(meta["n"])
-    return ImageSet(images[:n], labels, tuple(meta["classes"]), meta["name"], meta["fingerprint"], tuple(meta["skipped"]))
+    return ImageSet(
+        images[:n], labels, tuple(meta["classes"]), meta["name"], meta["fingerprint"], tuple(meta["skipped"])
+    )

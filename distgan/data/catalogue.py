@@ -34,7 +34,10 @@ class Known:
 
 def idx_files(part: str) -> list[Layout]:
     stem = {"train": "train", "test": "t10k"}[part]
-    names = [(f"{stem}-{kind}-idx{rank}-ubyte", f"{stem}-{kind}.idx{rank}-ubyte") for kind, rank in (("images", 3), ("labels", 1))]
+    names = [
+        (f"{stem}-{kind}-idx{rank}-ubyte", f"{stem}-{kind}.idx{rank}-ubyte")
+        for kind, rank in (("images", 3), ("labels", 1))
+    ]
     return [Layout(tuple((dash, dash + ".gz", dot, dot + ".gz") for dash, dot in names), formats.read_idx_pair)]
 
 
@@ -62,12 +65,13 @@ _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 _THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _STL = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 _HUNDRED = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar
-cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster
-house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
-orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose
-sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
-tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+willow_tree wolf woman worm
 """
 _MNIST = {"train": "a25bea736e30d166cdddb491f175f624", "test": "27ae3e4e09519cfbb04c629615203637"}
 _FASHION = {"train": "9018921c3c673c538a1fc5bad174d6f9", "test": "15d484375f8d13e6eb1aabb0c3f46965"}
@@ -77,7 +81,9 @@ SETS = {
     "mnist10k": Known("", (1, 28, 28), {"train": 10000}, idx_files),
     "mnist": Known("MNIST", (1, 28, 28), _SIXTY, idx_files, label_md5=_MNIST),
     "fashion-mnist": Known("FashionMNIST", (1, 28, 28), _SIXTY, idx_files, _CLOTHES, _FASHION),
-    "kmnist": Known("KMNIST", (1, 28, 28), _SIXTY, idx_files, ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
+    "kmnist": Known(
+        "KMNIST", (1, 28, 28), _SIXTY, idx_files, ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    ),
     "cifar10": Known("CIFAR10", (3, 32, 32), _FIFTY, cifar10_files, _THINGS),
     "cifar100": Known("CIFAR100", (3, 32, 32), _FIFTY, cifar100_files, tuple(_HUNDRED.split())),
     "svhn": Known("SVHN", (3, 32, 32), {"train": 73257, "test": 26032, "extra": 531131}, svhn_files),

@@ -1,4 +1,6 @@
-"""CelebA: the aligned faces as a folder or .zip of numbered JPEGs (Liu et al., Deep Learning Face Attributes in the Wild, ICCV 2015)."""
+"""CelebA: the aligned faces as a folder or .zip of numbered JPEGs (Liu et al., Deep Learning Face Attributes in the
+Wild, ICCV 2015).
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,18 @@ class CelebSource:
         if config.split not in PARTS:
             raise ConfigError(f"data.split = {config.split!r}: celeba has no such part; allowed: {', '.join(PARTS)}")
         self.root, self.part = data_root(config), PARTS[config.split]
-        settings = {"split": "all", "labels": False, "channels": config.channels or 3, "resolution": config.resolution or RESOLUTION}
+        settings = {
+            "split": "all",
+            "labels": False,
+            "channels": config.channels or 3,
+            "resolution": config.resolution or RESOLUTION,
+        }
         self.config = config.model_copy(update=settings)
 
     def describe(self) -> DataSpec:
-        """From the files if they are there, else as published; ConfigError if they are absent and may not be fetched."""
+        """From the files if they are there, else as published; ConfigError if they are absent and may not be
+        fetched.
+        """
         path = self._find()
         if path is not None:
             return self._faces(path).describe()
@@ -34,7 +43,12 @@ class CelebSource:
             raise self._absent("data.download is off")
         low, high = self.part
         return DataSpec(
-            first(self.config, high - low + 1), self.config.channels or 3, self.config.resolution or RESOLUTION, 0, (), "celeba"
+            first(self.config, high - low + 1),
+            self.config.channels or 3,
+            self.config.resolution or RESOLUTION,
+            0,
+            (),
+            "celeba",
         )
 
     def open(self, progress: Progress | None = None) -> ImageSet:

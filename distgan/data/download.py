@@ -12,7 +12,8 @@ TIMEOUT_S = 30.0  # without an answer for so long, a connection counts as dead
 def fetch(title: str, parts: list[str], root: Path, present: Callable[[], bool]) -> None:
     """Download the parts of torchvision's set `title` into root. Waits where another process does it already.
 
-    Only archives whose checksum torchvision knows are written; nothing is unpickled here. Raises what the network raises.
+    Only archives whose checksum torchvision knows are written; nothing is unpickled here. Raises what the network
+    raises.
     """
     from filelock import FileLock
 
@@ -21,7 +22,9 @@ def fetch(title: str, parts: list[str], root: Path, present: Callable[[], bool])
         if present():
             return
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(TIMEOUT_S)  # torchvision's downloads set none, and would wait for ever behind a silent firewall
+        socket.setdefaulttimeout(
+            TIMEOUT_S
+        )  # torchvision's downloads set none, and would wait for ever behind a silent firewall
         try:
             _download(title, parts, root)
         finally:

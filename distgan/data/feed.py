@@ -20,14 +20,21 @@ POSITIONS = 8192  # whose images' numbers go to the device at once
 class Feed:
     """Batches from an ImageSet, normalised on the device.
 
-    Which image, and whether it is flipped, depends on the position in `order` alone: workers that slice the same positions
-    see what one worker would see. Sets up to `device_mib` MiB live on the device as uint8 (on the CPU: in the pages that the
-    workers of a node share), and a batch is one index_select. Larger sets are gathered from the memory map; `prefetch` does
-    that in a background thread.
+    Which image, and whether it is flipped, depends on the position in `order` alone: workers that slice the same
+    positions see what one worker would see. Sets up to `device_mib` MiB live on the device as uint8 (on the CPU: in the
+    pages that the workers of a node share), and a batch is one index_select. Larger sets are gathered from the memory
+    map; `prefetch` does that in a background thread.
     """
 
     def __init__(
-        self, images: ImageSet, device: torch.device, order: DataOrder, *, device_mib: int, mirror: bool = False, seed: int = 0
+        self,
+        images: ImageSet,
+        device: torch.device,
+        order: DataOrder,
+        *,
+        device_mib: int,
+        mirror: bool = False,
+        seed: int = 0,
     ) -> None:
         if order.images != len(images):
             raise ValueError(f"the order is over {order.images} images, the set has {len(images)}")
@@ -40,12 +47,17 @@ class Feed:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # read-only memory; nothing here writes to it
                 self._resident = torch.from_numpy(images.images).to(device)
-        self._held = (0, torch.empty(0, dtype=torch.int64, device=device))  # first position, image numbers from there on
+        self._held = (
+            0,
+            torch.empty(0, dtype=torch.int64, device=device),
+        )  # first position, image numbers from there on
         self._thread: ThreadPoolExecutor | None = None
         self._coming: OrderedDict[tuple[int, int], Future[Tensor]] = OrderedDict()
 
     def batch(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        """Images at positions start..stop-1 of the run: float32 (n, C, H, W) in [-1, 1] and labels int64 (n,), on the device."""
+        """Images at positions start..stop-1 of the run: float32 (n, C, H, W) in [-1, 1] and labels int64 (n,), on the
+        device.
+        """
         index = self._index(start, stop)
         if self._resident is not None:
             pixels = self._resident.index_select(0, index)

@@ -1,4 +1,6 @@
-"""A folder or .zip archive of image files as a set: looked at through a sample, decoded once in parallel into the cache."""
+"""A folder or .zip archive of image files as a set: looked at through a sample, decoded once in parallel into the
+cache.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,20 @@ SAMPLE = 200  # files that resolution and channels are derived from where they a
 class FolderSource:
     """Images in files. `path` is a folder or a .zip archive."""
 
-    def __init__(self, config: DataConfig, path: Path, name: str = "", keep: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self, config: DataConfig, path: Path, name: str = "", keep: Callable[[str], bool] | None = None
+    ) -> None:
         self.config, self.path, self._keep = config, path, keep
         self.name = name or (path.stem if path.is_file() else path.resolve().name)
 
     def describe(self) -> DataSpec:
-        """Counts files, unreadable ones included; opens up to 200 of them where resolution or channels must be derived."""
+        """Counts files, unreadable ones included; opens up to 200 of them where resolution or channels must be
+        derived.
+        """
         listing, target = self.listing, self.target
-        return DataSpec(len(listing.entries), target.channels, target.resolution, len(listing.classes), listing.classes, self.name)
+        return DataSpec(
+            len(listing.entries), target.channels, target.resolution, len(listing.classes), listing.classes, self.name
+        )
 
     def open(self, progress: Progress | None = None) -> ImageSet:
         """The decoded images. ConfigError if too many files are unreadable."""
@@ -91,7 +99,9 @@ class FolderSource:
         if not sides:
             raise ConfigError(f"data.name = {self.path}: none of {len(sample)} files could be read: {some(problems)}")
         derived = min(64, max(16, 1 << (int(statistics.median(sides)).bit_length() - 1)))
-        return Target(config.channels or (1 if grey else 3), config.resolution or derived, config.fit, config.background)
+        return Target(
+            config.channels or (1 if grey else 3), config.resolution or derived, config.fit, config.background
+        )
 
     def _decode(self, writer: Writer, progress: Progress | None) -> None:
         listing, target = self.listing, self.target
@@ -103,7 +113,9 @@ class FolderSource:
                 entry = listing.entries[i]
                 try:
                     return decode(reader.read(entry), target)
-                except Exception as error:  # Pillow's decoders raise many kinds; each means that this file is unreadable
+                except (
+                    Exception
+                ) as error:  # Pillow's decoders raise many kinds; each means that this file is unreadable
                     return _reason(entry.name, error)
 
             step = chunk(0, target)
@@ -128,19 +140,23 @@ class FolderSource:
         total = len(self.listing.entries)
         if len(skipped) > self.config.max_bad_share * total:
             raise ConfigError(
-                f"data.max_bad_share = {self.config.max_bad_share}: at least {len(skipped)} of {total} files in {self.path} cannot "
-                f"be read: {some(skipped)}; repair or remove them, or raise data.max_bad_share"
+                f"data.max_bad_share = {self.config.max_bad_share}: at least {len(skipped)} of {total} files in "
+                f"{self.path} cannot be read: {some(skipped)}; repair or remove them, or raise data.max_bad_share"
             )
 
 
 def _look(data: bytes, wanted: Target, colours: bool) -> tuple[tuple[int, int], bool]:
-    """Size of an image file, and whether it is grey (decoded for that only where `colours` asks and the mode does not tell)."""
+    """Size of an image file, and whether it is grey (decoded for that only where `colours` asks and the mode does not
+    tell).
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
         check_size(image)
         size = image.size
-        if not colours or ((image.mode in ("1", "L", "F") or image.mode.startswith("I")) and "transparency" not in image.info):
+        if not colours or (
+            (image.mode in ("1", "L", "F") or image.mode.startswith("I")) and "transparency" not in image.info
+        ):
             return size, True
         image.draft(None, (64, 64))  # type: ignore[arg-type]
         image.load()

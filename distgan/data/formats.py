@@ -71,7 +71,11 @@ def _batches(blobs: list[bytes]) -> Raw:
     images, labels = [], []
     for blob in blobs:
         batch = safe_unpickle(blob)
-        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()} if isinstance(batch, dict) else {}
+        batch = (
+            {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+            if isinstance(batch, dict)
+            else {}
+        )
         answers = batch.get("fine_labels", batch.get("labels"))
         if "data" not in batch or answers is None or np.asarray(batch["data"]).dtype != np.uint8:
             raise ValueError("not one of CIFAR's python batches")
@@ -87,7 +91,9 @@ def read_mat(files: list[Path]) -> Raw:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise ConfigError("data.name = svhn: its .mat files are read by SciPy, which is not installed; fix: pip install scipy") from None
+        raise ConfigError(
+            "data.name = svhn: its .mat files are read by SciPy, which is not installed; fix: pip install scipy"
+        ) from None
     content = loadmat(files[0])
     return content["X"].transpose(3, 2, 0, 1), content["y"].astype(np.int64).reshape(-1) % 10
 
@@ -112,8 +118,8 @@ def plain(file: Path) -> gzip.GzipFile | io.BufferedReader:
 def safe_unpickle(data: bytes) -> Any:
     """Unpickle containers, numbers, text, bytes and NumPy arrays of numbers. pickle.UnpicklingError for anything else.
 
-    Only the names below resolve, and to stand-ins of ours, so neither a file's choice of function nor NumPy's own unpickling
-    code is ever run.
+    Only the names below resolve, and to stand-ins of ours, so neither a file's choice of function nor NumPy's own
+    unpickling code is ever run.
     """
     return _settle(_Unpickler(io.BytesIO(data), encoding="bytes").load())
 

@@ -19,7 +19,9 @@ Progress = Callable[[str, int, int], None]  # (what is being done, images done, 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What can be said about a set without decoding it. `n` is None where only decoding tells, and counts unreadable files in."""
+    """What can be said about a set without decoding it. `n` is None where only decoding tells, and counts unreadable
+    files in.
+    """
 
     n: int | None
     channels: int
@@ -50,11 +52,15 @@ class ImageSet:
 
     @property
     def note(self) -> str | None:
-        """What a person should know of files that were passed over: how many, and the first of them with the reasons."""
+        """What a person should know of files that were passed over: how many, and the first of them with the
+        reasons.
+        """
         if not self.skipped:
             return None
         total = len(self.images) + len(self.skipped)
-        return f"{self.name}: {len(self.skipped)} of {total:,} files cannot be read and are left out: {some(self.skipped)}"
+        return (
+            f"{self.name}: {len(self.skipped)} of {total:,} files cannot be read and are left out: {some(self.skipped)}"
+        )
 
     @property
     def channels(self) -> int:
@@ -100,7 +106,13 @@ def in_memory(images: Pixels, labels: Labels | None, classes: tuple[str, ...], n
     """An ImageSet of arrays that are at hand."""
     mark = Fingerprint()
     mark.add(images)
-    return ImageSet(np.ascontiguousarray(images), labels, classes if labels is not None else (), name, mark.hex(images.shape, labels))
+    return ImageSet(
+        np.ascontiguousarray(images),
+        labels,
+        classes if labels is not None else (),
+        name,
+        mark.hex(images.shape, labels),
+    )
 
 
 def some(problems: Sequence[str], count: int = 5) -> str:

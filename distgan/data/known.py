@@ -29,14 +29,21 @@ class KnownSource:
         self.config, self.name, self.known = config, name, SETS[name]
         self._found: dict[str, tuple[Layout, list[Path]]] = {}
         if config.split not in (*self.known.sizes, "all"):
-            raise ConfigError(f"data.split = {config.split!r}: {name} has no such part; allowed: {', '.join([*self.known.sizes, 'all'])}")
+            raise ConfigError(
+                f"data.split = {config.split!r}: {name} has no such part; allowed: "
+                f"{', '.join([*self.known.sizes, 'all'])}"
+            )
         # The two parts with labels; extra and unlabeled are asked for by name.
         self.parts: list[str] = (
-            [part for part in ("train", "test") if part in self.known.sizes] if config.split == "all" else [config.split]
+            [part for part in ("train", "test") if part in self.known.sizes]
+            if config.split == "all"
+            else [config.split]
         )
 
     def describe(self) -> DataSpec:
-        """From the files' headers if they are there, else as published; ConfigError if they are absent and may not be fetched."""
+        """From the files' headers if they are there, else as published; ConfigError if they are absent and may not be
+        fetched.
+        """
         found = {part: self._find(part) for part in self.parts}
         if None in found.values() and not self.config.download:
             raise self._absent("data.download is off")
@@ -59,7 +66,11 @@ class KnownSource:
             return in_memory(np.concatenate(list(in_chunks(images, target))), labels, self.known.classes, self.name)
         key = {
             "set": (self.name, self.parts),  # one archive can hold several parts
-            "files": [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for _, files in found for file in files],
+            "files": [
+                (str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns)
+                for _, files in found
+                for file in files
+            ],
             "target": vars(target),
             "settings": (self.config.labels, self.config.limit),
         }
@@ -121,8 +132,8 @@ class KnownSource:
         answers = np.concatenate(known)[:n]
         if answers.size and not 0 <= answers.min() <= answers.max() < len(self.known.classes):
             raise ConfigError(
-                f"data.root = {self.root}: labels from {answers.min()} to {answers.max()} in {found[0][1][-1].parent}, but {self.name} has "
-                f"{len(self.known.classes)} classes; these are the files of another set"
+                f"data.root = {self.root}: labels from {answers.min()} to {answers.max()} in {found[0][1][-1].parent}, "
+                f"but {self.name} has {len(self.known.classes)} classes; these are the files of another set"
             )
         return joined, answers
 
@@ -137,7 +148,9 @@ class KnownSource:
         if self.known.layouts is stl_files:
             return files[0].stat().st_size // math.prod(self.known.shape)
         official = self.known.sizes[part]
-        whole = 2300 * official <= size <= 3300 * official  # bytes per image of CIFAR's pickles and archives and of SVHN's .mat files
+        whole = (
+            2300 * official <= size <= 3300 * official
+        )  # bytes per image of CIFAR's pickles and archives and of SVHN's .mat files
         return official if whole or files[0].name.endswith(".tar.gz") else None
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -196,11 +209,14 @@ class KnownSource:
 
     def _damaged(self, files: list[Path], error: Exception) -> ConfigError:
         return ConfigError(
-            f"data.root = {self.root}: {', '.join(map(str, files))} cannot be read as {self.name} ({error}); replace the damaged file"
+            f"data.root = {self.root}: {', '.join(map(str, files))} cannot be read as {self.name} ({error}); replace "
+            "the damaged file"
         )
 
     def _absent(self, reason: str) -> ConfigError:
-        names = [" + ".join(slot[0] for slot in layout.slots) for part in self.parts for layout in self.known.layouts(part)]
+        names = [
+            " + ".join(slot[0] for slot in layout.slots) for part in self.parts for layout in self.known.layouts(part)
+        ]
         packed = " (each may end in .gz)" if self.known.layouts is idx_files else ""
         return absent(self.name, self.root, ", or ".join(names) + packed, reason)
 

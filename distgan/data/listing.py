@@ -29,7 +29,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files and the classes that their sub-folders make. `label_of[i]` belongs to `entries[i]`; None without classes."""
+    """Image files and the classes that their sub-folders make. `label_of[i]` belongs to `entries[i]`; None without
+    classes.
+    """
 
     entries: list[Entry]
     label_of: list[int] | None
@@ -42,7 +44,9 @@ class FolderReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not os.access(path, os.R_OK | os.X_OK):
-            raise ConfigError(f"data.name = {path}: this user may not read the folder; change its permissions or choose another")
+            raise ConfigError(
+                f"data.name = {path}: this user may not read the folder; change its permissions or choose another"
+            )
 
     def entries(self) -> tuple[list[Entry], Counter[str]]:
         """The image files, and how many files of each other type were passed over."""
@@ -82,7 +86,9 @@ class ZipReader:
         try:
             self.archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise ConfigError(f"data.name = {path}: not a readable .zip archive ({error}); allowed: a folder, .zip, .npy or .npz") from None
+            raise ConfigError(
+                f"data.name = {path}: not a readable .zip archive ({error}); allowed: a folder, .zip, .npy or .npz"
+            ) from None
 
     def entries(self) -> tuple[list[Entry], Counter[str]]:
         """The image files, and how many files of each other type were passed over."""
@@ -105,8 +111,8 @@ def arrange(entries: list[Entry], split: str) -> Listing:
     """Order and classes of image files.
 
     Folders that hold everything are passed through. Sub-folders train, test and the like are parts to choose from by
-    data.split. Then at least two sub-folders and no image beside them make classes. With classes the order takes one file of
-    each in turn, so that the first so many images (data.limit) show them all.
+    data.split. Then at least two sub-folders and no image beside them make classes. With classes the order takes one
+    file of each in turn, so that the first so many images (data.limit) show them all.
     """
     paths = _below_common([PurePosixPath(entry.name).parts for entry in entries])
     pairs = list(zip(paths, entries, strict=True))
@@ -114,13 +120,16 @@ def arrange(entries: list[Entry], split: str) -> Listing:
     if len(tops) > 1 and tops <= PARTS and all(len(path) > 1 for path in paths):
         if split not in (*tops, "all"):
             raise ConfigError(
-                f"data.split = {split!r}: the data have the parts {', '.join(sorted(tops))}; allowed: train or test of them, or all"
+                f"data.split = {split!r}: the data have the parts {', '.join(sorted(tops))}; allowed: train or test of "
+                "them, or all"
             )
         pairs = [(path[1:], entry) for path, entry in pairs if split in ("all", path[0].lower())]
         if split != "all":
             pairs = list(zip(_below_common([path for path, _ in pairs]), [entry for _, entry in pairs], strict=True))
     elif split not in ("train", "all"):
-        raise ConfigError(f"data.split = {split!r}: the data have no sub-folders train and test; point data.name at the part you want")
+        raise ConfigError(
+            f"data.split = {split!r}: the data have no sub-folders train and test; point data.name at the part you want"
+        )
     pairs.sort(key=lambda pair: (pair[0], pair[1].name))
     classes = tuple(sorted({path[0] for path, _ in pairs if len(path) > 1}))
     if len(classes) < 2 or any(len(path) == 1 for path, _ in pairs):

@@ -1,6 +1,7 @@
 """From whatever an image file or an array holds to square uint8 pixels of the wanted size and channels.
 
-Order: upright (EXIF), 8 bits, opaque, channels, square, antialiased resize. An image that fits already keeps its pixels.
+Order: upright (EXIF), 8 bits, opaque, channels, square, antialiased resize. An image that fits already keeps its
+pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """What decoded images look like. `zero_pad`: reach a slightly larger resolution by a black border, not by resizing."""
+    """What decoded images look like. `zero_pad`: reach a slightly larger resolution by a black border, not by
+    resizing.
+    """
 
     channels: int
     resolution: int
@@ -44,7 +47,9 @@ class Target:
 
 
 def decode(data: bytes, target: Target) -> Pixels:
-    """An image file's bytes as uint8 (channels, resolution, resolution). Raises whatever Pillow raises if it is damaged."""
+    """An image file's bytes as uint8 (channels, resolution, resolution). Raises whatever Pillow raises if it is
+    damaged.
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
@@ -101,7 +106,9 @@ def flatten(image: Image.Image, target: Target) -> Image.Image:
 
 
 def eight_bits(values: NDArray[Any]) -> Pixels:
-    """Integers as 16-bit and floats as [0, 1], [0, 255] or [0, 65535], whichever holds them, scaled to 0..255. ValueError if none does."""
+    """Integers as 16-bit and floats as [0, 1], [0, 255] or [0, 65535], whichever holds them, scaled to 0..255.
+    ValueError if none does.
+    """
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 65535):
         raise ValueError(f"pixel values from {low:g} to {high:g} have no known meaning")
@@ -159,8 +166,12 @@ def convert(images: Pixels, target: Target, pool: ThreadPoolExecutor | None = No
     return np.ascontiguousarray(images)
 
 
-def in_chunks(images: NDArray[Any], target: Target, to_bytes: Callable[[NDArray[Any]], Pixels] | None = None) -> Iterator[Pixels]:
-    """`convert` for many images (N, C, H, W), a part at a time, on all processors. `to_bytes` makes a part uint8 first."""
+def in_chunks(
+    images: NDArray[Any], target: Target, to_bytes: Callable[[NDArray[Any]], Pixels] | None = None
+) -> Iterator[Pixels]:
+    """`convert` for many images (N, C, H, W), a part at a time, on all processors. `to_bytes` makes a part uint8
+    first.
+    """
     with ThreadPoolExecutor(processors()) as pool:
         step = chunk(math.prod(images.shape[1:]) * images.itemsize, target)
         for start in range(0, len(images), step):

@@ -12,12 +12,16 @@ from distgan.data.images import DataSpec, ImageSet, Progress, Source
 
 
 def open_images(config: DataConfig, *, progress: Progress | None = None) -> ImageSet:
-    """The decoded images that `config` means. Raises ConfigError for whatever is wrong with the data or the settings."""
+    """The decoded images that `config` means. Raises ConfigError for whatever is wrong with the data or the
+    settings.
+    """
     return source(config).open(progress)
 
 
 def describe(config: DataConfig) -> DataSpec:
-    """What can be said of the images without decoding or downloading them. Raises ConfigError for mistakes that show already."""
+    """What can be said of the images without decoding or downloading them. Raises ConfigError for mistakes that show
+    already.
+    """
     return source(config).describe()
 
 
@@ -71,7 +75,11 @@ def _why_not(name: str, path: Path) -> str:
         folder = path.parent
         siblings = [entry.name for entry in folder.iterdir()] if os.path.isdir(folder) else []
         near = difflib.get_close_matches(path.name, siblings, 1)
-        where = f"; did you mean {folder / near[0]}?" if near else ("" if os.path.isdir(folder) else f" ({folder} does not exist either)")
+        where = (
+            f"; did you mean {folder / near[0]}?"
+            if near
+            else ("" if os.path.isdir(folder) else f" ({folder} does not exist either)")
+        )
         return f"no such file or folder{where}; allowed: {known}"
     near = difflib.get_close_matches(_plain(name), [_plain(known_name) for known_name in KNOWN_SETS], 1, 0.5)
     spelled = {_plain(known_name): known_name for known_name in KNOWN_SETS}

@@ -1,4 +1,5 @@
-"""Stacked MNIST: three digits as the colours of one image, 1000 classes, for counting how many modes a generator covers.
+"""Stacked MNIST: three digits as the colours of one image, 1000 classes, for counting how many modes a generator
+covers.
 
 Metz et al., Unrolled Generative Adversarial Networks (ICLR 2017), section 3.3.1; class = 100 r + 10 g + b.
 """
@@ -23,23 +24,30 @@ class StackedDigits:
 
     def __init__(self, config: DataConfig) -> None:
         if config.channels == 1:
-            raise ConfigError("data.channels = 1: stacked-mnist is three digits in three channels; allowed: 3, or leave it empty")
+            raise ConfigError(
+                "data.channels = 1: stacked-mnist is three digits in three channels; allowed: 3, or leave it empty"
+            )
         if config.split not in ("train", "test", "all"):
-            raise ConfigError(f"data.split = {config.split!r}: stacked-mnist has no such part; allowed: train, test, all")
+            raise ConfigError(
+                f"data.split = {config.split!r}: stacked-mnist has no such part; allowed: train, test, all"
+            )
         self.config = config
         plain = config.model_copy(update={"name": "mnist", "limit": None, "labels": True, "channels": None})
         self.digits = KnownSource(plain, "mnist")
         if not self.digits.present():
             if config.split == "test":
                 raise ConfigError(
-                    "data.split = 'test': the built-in digits are training digits; allowed: train, or put MNIST into data.root"
+                    "data.split = 'test': the built-in digits are training digits; allowed: train, or put MNIST into "
+                    "data.root"
                 )
             self.digits = KnownSource(plain.model_copy(update={"name": "mnist10k"}), "mnist10k")
         self.classes = tuple(f"{k:03d}" for k in range(1000)) if config.labels else ()
 
     def describe(self) -> DataSpec:
         """All of it is known beforehand."""
-        return DataSpec(first(self.config, IMAGES), 3, self._target.resolution, len(self.classes), self.classes, "stacked-mnist")
+        return DataSpec(
+            first(self.config, IMAGES), 3, self._target.resolution, len(self.classes), self.classes, "stacked-mnist"
+        )
 
     def open(self, progress: Progress | None = None) -> ImageSet:
         """50,000 images (or data.limit), made once and memory-mapped."""

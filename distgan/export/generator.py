@@ -1,7 +1,7 @@
 """The exported generator: generator.safetensors and generator.json, all that is needed to make images.
 
-The JSON names the network and everything its constructor needs, so that neither the run's config nor the training code is
-read to rebuild it, and nothing is unpickled.
+The JSON names the network and everything its constructor needs, so that neither the run's config nor the training code
+is read to rebuild it, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Generator:
     def labels(self, index: Tensor, seed: int, label: int | None = None) -> Tensor | None:
         """Labels int64 (N,) for sample indices: `label` for all, or each class as often as the others.
 
-        Up to GRID_CLASSES they come in turn, so that a grid can have a column for each; more of them are shuffled by the seed, so that few
-        images show many kinds.
+        Up to GRID_CLASSES they come in turn, so that a grid can have a column for each; more of them are shuffled by
+        the seed, so that few images show many kinds.
         """
         if not self.conditional:
             return None
@@ -84,8 +84,8 @@ def save_generator(
 ) -> None:
     """Write generator.safetensors and generator.json into `folder`.
 
-    weights: the generator's state_dict; classes: names, () where the generator takes no labels; info: for people (data, kimg,
-    metrics).
+    weights: the generator's state_dict; classes: names, () where the generator takes no labels; info: for people (data,
+    kimg, metrics).
     """
     from safetensors.torch import save
 
@@ -101,7 +101,11 @@ def save_generator(
                 "channels": channels,
                 "resolution": resolution,
                 "classes": list(classes),
-                "input": {"z": [model.latent_dim], "latent": model.latent, "label": bool(classes) and model.conditioning != "none"},
+                "input": {
+                    "z": [model.latent_dim],
+                    "latent": model.latent,
+                    "label": bool(classes) and model.conditioning != "none",
+                },
                 "output": {"shape": [channels, resolution, resolution], "range": [-1, 1]},
                 "info": info,
             },
@@ -124,14 +128,20 @@ def load_generator(folder: Folder, device: torch.device | None = None) -> Genera
         model = ModelConfig.model_validate(meta["model"])
         classes = tuple(meta["classes"])
         n_classes = len(classes) if model.conditioning != "none" else 0
-        G = build_generator(model, channels=meta["channels"], resolution=meta["resolution"], n_classes=n_classes, seed=0)
+        G = build_generator(
+            model, channels=meta["channels"], resolution=meta["resolution"], n_classes=n_classes, seed=0
+        )
         G.load_state_dict(weights)
     except FileNotFoundError:
-        raise ConfigError(f"{folder}: no generator there (generator.json and generator.safetensors are expected)") from None
+        raise ConfigError(
+            f"{folder}: no generator there (generator.json and generator.safetensors are expected)"
+        ) from None
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{folder}: the generator cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        raise ConfigError(
+            f"{folder}: the generator cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from None
     G.to(device or torch.device("cpu")).eval().requires_grad_(False)
     return Generator(G, model, meta["channels"], meta["resolution"], classes, meta["info"])
 
@@ -141,7 +151,9 @@ def find_generator(where: str, storage: str = "./runs") -> Folder:
 
     ConfigError lists what was looked for, and the runs that there are.
     """
-    candidates = [where] if "/" in where else [where, str(Folder(storage).child(where))]  # what has a slash is a place, not a name
+    candidates = (
+        [where] if "/" in where else [where, str(Folder(storage).child(where))]
+    )  # what has a slash is a place, not a name
     for candidate in candidates:
         folder = Folder(candidate.removesuffix("/generator.json").removesuffix("/generator.safetensors"))
         for place in (folder, folder.child("generator")):
@@ -150,10 +162,16 @@ def find_generator(where: str, storage: str = "./runs") -> Folder:
     for candidate in candidates:
         if Folder(candidate).exists("config.yaml"):
             raise ConfigError(
-                f"{where}: this run has no generator yet; it is written at the first checkpoint. `distgan train` continues the run"
+                f"{where}: this run has no generator yet; it is written at the first checkpoint. `distgan train` "
+                "continues the run"
             )
     runs = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
-    known = f"; runs in {storage}: {', '.join(runs)}" if runs else f"; there are no runs in {storage} (--storage says where to look)"
+    known = (
+        f"; runs in {storage}: {', '.join(runs)}"
+        if runs
+        else f"; there are no runs in {storage} (--storage says where to look)"
+    )
     raise ConfigError(
-        f"{where}: no run or generator there (looked for generator.json in {', '.join(candidates)} and generator/ below){known}"
+        f"{where}: no run or generator there (looked for generator.json in {', '.join(candidates)} and generator/ "
+        f"below){known}"
     )

@@ -12,7 +12,9 @@ Array = npt.NDArray[np.uint8]
 
 
 def make_grid(images: Array, columns: int | None = None, pad: int = 2) -> Array:
-    """One picture, uint8 (H, W, 3) or (H, W), of images uint8 (N, C, H, W) in rows, near-square unless `columns` is given."""
+    """One picture, uint8 (H, W, 3) or (H, W), of images uint8 (N, C, H, W) in rows, near-square unless `columns` is
+    given.
+    """
     n, channels, height, width = images.shape
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = math.ceil(n / columns)

@@ -1,8 +1,10 @@
-"""The generator for other programs: ONNX, or PyTorch's own exported program (torch.export). What is written is read back and compared.
+"""The generator for other programs: ONNX, or PyTorch's own exported program (torch.export). What is written is read
+back and compared.
 
-Inputs are `z` float32 (N, latent_dim) and, for a generator with classes, `label` int64 (N,); the output is `images` float32
-(N, C, H, W) in [-1, 1]. N is free. What else one must know (distribution of z, classes, origin) travels inside the file, as the text of
-generator.json: in ONNX as the metadata entry `generator.json`, in a .pt2 as the extra file of that name.
+Inputs are `z` float32 (N, latent_dim) and, for a generator with classes, `label` int64 (N,); the output is `images`
+float32 (N, C, H, W) in [-1, 1]. N is free. What else one must know (distribution of z, classes, origin) travels inside
+the file, as the text of generator.json: in ONNX as the metadata entry `generator.json`, in a .pt2 as the extra file of
+that name.
 """
 
 from __future__ import annotations
@@ -43,14 +45,21 @@ class Portable(nn.Module):
 def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
     """Write the generator at `source` (see `find_generator`) in the form that `out` asks for, and say what was written.
 
-    out: FILE.onnx, FILE.pt2 (torch.export), or a folder, for generator.safetensors and generator.json. Raises ConfigError for a bad
-    place, missing packages or a network that cannot be traced, RunError if the written file gives other images.
+    out: FILE.onnx, FILE.pt2 (torch.export), or a folder, for generator.safetensors and generator.json. Raises
+    ConfigError for a bad place, missing packages or a network that cannot be traced, RunError if the written file gives
+    other images.
     """
     target = Path(out).expanduser()
     kind = target.suffix.lower()
-    if "://" in out or kind not in (".onnx", ".pt2", "") or (not kind and target.is_file()) or (kind and target.is_dir()):
+    if (
+        "://" in out
+        or kind not in (".onnx", ".pt2", "")
+        or (not kind and target.is_file())
+        or (kind and target.is_dir())
+    ):
         raise ConfigError(
-            f"--out {out}: allowed: FILE.onnx, FILE.pt2 (torch.export), or a folder for the safetensors and JSON, on this machine"
+            f"--out {out}: allowed: FILE.onnx, FILE.pt2 (torch.export), or a folder for the safetensors and JSON, on "
+            "this machine"
         )
     if kind == ".onnx":
         _need_onnx()
@@ -68,7 +77,10 @@ def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
             data = to_onnx(generator, meta) if kind == ".onnx" else to_program(generator, meta)
             difference = onnx_difference(generator, data) if kind == ".onnx" else program_difference(generator, data)
             if not difference <= TOLERANCE:
-                raise RunError(f"--out {out}: the exported network gives other images (off by up to {difference:.2g}); nothing was written")
+                raise RunError(
+                    f"--out {out}: the exported network gives other images (off by up to {difference:.2g}); nothing "
+                    "was written"
+                )
             _replace(target, data)
             check = f"{CHECKED} images compared with the original: off by at most {difference:.1g}"
     except OSError as error:
@@ -77,7 +89,9 @@ def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
 
 
 def to_program(generator: Generator, meta: str) -> bytes:
-    """A .pt2 file's bytes; `torch.export.load(FILE, extra_files={"generator.json": ""})` reads it without this package."""
+    """A .pt2 file's bytes; `torch.export.load(FILE, extra_files={"generator.json": ""})` reads it without this
+    package.
+    """
     buffer = io.BytesIO()
     torch.export.save(_trace(generator), buffer, extra_files={META: meta})
     return buffer.getvalue()
@@ -86,7 +100,9 @@ def to_program(generator: Generator, meta: str) -> bytes:
 def to_onnx(generator: Generator, meta: str) -> bytes:
     """An ONNX file's bytes: weights inside, N free, `generator.json` in its metadata."""
     with _quiet():
-        made = torch.onnx.export(_trace(generator), (), dynamo=True, external_data=False, verbose=False, output_names=["images"])
+        made = torch.onnx.export(
+            _trace(generator), (), dynamo=True, external_data=False, verbose=False, output_names=["images"]
+        )
     assert made is not None
     model = made.model_proto
     entry = model.metadata_props.add()
@@ -123,8 +139,9 @@ def _trace(generator: Generator) -> Any:
     except Exception as error:  # own networks may do what cannot be traced, and every kind has its own error
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
-            f"model.generator = {generator.model.generator or generator.model.name!r}: cannot be traced by torch.export "
-            f"({type(error).__name__}: {reason[:300]}); its forward(z, c) must not branch on values, nor fix the number of images"
+            f"model.generator = {generator.model.generator or generator.model.name!r}: cannot be traced by "
+            f"torch.export ({type(error).__name__}: {reason[:300]}); its forward(z, c) must not branch on values, nor "
+            "fix the number of images"
         ) from None
 
 
@@ -159,7 +176,8 @@ def _need_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"--out FILE.onnx: {', '.join(missing)} missing; `pip install 'distgan[onnx]'` brings what is needed, or write FILE.pt2"
+            f"--out FILE.onnx: {', '.join(missing)} missing; `pip install 'distgan[onnx]'` brings what is needed, or "
+            "write FILE.pt2"
         )
 
 

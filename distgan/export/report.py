@@ -1,4 +1,6 @@
-"""One HTML page about a run: what it is, its curves, its pictures. No script, no outside file: it opens anywhere, as it is."""
+"""One HTML page about a run: what it is, its curves, its pictures. No script, no outside file: it opens anywhere, as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ _COLOURS = ("#1f6feb", "#d1242f", "#1a7f37")
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:1080px;margin:2em auto;padding:0 1em}
 h1{margin-bottom:0}h2{margin-top:1.6em;border-bottom:1px solid #d1d9e0}table{border-collapse:collapse}
-td,th{padding:.15em 1em .15em 0;text-align:left;vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}
+td,th{padding:.15em 1em .15em 0;text-align:left;vertical-align:top}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:1em}figure{margin:0}
 figcaption{color:#59636e;font-size:.9em}.grids{display:flex;flex-wrap:wrap;gap:1em}.grids img{max-width:330px}
 .final img{max-width:100%}pre{background:#f6f8fa;padding:1em;overflow:auto;font-size:13px}.sub{color:#59636e}
@@ -63,22 +66,45 @@ def build_report(folder: Folder, lines: Sequence[dict[str, Any]], status: dict[s
     if measured:
         keys = [k for k in measured[-1] if k in _METRICS]
         rows = "".join(
-            f"<tr><td class=n>{p['kimg']:g}</td>{''.join(f'<td class=n>{_number(p.get(k))}</td>' for k in keys)}</tr>" for p in measured
+            f"<tr><td class=n>{p['kimg']:g}</td>{''.join(f'<td class=n>{_number(p.get(k))}</td>' for k in keys)}</tr>"
+            for p in measured
         )
-        parts.append(f"<h2>Measurements</h2><table><tr><th>kimg</th>{''.join(f'<th>{k}</th>' for k in keys)}</tr>{rows}</table>")
+        parts.append(
+            f"<h2>Measurements</h2><table><tr><th>kimg</th>{''.join(f'<th>{k}</th>' for k in keys)}</tr>{rows}</table>"
+        )
     drawn = [_curve(title, names, points, log) for title, names, log in CURVES]
     parts.append(f"<h2>Curves</h2><div class=curves>{''.join(drawn)}</div>")
     if events:
-        parts.append("<h2>Events</h2><ul>" + "".join(f"<li>{e['kimg']:g} kimg: {html.escape(e['event'])}</li>" for e in events) + "</ul>")
+        parts.append(
+            "<h2>Events</h2><ul>"
+            + "".join(f"<li>{e['kimg']:g} kimg: {html.escape(e['event'])}</li>" for e in events)
+            + "</ul>"
+        )
     way = _spread(steps[:-1], 5)
-    extra = [_picture(folder, g, _caption(g)) for g in way] + [_picture(folder, g, "real images") for g in grids if g == "reals.png"]
+    extra = [_picture(folder, g, _caption(g)) for g in way] + [
+        _picture(folder, g, "real images") for g in grids if g == "reals.png"
+    ]
     if extra:
         parts.append(f"<h2>On the way, and the data</h2><div class=grids>{''.join(extra)}</div>")
-    parts.append(f"<h2>Settings</h2><details><summary>config.yaml</summary><pre>{html.escape(config)}</pre></details></html>")
+    parts.append(
+        f"<h2>Settings</h2><details><summary>config.yaml</summary><pre>{html.escape(config)}</pre></details></html>"
+    )
     return "\n".join(parts)
 
 
-_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage", "inception_score", "modes", "class_kl", "class_accuracy", "samples")
+_METRICS = (
+    "fid",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "inception_score",
+    "modes",
+    "class_kl",
+    "class_accuracy",
+    "samples",
+)
 
 
 def _curve(title: str, names: Sequence[str], points: Sequence[dict[str, Any]], log: bool) -> str:
@@ -102,15 +128,24 @@ def _curve(title: str, names: Sequence[str], points: Sequence[dict[str, Any]], l
     out.append(f"<path d='M{left} 8V{height - bottom - 4}H{width - 8}' fill=none stroke='#d1d9e0'/>")
     for share in (0.0, 0.5, 1.0):
         value = 10 ** (y_low + share * y_span) if log else y_low + share * y_span
-        out.append(f"<text x={left - 5} y={8 + (1 - share) * (height - bottom - 16) + 4:.0f} text-anchor=end>{value:.3g}</text>")
+        out.append(
+            f"<text x={left - 5} y={8 + (1 - share) * (height - bottom - 16) + 4:.0f} "
+            f"text-anchor=end>{value:.3g}</text>"
+        )
         anchor = ("start", "middle", "end")[int(share * 2)]
         out.append(
-            f"<text x={left + share * (width - left - 8):.0f} y={height - 4} text-anchor={anchor}>{x_low + share * x_span:.4g}</text>"
+            f"<text x={left + share * (width - left - 8):.0f} y={height - 4} "
+            f"text-anchor={anchor}>{x_low + share * x_span:.4g}</text>"
         )
     for colour, (name, line) in zip(_COLOURS, series.items(), strict=False):
         path = " ".join(place(x, y) for x, y in line)
-        out.append(f"<polyline points='{path}' fill=none stroke='{colour}' stroke-width=1.6><title>{html.escape(name)}</title></polyline>")
-    legend = ", ".join(f"<span style='color:{c}'>{html.escape(n)}</span>" for c, n in zip(_COLOURS, series, strict=False))
+        out.append(
+            f"<polyline points='{path}' fill=none stroke='{colour}' "
+            f"stroke-width=1.6><title>{html.escape(name)}</title></polyline>"
+        )
+    legend = ", ".join(
+        f"<span style='color:{c}'>{html.escape(n)}</span>" for c, n in zip(_COLOURS, series, strict=False)
+    )
     note = " (log)" if log else ""
     return "".join(out) + f"</svg><figcaption>{html.escape(title)}: {legend}{note}, over kimg</figcaption></figure>"
 

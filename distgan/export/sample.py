@@ -15,13 +15,20 @@ from distgan.export.walk import write_walk
 
 
 def write_samples(
-    source: str, n: int, out: str, *, seed: int = 0, label: str | None = None, storage: str = "./runs", walk: int | None = None
+    source: str,
+    n: int,
+    out: str,
+    *,
+    seed: int = 0,
+    label: str | None = None,
+    storage: str = "./runs",
+    walk: int | None = None,
 ) -> str:
     """Write n images of the generator at `source` (see `find_generator`) and say what was written.
 
-    out: FILE.png, a grid; FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); anything else: a folder of PNG files. Image i of a
-    seed is always the same, whatever n. With `walk` steps, each image turns into another: see `write_walk`, which makes FILE.gif too.
-    ConfigError for a bad number, seed, label or place.
+    out: FILE.png, a grid; FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); anything else: a folder of PNG files.
+    Image i of a seed is always the same, whatever n. With `walk` steps, each image turns into another: see
+    `write_walk`, which makes FILE.gif too. ConfigError for a bad number, seed, label or place.
     """
     if n < 1:
         raise ConfigError(f"-n {n}: allowed: at least 1")
@@ -31,15 +38,29 @@ def write_samples(
     kind = target.suffix.lower()
     if kind == ".gif" and walk is None:
         raise ConfigError(f"--out {out}: a .gif shows a walk: give --walk STEPS too, for example --walk 24")
-    if "://" in out or kind not in (".png", ".npy", ".gif", "") or (not kind and target.is_file()) or (kind and target.is_dir()):
-        raise ConfigError(f"--out {out}: allowed: FILE.png (a grid), FILE.npy, FILE.gif (a walk), or a folder, on this machine")
+    if (
+        "://" in out
+        or kind not in (".png", ".npy", ".gif", "")
+        or (not kind and target.is_file())
+        or (kind and target.is_dir())
+    ):
+        raise ConfigError(
+            f"--out {out}: allowed: FILE.png (a grid), FILE.npy, FILE.gif (a walk), or a folder, on this machine"
+        )
     if kind == ".png" and walk is None and n > 10000:
         raise ConfigError(f"-n {n}: a grid holds at most 10000 images; write FILE.npy or a folder")
 
-    generator = load_generator(find_generator(source, storage), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    generator = load_generator(
+        find_generator(source, storage), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
     number = find_label(generator, label)
     columns = None
-    if generator.conditional and number is None and 1 < len(generator.classes) <= GRID_CLASSES and n % len(generator.classes) == 0:
+    if (
+        generator.conditional
+        and number is None
+        and 1 < len(generator.classes) <= GRID_CLASSES
+        and n % len(generator.classes) == 0
+    ):
         columns = len(generator.classes)
     try:
         (target if not kind else target.parent).mkdir(parents=True, exist_ok=True)
@@ -60,7 +81,11 @@ def write_samples(
                 np.save(target, array[..., 0] if generator.channels == 1 else array)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    what = f"{n} walk{'s' if n > 1 else ''} of {walk} steps by" if walk is not None else f"{n} image{'s' if n > 1 else ''} of"
+    what = (
+        f"{n} walk{'s' if n > 1 else ''} of {walk} steps by"
+        if walk is not None
+        else f"{n} image{'s' if n > 1 else ''} of"
+    )
     return f"{what} {generator.info['run']} at {generator.info['kimg']:g} kimg: {target}"
 
 
@@ -78,5 +103,6 @@ def find_label(generator: Generator, label: str | None) -> int | None:
     near = difflib.get_close_matches(label, classes, 1)
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
     raise ConfigError(
-        f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}" + (f"; did you mean {near[0]}?" if near else "")
+        f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}"
+        + (f"; did you mean {near[0]}?" if near else "")
     )

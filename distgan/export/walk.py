@@ -1,4 +1,6 @@
-"""Latent walks: how images turn into others while the noise goes from one vector to the next, the class staying as it is."""
+"""Latent walks: how images turn into others while the noise goes from one vector to the next, the class staying as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ MOST = 20000  # images of all walks together: they are in memory at once
 def between(a: Tensor, b: Tensor, t: Tensor, kind: str) -> Tensor:
     """Noise (T, N, dim) on the way from a to b (N, dim), at shares t (T,) from 0 to 1.
 
-    For kind "normal" on the great circle, its length going evenly from |a| to |b|: the straight line would cross a region that such
-    noise never comes from (White, Sampling generative networks, 2016, section 2.1). For "uniform", whose cube is convex, straight.
+    For kind "normal" on the great circle, its length going evenly from |a| to |b|: the straight line would cross a
+    region that such noise never comes from (White, Sampling generative networks, 2016, section 2.1). For "uniform",
+    whose cube is convex, straight.
     """
     t = t.view(-1, 1, 1)
     if kind == "uniform":
@@ -55,9 +58,11 @@ def _images(generator: Generator, z: Tensor, c: Tensor | None, size: int = 250) 
 
 
 def write_walk(generator: Generator, target: Path, n: int, steps: int, *, seed: int, label: int | None) -> None:
-    """Write walks as the file's suffix asks: .gif (a grid that goes there and back), .png (one walk a row), .npy, or a folder of frames.
+    """Write walks as the file's suffix asks: .gif (a grid that goes there and back), .png (one walk a row), .npy, or a
+    folder of frames.
 
-    The array is uint8 (N, steps, H, W), or (N, steps, H, W, 3) for colour. Raises ConfigError for what is too much, OSError.
+    The array is uint8 (N, steps, H, W), or (N, steps, H, W, 3) for colour. Raises ConfigError for what is too much,
+    OSError.
     """
     if steps < 2:
         raise ConfigError(f"--walk {steps}: allowed: at least 2 steps")

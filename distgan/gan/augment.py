@@ -1,8 +1,9 @@
 """Augmentation of what D sees, real and generated alike, so that it cannot learn a small data set by heart.
 
 Two pipelines: DiffAugment (Zhao et al., 2020) and one after ADA (Karras et al., 2020, appendix B). Each image gets each
-transformation of the policy with probability p. All of them are linear or affine in the image and can be differentiated twice, as
-R1 needs. The draws are those of `randomness`, by sample index: the same on any number of workers and after a restart.
+transformation of the policy with probability p. All of them are linear or affine in the image and can be differentiated
+twice, as R1 needs. The draws are those of `randomness`, by sample index: the same on any number of workers and after a
+restart.
 
                 DiffAugment                              ADA
     flip        left to right, every second              the same
@@ -42,13 +43,16 @@ class Augment:
     def __call__(self, x: Tensor, index: Tensor, p: float | Tensor, stream: str) -> Tensor:
         """Images (N, C, S, S) in [-1, 1] -> the same shape, possibly beyond [-1, 1].
 
-        index: int64 (N,), sample indices; p: probability of each transformation, a number or a scalar tensor; stream: name that
-        sets draws for the same index apart ("d/real", "g/fake", ...). Images that no transformation meets come back bit for bit.
+        index: int64 (N,), sample indices; p: probability of each transformation, a number or a scalar tensor; stream:
+        name that sets draws for the same index apart ("d/real", "g/fake", ...). Images that no transformation meets
+        come back bit for bit.
         """
         if not self.policy or (not isinstance(p, Tensor) and p <= 0):
             return x
         with torch.autocast(x.device.type, enabled=False):  # places in an image need more than bf16's 8 bits
-            draws = iter(randomness.uniform(self.seed, f"augment/{stream}", index.to(x.device), _COLUMNS).to(x.dtype).unbind(1))
+            draws = iter(
+                randomness.uniform(self.seed, f"augment/{stream}", index.to(x.device), _COLUMNS).to(x.dtype).unbind(1)
+            )
             x = self._geometry(x, draws, p)
             x = self._colour(x, draws, p)
             return self._cutout(x, draws, p)
@@ -117,8 +121,9 @@ class Augment:
 def adapt_p(p: Tensor, sign_stat: Tensor, target: float, batch: int, ramp_kimg: float) -> Tensor:
     """The next p: up where D is too sure of real images, sign_stat > target, else down (ADA, section 3.1).
 
-    sign_stat: mean sign of the real logits, of all workers, since the last call; batch: real images since then; p can go from 0
-    to 1 in ramp_kimg thousand images. Returns a scalar tensor in [0, 1]; nothing is read back from the device.
+    sign_stat: mean sign of the real logits, of all workers, since the last call; batch: real images since then; p can
+    go from 0 to 1 in ramp_kimg thousand images. Returns a scalar tensor in [0, 1]; nothing is read back from the
+    device.
     """
     return (p + torch.sign(sign_stat - target) * (batch / (ramp_kimg * 1000))).clamp(0, 1)
 
@@ -135,8 +140,9 @@ def _normal(u: Tensor) -> Tensor:
 
 
 class _Warp(torch.autograd.Function):
-    """Bilinear sampling at fixed places. As it is linear in the image, its derivative is its adjoint, and the adjoint's is itself:
-    any number of derivatives from grid_sample's first one, which not every torch can differentiate again."""
+    """Bilinear sampling at fixed places. As it is linear in the image, its derivative is its adjoint, and the adjoint's
+    is itself: any number of derivatives from grid_sample's first one, which not every torch can differentiate again.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Tensor, padding: str) -> Tensor:

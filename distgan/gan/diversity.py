@@ -11,7 +11,8 @@ from torch import Tensor
 class Remembering:
     """A generator that keeps what it made last, (images, labels), for whoever looks at the step afterwards.
 
-    for_gradients: the images keep their graph where the caller wants none, so that `again` can train the generator with them.
+    for_gradients: the images keep their graph where the caller wants none, so that `again` can train the generator with
+    them.
     """
 
     last: tuple[Tensor, Tensor | None]
@@ -33,11 +34,12 @@ class Remembering:
 
 @torch.no_grad()
 def diversity(x_fake: Tensor, c_fake: Tensor | None, x_real: Tensor, c_real: Tensor | None) -> Tensor:
-    """The standard deviation of generated pixels over that of real ones, a scalar tensor: 1 is right, 0 is one image for all.
+    """The standard deviation of generated pixels over that of real ones, a scalar tensor: 1 is right, 0 is one image
+    for all.
 
-    x_fake, x_real: (N, C, H, W). c_fake, c_real: int64 (N,), or None. With labels it is the deviation within the classes, so that a
-    generator with a single image for each class is seen too. 1 where the real images leave nothing to compare with (of each
-    class one, or all alike).
+    x_fake, x_real: (N, C, H, W). c_fake, c_real: int64 (N,), or None. With labels it is the deviation within the
+    classes, so that a generator with a single image for each class is seen too. 1 where the real images leave nothing
+    to compare with (of each class one, or all alike).
     """
     real, fake = _variance(x_real, c_real), _variance(x_fake, c_fake)
     return torch.where((real > 0) & fake.isfinite(), (fake / real.clamp(min=1e-12)).sqrt(), torch.ones_like(real))

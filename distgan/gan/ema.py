@@ -1,4 +1,6 @@
-"""Running averages of the generator's weights, measured in images, so that batch size and worker count do not change them."""
+"""Running averages of the generator's weights, measured in images, so that batch size and worker count do not change
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ def ema_decay(half_life_images: float, rampup: float, batch: int, nimg: float) -
     """The share of the old average that a step of `batch` images keeps: 0.5^(batch / half-life).
 
     The half-life is at most `rampup` times the images seen, nimg, so that early averages forget the first weights
-    (Karras et al., 2020, StyleGAN2-ADA's code); rampup 0 = no such limit. A half-life of 0 keeps nothing: the raw weights.
+    (Karras et al., 2020, StyleGAN2-ADA's code); rampup 0 = no such limit. A half-life of 0 keeps nothing: the raw
+    weights.
     """
     if rampup > 0:
         half_life_images = min(half_life_images, rampup * nimg)
@@ -26,8 +29,9 @@ def ema_decay(half_life_images: float, rampup: float, batch: int, nimg: float) -
 class GeneratorEMA:
     """Averages of one generator with several half-lives, in float32.
 
-    Every worker holds them: the inputs are equal, so the averages are. Buffers (batch norm's statistics) are copied. The half-lives
-    follow `schedule` over a run of `total_images`; with a warm-up they rise from 0, as in R3GAN (Huang et al., 2024, appendix).
+    Every worker holds them: the inputs are equal, so the averages are. Buffers (batch norm's statistics) are copied.
+    The half-lives follow `schedule` over a run of `total_images`; with a warm-up they rise from 0, as in R3GAN (Huang
+    et al., 2024, appendix).
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class GeneratorEMA:
     ) -> None:
         self.half_lives_kimg, self.rampup = tuple(float(h) for h in half_lives_kimg), rampup
         self.schedule, self.total_images = schedule or Schedule(), total_images
-        self.modules: list[nn.Module] = [copy.deepcopy(G).float().eval().requires_grad_(False) for _ in self.half_lives_kimg]
+        self.modules: list[nn.Module] = [
+            copy.deepcopy(G).float().eval().requires_grad_(False) for _ in self.half_lives_kimg
+        ]
         """One averaged generator a half-life, in evaluation mode, in the order given."""
 
     @torch.no_grad()
@@ -57,7 +63,9 @@ class GeneratorEMA:
     def state_dict(self) -> dict[str, Tensor]:
         """All averages in one flat dict, "HALF_LIFE_KIMG/name" -> tensor."""
         pairs = zip(self.half_lives_kimg, self.modules, strict=True)
-        return {f"{half_life:g}/{name}": value for half_life, module in pairs for name, value in module.state_dict().items()}
+        return {
+            f"{half_life:g}/{name}": value for half_life, module in pairs for name, value in module.state_dict().items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` gave; KeyError names a half-life that is not in it."""
@@ -66,5 +74,8 @@ class GeneratorEMA:
             part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             if not part:
                 held = sorted({name.partition("/")[0] for name in state})
-                raise KeyError(f"no average with a half-life of {half_life:g} kimg; the checkpoint has {', '.join(held) or 'none'} kimg")
+                raise KeyError(
+                    f"no average with a half-life of {half_life:g} kimg; the checkpoint has "
+                    f"{', '.join(held) or 'none'} kimg"
+                )
             module.load_state_dict(part)

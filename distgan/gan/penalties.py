@@ -1,14 +1,17 @@
 """Gradient penalties on the discriminator, per sample.
 
 The inner gradient is torch.autograd.grad(create_graph=True), never .backward(create_graph=True), which would run
-DistributedDataParallel's hooks in the middle; the penalty is then part of the same scalar, and the same backward, as the loss.
+DistributedDataParallel's hooks in the middle; the penalty is then part of the same scalar, and the same backward, as
+the loss.
 
-With loss.penalty_every = n a penalty counts n times in every n-th step. StyleGAN2 (Karras et al., 2020, appendix B) corrects Adam for
-lazy regularisation, rates and log betas times n / (n + 1), because there the penalty is a step of its own: n + 1 updates where there
-were n. Here it is part of the loss of a step that takes place anyhow: n updates stay n, and there is nothing to correct.
-What stays in both is that Adam's mean of squares sees rarer and larger gradients: for the exact trade-off use n = 1, the default.
+With loss.penalty_every = n a penalty counts n times in every n-th step. StyleGAN2 (Karras et al., 2020, appendix B)
+corrects Adam for lazy regularisation, rates and log betas times n / (n + 1), because there the penalty is a step of its
+own: n + 1 updates where there were n. Here it is part of the loss of a step that takes place anyhow: n updates stay n,
+and there is nothing to correct. What stays in both is that Adam's mean of squares sees rarer and larger gradients: for
+the exact trade-off use n = 1, the default.
 
-Under autocast the discriminator's layers keep their bf16 kernels, as in R3GAN; the images, their gradients and the norms are float32.
+Under autocast the discriminator's layers keep their bf16 kernels, as in R3GAN; the images, their gradients and the
+norms are float32.
 """
 
 from __future__ import annotations
@@ -22,24 +25,27 @@ from distgan.second_order import images_only
 
 
 def input_gradients(logits: Tensor, images: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients of each sample's logit in its own image, float32, differentiable; shapes as `images`, each (N, C, H, W).
+    """The gradients of each sample's logit in its own image, float32, differentiable; shapes as `images`, each (N, C,
+    H, W).
 
-    logits: (M,), of any number of stacked images. One inner gradient serves all images at once: the sum's derivative in an
-    image is its own logit's, as long as no layer mixes samples.
+    logits: (M,), of any number of stacked images. One inner gradient serves all images at once: the sum's derivative in
+    an image is its own logit's, as long as no layer mixes samples.
     """
     with torch.autocast(logits.device.type, enabled=False), images_only():
         return [g.float() for g in torch.autograd.grad(logits.float().sum(), list(images), create_graph=True)]
 
 
 def squared_norm(gradient: Tensor) -> Tensor:
-    """|gradient|^2 of each sample, (N, C, H, W) -> (N,). R1 and R2 are its mean over real and generated images, times gamma / 2
-    (Mescheder et al., 2018, eq. 9 and 10)."""
+    """|gradient|^2 of each sample, (N, C, H, W) -> (N,). R1 and R2 are its mean over real and generated images, times
+    gamma / 2 (Mescheder et al., 2018, eq. 9 and 10).
+    """
     return gradient.square().flatten(1).sum(1)
 
 
 def gradient_gap(gradient: Tensor, target: float) -> Tensor:
-    """(|gradient| - target)^2 of each sample, (N, C, H, W) -> (N,): target 1 is WGAN-GP (Gulrajani et al., 2017, eq. 3), target 0
-    is the zero-centred form (Thanh-Tung et al., 2019)."""
+    """(|gradient| - target)^2 of each sample, (N, C, H, W) -> (N,): target 1 is WGAN-GP (Gulrajani et al., 2017, eq.
+    3), target 0 is the zero-centred form (Thanh-Tung et al., 2019).
+    """
     if target == 0:
         return squared_norm(gradient)
     # The norm has no derivative at 0; the small number keeps that sample's gradient at 0 in place of NaN.

@@ -12,8 +12,8 @@ from distgan.config import AdamConfig, Schedule
 def value(base: float, schedule: Schedule, nimg: float, total_images: float) -> float:
     """The value at `nimg` images of a run of `total_images`.
 
-    It rises from 0 to `base` over schedule.warmup_kimg, then moves to base * schedule.final over schedule.over_kimg (or the rest
-    of the run), and stays there.
+    It rises from 0 to `base` over schedule.warmup_kimg, then moves to base * schedule.final over schedule.over_kimg (or
+    the rest of the run), and stays there.
     """
     warmup = schedule.warmup_kimg * 1000
     if nimg < warmup:

@@ -3,9 +3,10 @@
     D step:   loss, stats = d_step_loss(G, D, ...);  loss.backward();  optimiser of D
     G step:   with frozen(D):  loss, stats = g_step_loss(G, D, ...);  loss.backward();  optimiser of G
 
-G and D are called, nothing more, so either may be wrapped. Under DistributedDataParallel: in the D step pass the raw G and the
-wrapped D, in the G step the wrapped G and the raw, frozen D; then nothing but the player's own gradients is communicated.
-Losses are means over the given samples. Statistics are detached tensors on the device; reading them is up to the caller.
+G and D are called, nothing more, so either may be wrapped. Under DistributedDataParallel: in the D step pass the raw G
+and the wrapped D, in the G step the wrapped G and the raw, frozen D; then nothing but the player's own gradients is
+communicated. Losses are means over the given samples. Statistics are detached tensors on the device; reading them is up
+to the caller.
 """
 
 from __future__ import annotations
@@ -46,17 +47,18 @@ def d_step_loss(
 ) -> tuple[Tensor, Stats]:
     """What the discriminator minimises, and how it is doing.
 
-    x_real: (N, C, H, W) in [-1, 1]; z: (N, latent_dim); c_real, c_fake: int64 (N,) or None. gamma: the present factor of
-    loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is one of every loss.penalty_every
-    steps. share: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated images.
-    Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where they apply
-    r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real images).
+    x_real: (N, C, H, W) in [-1, 1]; z: (N, latent_dim); c_real, c_fake: int64 (N,) or None. gamma: the present factor
+    of loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is one of every
+    loss.penalty_every steps. share: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated images. Stats:
+    d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where they apply r1, r2,
+    gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real images).
     """
     c_fake = asked_labels(c_real, c_fake, loss)
     with torch.no_grad(), _derivatives(loss):
         x_fake = G(z, c_fake).to(x_real.dtype)  # autocast may have made it bf16; penalties want float32
 
-    # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times the weight.
+    # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times
+    # the weight.
     images, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
     factors = [loss.r1_gamma / 2, loss.r2_gamma / 2]
     at_all = isinstance(gamma, Tensor) or gamma > 0  # a tensor's value is the device's to know
@@ -86,7 +88,10 @@ def d_step_loss(
         # AC-GAN, Odena et al., 2017, eq. 2: D names the class of real and of generated images.
         auxiliary = cross_entropy(class_logits[0], c_real) + cross_entropy(class_logits[1], c_fake)
         total = total + loss.auxiliary_weight * auxiliary
-        stats |= {"d_aux_loss": auxiliary.detach(), "aux_accuracy": (class_logits[0].argmax(1) == c_real).float().mean()}
+        stats |= {
+            "d_aux_loss": auxiliary.detach(),
+            "aux_accuracy": (class_logits[0].argmax(1) == c_real).float().mean(),
+        }
     return total, stats
 
 
@@ -103,8 +108,8 @@ def g_step_loss(
 ) -> tuple[Tensor, Stats]:
     """What the generator minimises, and how it is doing; D is frozen by the caller (`with frozen(D)`).
 
-    Shapes as for `d_step_loss`; only a relativistic loss looks at x_real. Stats: g_loss and, with an auxiliary classifier,
-    g_aux_loss.
+    Shapes as for `d_step_loss`; only a relativistic loss looks at x_real. Stats: g_loss and, with an auxiliary
+    classifier, g_aux_loss.
     """
     c_fake = asked_labels(c_real, c_fake, loss)
     with _derivatives(loss):
@@ -127,7 +132,9 @@ def g_step_loss(
 
 
 def asked_labels(c_real: Tensor | None, c_fake: Tensor | None, loss: LossConfig) -> Tensor | None:
-    """The labels of a step's generated images: c_fake, but a relativistic loss compares pairs, and a pair has one label."""
+    """The labels of a step's generated images: c_fake, but a relativistic loss compares pairs, and a pair has one
+    label.
+    """
     return c_real if loss.name == "relativistic" else c_fake
 
 
@@ -150,14 +157,16 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def has_batch_statistics(module: nn.Module) -> bool:
-    """Whether a sample's output depends on the other samples of its batch: batch norm, or a layer that says so with an attribute
-    `batch_statistics = True` (minibatch standard deviation, say)."""
+    """Whether a sample's output depends on the other samples of its batch: batch norm, or a layer that says so with an
+    attribute `batch_statistics = True` (minibatch standard deviation, say).
+    """
     return any(isinstance(m, _BatchNorm) or getattr(m, "batch_statistics", False) is True for m in module.modules())
 
 
 def _derivatives(loss: LossConfig) -> AbstractContextManager[None]:
-    """For the networks' forward passes: without penalties nothing is differentiated twice. With them torch's operations gain nothing even
-    where that holds (measured), so that all steps of a run are alike."""
+    """For the networks' forward passes: without penalties nothing is differentiated twice. With them torch's operations
+    gain nothing even where that holds (measured), so that all steps of a run are alike.
+    """
     return nullcontext() if loss.has_penalty else first_order()
 
 
@@ -166,8 +175,8 @@ def _discriminate(
 ) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
     """Logits, and class logits if D has them, of each group of images; float32.
 
-    One pass over all groups where samples do not see each other. Otherwise one pass a group: statistics of a mixed batch would
-    tell D which kind a sample's neighbours are.
+    One pass over all groups where samples do not see each other. Otherwise one pass a group: statistics of a mixed
+    batch would tell D which kind a sample's neighbours are.
     """
     if len(images) == 1 or has_batch_statistics(D):
         outputs = [_split(D(x, c)) for x, c in zip(images, labels, strict=True)]

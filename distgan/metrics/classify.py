@@ -1,4 +1,6 @@
-"""What a classifier says about a set of images: how many of each class, how far from the data's classes, Inception Score."""
+"""What a classifier says about a set of images: how many of each class, how far from the data's classes, Inception
+Score.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from distgan.metrics.collective import Collective
 class ClassStatistics:
     """Sums over images of a classifier's probabilities, mergeable by addition.
 
-    histogram: (k,) images by most probable class. probability: (k,) sum of p. information: () sum of sum_c p_c log p_c. All float64.
+    histogram: (k,) images by most probable class. probability: (k,) sum of p. information: () sum of sum_c p_c log p_c.
+    All float64.
     """
 
     def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
@@ -47,12 +50,16 @@ class ClassStatistics:
 
     @property
     def modes(self) -> int:
-        """Number of classes that at least one image is assigned to (Metz et al., Unrolled GANs, 2017, section 3.3.1)."""
+        """Number of classes that at least one image is assigned to (Metz et al., Unrolled GANs, 2017, section
+        3.3.1).
+        """
         return int((self.histogram > 0).sum())
 
     @property
     def inception_score(self) -> float:
-        """exp of the mean KL(p(c|x) || p(c)) (Salimans et al., Improved techniques for training GANs, 2016, section 4), in one split."""
+        """exp of the mean KL(p(c|x) || p(c)) (Salimans et al., Improved techniques for training GANs, 2016, section 4),
+        in one split.
+        """
         n = self.histogram.sum()
         marginal = self.probability / n
         return float((self.information / n - torch.xlogy(marginal, marginal).sum()).exp())
@@ -60,7 +67,8 @@ class ClassStatistics:
     def kl(self, reference: Tensor | None = None) -> float:
         """KL(this histogram || reference counts (k,)) in nats; without a reference against equal shares.
 
-        Half an image is added to each class of the reference, so that a class it happens not to hold doesn't make this infinite.
+        Half an image is added to each class of the reference, so that a class it happens not to hold doesn't make this
+        infinite.
         """
         counts = torch.ones_like(self.histogram) if reference is None else reference.to(self.histogram) + 0.5
         share = self.histogram / self.histogram.sum()

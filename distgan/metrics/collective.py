@@ -58,7 +58,8 @@ class TorchDistributed:
         return here.to(tensor.device)
 
     def all_gather_rows(self, tensor: Tensor) -> Tensor:
-        # Collectives need equal shapes: the counts travel first, then rows padded to the longest, and the padding is cut off here.
+        # Collectives need equal shapes: the counts travel first, then rows padded to the longest, and the padding is
+        # cut off here.
         counts = torch.zeros(self.world_size, dtype=torch.int64)
         counts[self.rank] = len(tensor)
         counts = self.all_reduce_sum(counts)

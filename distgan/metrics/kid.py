@@ -1,7 +1,7 @@
 """Kernel distance between two sets of features (KID), unbiased at every sample size.
 
-Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs, 2018: squared maximum mean discrepancy (eq. 4) with the kernel
-k(x, y) = (x.y / d + 1)^3.
+Binkowski, Sutherland, Arbel, Gretton: Demystifying MMD GANs, 2018: squared maximum mean discrepancy (eq. 4) with the
+kernel k(x, y) = (x.y / d + 1)^3.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ SUBSET_SIZE = 1000
 
 
 def kernel_sum(x: Tensor, y: Tensor | None = None, chunk: int = 2048) -> Tensor:
-    """Sum of k(x_i, y_j) over all pairs of rows of (n, d) and (m, d); without y over the pairs i != j of x. Scalar float64."""
+    """Sum of k(x_i, y_j) over all pairs of rows of (n, d) and (m, d); without y over the pairs i != j of x. Scalar
+    float64.
+    """
     other = x if y is None else y
     total = x.new_zeros((), dtype=torch.float64)
     columns = other.double()
@@ -34,12 +36,17 @@ def kernel_distance(generated: Tensor, real: Tensor, real_sum: Tensor | None = N
     n, m = len(generated), len(real)
     if min(n, m) < 2:
         raise ValueError(f"KID needs at least 2 images on each side, got {n} generated and {m} real")
-    within = kernel_sum(generated) / (n * (n - 1)) + (kernel_sum(real) if real_sum is None else real_sum) / (m * (m - 1))
+    within = kernel_sum(generated) / (n * (n - 1)) + (kernel_sum(real) if real_sum is None else real_sum) / (
+        m * (m - 1)
+    )
     return float(within - 2 * kernel_sum(generated, real) / (n * m))
 
 
-def kernel_distance_subsets(generated: Tensor, real: Tensor, subsets: int = 100, size: int = SUBSET_SIZE) -> tuple[float, float]:
-    """Mean and standard deviation of the squared MMD between `subsets` pairs of random subsets of `size` rows (fewer if there are fewer).
+def kernel_distance_subsets(
+    generated: Tensor, real: Tensor, subsets: int = 100, size: int = SUBSET_SIZE
+) -> tuple[float, float]:
+    """Mean and standard deviation of the squared MMD between `subsets` pairs of random subsets of `size` rows (fewer if
+    there are fewer).
 
     The subsets are the same in every call with the same counts.
     """
@@ -47,7 +54,10 @@ def kernel_distance_subsets(generated: Tensor, real: Tensor, subsets: int = 100,
     generator = torch.Generator().manual_seed(0)
     values = []
     for _ in range(subsets):
-        pick = torch.randperm(len(generated), generator=generator)[:size], torch.randperm(len(real), generator=generator)[:size]
+        pick = (
+            torch.randperm(len(generated), generator=generator)[:size],
+            torch.randperm(len(real), generator=generator)[:size],
+        )
         values.append(kernel_distance(generated[pick[0].to(generated.device)], real[pick[1].to(real.device)]))
     spread = torch.tensor(values, dtype=torch.float64)
     return float(spread.mean()), float(spread.std(correction=0))

@@ -1,7 +1,8 @@
-"""Fidelity and diversity apart: precision and recall, density and coverage, from nearest-neighbour balls around features.
+"""Fidelity and diversity apart: precision and recall, density and coverage, from nearest-neighbour balls around
+features.
 
-Kynkäänniemi, Karras, Laine, Lehtinen, Aila: Improved precision and recall metric for assessing generative models, 2019, eq. 1-2.
-Naeem, Oh, Uh, Choi, Yoo: Reliable fidelity and diversity metrics for generative models, 2020, eq. 4-5.
+Kynkäänniemi, Karras, Laine, Lehtinen, Aila: Improved precision and recall metric for assessing generative models, 2019,
+eq. 1-2. Naeem, Oh, Uh, Choi, Yoo: Reliable fidelity and diversity metrics for generative models, 2020, eq. 4-5.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ def radii(x: Tensor, k: int, chunk: int = 2048) -> Tensor:
     return torch.cat(out)
 
 
-def precision_recall(generated: Tensor, real: Tensor, k: int = 3, real_radii: Tensor | None = None) -> tuple[float, float]:
-    """Share of generated (n, d) features within the k-th neighbour's distance of some real one (m, d), and the other way round.
+def precision_recall(
+    generated: Tensor, real: Tensor, k: int = 3, real_radii: Tensor | None = None
+) -> tuple[float, float]:
+    """Share of generated (n, d) features within the k-th neighbour's distance of some real one (m, d), and the other
+    way round.
 
     real_radii: radii(real, k), where they are known already.
     """
@@ -39,8 +43,11 @@ def precision_recall(generated: Tensor, real: Tensor, k: int = 3, real_radii: Te
     return float(inside.double().mean()), recalled / len(real)
 
 
-def density_coverage(generated: Tensor, real: Tensor, k: int = 5, real_radii: Tensor | None = None) -> tuple[float, float]:
-    """Mean number, over k, of real features whose k-th neighbour ball holds a generated one; share of real balls that hold any.
+def density_coverage(
+    generated: Tensor, real: Tensor, k: int = 5, real_radii: Tensor | None = None
+) -> tuple[float, float]:
+    """Mean number, over k, of real features whose k-th neighbour ball holds a generated one; share of real balls that
+    hold any.
 
     generated: (n, d), real: (m, d). real_radii: radii(real, k), where they are known already.
     """

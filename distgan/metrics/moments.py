@@ -14,9 +14,9 @@ from distgan.metrics.collective import Collective
 class Moments:
     """Count, mean and scatter matrix of feature vectors, in float64, updated batch by batch.
 
-    n: number of vectors. mean: (d,). scatter: (d, d), the sum of (x - mean)(x - mean)^T. Batches and other Moments are merged by
-    Chan, Golub and LeVeque's pairwise formula (Updating formulae and a pairwise algorithm for computing sample variances, 1979,
-    eq. 2.1), which doesn't cancel when the mean is large beside the spread.
+    n: number of vectors. mean: (d,). scatter: (d, d), the sum of (x - mean)(x - mean)^T. Batches and other Moments are
+    merged by Chan, Golub and LeVeque's pairwise formula (Updating formulae and a pairwise algorithm for computing
+    sample variances, 1979, eq. 2.1), which doesn't cancel when the mean is large beside the spread.
     """
 
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
@@ -59,7 +59,8 @@ class Moments:
         self.n = total
 
     def pack(self, reference: Tensor | None = None) -> Tensor:
-        """float64 (1 + d + d^2,): count, sum and outer products' sum of the vectors less `reference` (d,). Packs of ranks just add up.
+        """float64 (1 + d + d^2,): count, sum and outer products' sum of the vectors less `reference` (d,). Packs of
+        ranks just add up.
 
         The reference must be the same on all ranks; one near the mean keeps all digits (default: zero).
         """
@@ -92,16 +93,21 @@ class Moments:
         """Moments written by `save`."""
         with np.load(file, allow_pickle=False) as data:
             moments = cls(len(data["mean"]))
-            moments.n, moments.mean, moments.scatter = int(data["n"]), torch.from_numpy(data["mean"]), torch.from_numpy(data["scatter"])
+            moments.n, moments.mean, moments.scatter = (
+                int(data["n"]),
+                torch.from_numpy(data["mean"]),
+                torch.from_numpy(data["scatter"]),
+            )
         return moments
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), Heusel et al., GANs trained by a two time-scale update rule, 2017, eq. 6.
+    """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), Heusel et al., GANs trained by a two time-scale update rule,
+    2017, eq. 6.
 
-    The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric and positive
-    semi-definite, so that no complex root of a general matrix is needed and singular covariances are no special case. NaN where
-    either holds a non-finite number.
+    The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric and
+    positive semi-definite, so that no complex root of a general matrix is needed and singular covariances are no
+    special case. NaN where either holds a non-finite number.
     """
     if a.dim != b.dim:
         raise ValueError(f"features have {a.dim} and {b.dim} dimensions; both sides need the same extractor")

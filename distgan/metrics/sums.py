@@ -1,4 +1,6 @@
-"""What one pass over images leaves behind, mergeable over ranks and storable; and the real side's own derived values."""
+"""What one pass over images leaves behind, mergeable over ranks and storable; and the real side's own derived
+values.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ PR_K, DC_K = 3, 5  # neighbours in precision and recall, and in density and cove
 
 
 class Sums:
-    """Moments and class statistics of all images, features of some (rows, dim), and how many labels the classifier confirmed."""
+    """Moments and class statistics of all images, features of some (rows, dim), and how many labels the classifier
+    confirmed.
+    """
 
     def __init__(self, dim: int, n_classes: int | None, device: torch.device) -> None:
         self.moments = Moments(dim, device)
@@ -29,7 +33,9 @@ class Sums:
         self._kept: list[Tensor] = []
 
     def update(self, features: Tensor, logits: Tensor | None, labels: Tensor | None, keep: Tensor) -> None:
-        """Add images by features (n, dim), logits (n, k), labels int64 (n,); `keep`, bool (n,), says whose features stay."""
+        """Add images by features (n, dim), logits (n, k), labels int64 (n,); `keep`, bool (n,), says whose features
+        stay.
+        """
         features = features.to(self.features.device)
         self.moments.update(features)
         if self.classes is not None and logits is not None:
@@ -39,8 +45,12 @@ class Sums:
         self._kept.append(features[keep.to(features.device)])
 
     def all_reduce(self, collective: Collective, reference: Tensor | None, with_features: bool) -> None:
-        """Replace this rank's sums by those of all ranks: one all-reduce, and one gather of the features if they are needed."""
-        parts = [self.moments.pack(reference), self.recognised[None]] + ([self.classes.pack()] if self.classes is not None else [])
+        """Replace this rank's sums by those of all ranks: one all-reduce, and one gather of the features if they are
+        needed.
+        """
+        parts = [self.moments.pack(reference), self.recognised[None]] + (
+            [self.classes.pack()] if self.classes is not None else []
+        )
         packed = torch.split(collective.all_reduce_sum(torch.cat(parts)), [len(part) for part in parts])
         self.moments, self.recognised = Moments.unpack(packed[0], reference), packed[1][0]
         self.classes = ClassStatistics.unpack(packed[2]) if self.classes is not None else None
@@ -50,7 +60,11 @@ class Sums:
 
     def dump(self) -> bytes:
         """As the bytes of an .npz file."""
-        arrays = {"mean": self.moments.mean, "centred": self.moments.pack(self.moments.mean), "recognised": self.recognised}
+        arrays = {
+            "mean": self.moments.mean,
+            "centred": self.moments.pack(self.moments.mean),
+            "recognised": self.recognised,
+        }
         arrays |= {"features": self.features} | ({} if self.classes is None else {"classes": self.classes.pack()})
         buffer = io.BytesIO()
         np.savez(buffer, **{key: value.cpu().numpy() for key, value in arrays.items()})  # type: ignore[arg-type]
@@ -73,7 +87,12 @@ class Real:
     """The real side's sums, with what every measurement of a run needs of them computed once, when first asked for."""
 
     def __init__(self, sums: Sums) -> None:
-        self.moments, self.classes, self.recognised, self.features = sums.moments, sums.classes, sums.recognised, sums.features
+        self.moments, self.classes, self.recognised, self.features = (
+            sums.moments,
+            sums.classes,
+            sums.recognised,
+            sums.features,
+        )
 
     @cached_property
     def kernel_sum(self) -> Tensor:
@@ -94,5 +113,8 @@ class Real:
     def floor_fid(self) -> float:
         """FID between two random halves of the features."""
         order = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(0)).to(self.features.device)
-        a, b = (Moments(self.moments.dim, self.features.device).update(self.features[half]) for half in order.tensor_split(2))
+        a, b = (
+            Moments(self.moments.dim, self.features.device).update(self.features[half])
+            for half in order.tensor_split(2)
+        )
         return frechet_distance(a, b)

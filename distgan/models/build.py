@@ -21,12 +21,15 @@ _CLASSES = {  # family -> module, generator, discriminator
 }
 
 
-def build_generator(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0, seed: int = 0) -> nn.Module:
-    """G with G(z float (N, latent_dim), c int64 (N,) or None) -> x float (N, channels, resolution, resolution) in [-1, 1].
+def build_generator(
+    model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0, seed: int = 0
+) -> nn.Module:
+    """G with G(z float (N, latent_dim), c int64 (N,) or None) -> x float (N, channels, resolution, resolution) in [-1,
+    1].
 
-    n_classes: classes of the data, 0 = no labels; G gets them only if model.conditioning is not "none". The weights are drawn on
-    the CPU from (seed, "init/generator"), inside torch.random.fork_rng, so that torch's own generator is neither read nor moved.
-    Raises ConfigError for a class that cannot be imported or built.
+    n_classes: classes of the data, 0 = no labels; G gets them only if model.conditioning is not "none". The weights are
+    drawn on the CPU from (seed, "init/generator"), inside torch.random.fork_rng, so that torch's own generator is
+    neither read nor moved. Raises ConfigError for a class that cannot be imported or built.
     """
     kwargs: dict[str, Any] = {"latent_dim": model.latent_dim, "channels": channels, "resolution": resolution}
     kwargs["n_classes"] = n_classes if model.conditioned_on(n_classes) != "none" else 0
@@ -35,7 +38,9 @@ def build_generator(model: ModelConfig, *, channels: int, resolution: int, n_cla
     return _build("generator", model, kwargs | model.g_args, stream_key(seed, "init/generator"))
 
 
-def build_discriminator(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0, seed: int = 0) -> nn.Module:
+def build_discriminator(
+    model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0, seed: int = 0
+) -> nn.Module:
     """D with D(x float (N, channels, resolution, resolution), c int64 (N,) or None) -> logits (N,).
 
     With model.conditioning = "auxiliary" D returns (logits (N,), class_logits (N, n_classes)). D.features(x) gives the
@@ -49,19 +54,27 @@ def build_discriminator(model: ModelConfig, *, channels: int, resolution: int, n
 
 
 def try_out(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0) -> None:
-    """Give networks of own classes, or with arguments of the user's, three samples. Raises ConfigError for what comes of it."""
+    """Give networks of own classes, or with arguments of the user's, three samples. Raises ConfigError for what comes
+    of it.
+    """
     draw = torch.Generator().manual_seed(0)  # torch's own generator stays where it is
     n, size = 3, {"channels": channels, "resolution": resolution, "n_classes": n_classes}
     c = torch.arange(n) % n_classes if model.conditioned_on(n_classes) != "none" else None
     image = (n, channels, resolution, resolution)
     if model.generator is not None or model.g_args:
-        x = _try("generator", model.generator, build_generator(model, **size), torch.randn(n, model.latent_dim, generator=draw), c)
+        x = _try(
+            "generator",
+            model.generator,
+            build_generator(model, **size),
+            torch.randn(n, model.latent_dim, generator=draw),
+            c,
+        )
         _expect("generator", model.generator, x, image, f"images (N, {channels}, {resolution}, {resolution})")
         if not bool(torch.isfinite(x).all()) or float(x.abs().max()) > 1 + 1e-3:
             where = model.generator or model.name
             raise ConfigError(
-                f"model.generator = {where!r}: images from {float(x.min()):.3g} to {float(x.max()):.3g}; expected finite values in "
-                "[-1, 1]; end the network with tanh"
+                f"model.generator = {where!r}: images from {float(x.min()):.3g} to {float(x.max()):.3g}; expected "
+                "finite values in [-1, 1]; end the network with tanh"
             )
     if model.discriminator is not None or model.d_args:
         output = _try("discriminator", model.discriminator, build_discriminator(model, **size), torch.zeros(image), c)
@@ -72,7 +85,9 @@ def try_out(model: ModelConfig, *, channels: int, resolution: int, n_classes: in
                     f"model.conditioning = 'auxiliary', a tuple (logits (N,), class logits (N, {n_classes}))"
                 )
             output, class_logits = output
-            _expect("discriminator", model.discriminator, class_logits, (n, n_classes), f"class logits (N, {n_classes})")
+            _expect(
+                "discriminator", model.discriminator, class_logits, (n, n_classes), f"class logits (N, {n_classes})"
+            )
         _expect("discriminator", model.discriminator, output, (n,), "one logit an image, (N,)")
 
 
@@ -92,8 +107,9 @@ def _build(kind: str, model: ModelConfig, kwargs: dict[str, Any], init_seed: int
             if path is None and not own:
                 raise  # nothing of the user's is in there
             raise ConfigError(
-                f"model.{kind} = {path or model.name!r}: {cls.__name__}({', '.join(f'{k}={v!r}' for k, v in kwargs.items())}) "
-                f"failed with {type(error).__name__}: {error}; check its signature and model.{kind[0]}_args"
+                f"model.{kind} = {path or model.name!r}: "
+                f"{cls.__name__}({', '.join(f'{k}={v!r}' for k, v in kwargs.items())}) failed with "
+                f"{type(error).__name__}: {error}; check its signature and model.{kind[0]}_args"
             ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model.{kind} = {path!r}: made a {type(network).__name__}; expected a torch.nn.Module")
@@ -113,8 +129,14 @@ def _import(kind: str, path: str) -> Any:
             "it must be importable from the working folder or be installed, on every machine of the cluster"
         ) from error
     if not hasattr(module, class_name):
-        classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, nn.Module) and v.__module__ == module_name]
-        raise ConfigError(f"model.{kind} = {path!r}: {module_name} has no {class_name}; it has {', '.join(classes) or 'no networks'}")
+        classes = [
+            n
+            for n, v in vars(module).items()
+            if isinstance(v, type) and issubclass(v, nn.Module) and v.__module__ == module_name
+        ]
+        raise ConfigError(
+            f"model.{kind} = {path!r}: {module_name} has no {class_name}; it has {', '.join(classes) or 'no networks'}"
+        )
     return getattr(module, class_name)
 
 

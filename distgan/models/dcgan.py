@@ -1,9 +1,9 @@
 """Strided and transposed 4 x 4 convolutions (Radford et al., DCGAN, 2016), with or without normalisation.
 
-Resolution 28 (7-14-28) and the powers of two from 16 to 256 (4-8-...). `width` is the number of channels of the feature map of
-the highest resolution (half the image's side, as in the paper); it doubles with each halving of the side, up to 8 times `width`.
-With batch normalisation the weights start at N(0, 0.02), as in the paper. Without, they start at He's scale, and the generator
-uses leaky ReLUs: such networks are meant for a loss with R1 and R2 penalties.
+Resolution 28 (7-14-28) and the powers of two from 16 to 256 (4-8-...). `width` is the number of channels of the feature
+map of the highest resolution (half the image's side, as in the paper); it doubles with each halving of the side, up to
+8 times `width`. With batch normalisation the weights start at N(0, 0.02), as in the paper. Without, they start at He's
+scale, and the generator uses leaky ReLUs: such networks are meant for a loss with R1 and R2 penalties.
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, dcgan_init, flat, he_init, laid_out, linear, up_conv
+from distgan.models.layers import (
+    Discriminator,
+    Head,
+    LatentInput,
+    Norm,
+    conv,
+    dcgan_init,
+    flat,
+    he_init,
+    laid_out,
+    linear,
+    up_conv,
+)
 from distgan.second_order import leaky_relu
 
 
@@ -29,7 +41,14 @@ class DCGANGenerator(nn.Module):
     """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
 
     def __init__(
-        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "batch"
+        self,
+        *,
+        latent_dim: int,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 64,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         self.start, widths = stage_widths(resolution, width)
@@ -51,10 +70,19 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,). Batch norm, if any, is on all but the first layer."""
+    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,). Batch norm, if any, is on all but the first
+    layer.
+    """
 
     def __init__(
-        self, *, channels: int, resolution: int, n_classes: int = 0, width: int = 64, norm: str = "batch", conditioning: str = "none"
+        self,
+        *,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 64,
+        norm: str = "batch",
+        conditioning: str = "none",
     ) -> None:
         super().__init__()
         side, widths = stage_widths(resolution, width)

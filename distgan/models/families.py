@@ -1,4 +1,6 @@
-"""What each family of networks can make. Needs no torch, so that a mistake is told before anything heavy is imported."""
+"""What each family of networks can make. Needs no torch, so that a mistake is told before anything heavy is
+imported.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def allowed_resolutions(name: str) -> tuple[int, ...] | None:
 def check_models(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0) -> None:
     """Refuse networks that cannot work on this data, before any worker starts. Raises ConfigError.
 
-    The families' limits are checked without building anything; own classes and further arguments are tried out with three samples.
+    The families' limits are checked without building anything; own classes and further arguments are tried out with
+    three samples.
     """
     check_family(model, resolution=resolution, n_classes=n_classes)
     if model.generator is not None or model.discriminator is not None or model.g_args or model.d_args:
@@ -50,8 +53,9 @@ def check_family(model: ModelConfig, *, resolution: int, n_classes: int) -> None
         nearest = min(allowed, key=lambda side: (abs(side - resolution), -side))
         able = [name for name, sides in _RESOLUTIONS.items() if sides is None or resolution in sides]
         raise ConfigError(
-            f"data.resolution = {resolution}: model.name = {model.name!r} makes images of {', '.join(map(str, allowed))} pixels; "
-            f"set data.resolution to {nearest} (the nearest), or model.name to {' or '.join(able)}"
+            f"data.resolution = {resolution}: model.name = {model.name!r} makes images of "
+            f"{', '.join(map(str, allowed))} pixels; set data.resolution to {nearest} (the nearest), or model.name to "
+            f"{' or '.join(able)}"
         )
     if model.name == "r3gan" and model.d_norm == "spectral" and model.discriminator is None:
         raise ConfigError("model.d_norm = 'spectral': model.name = 'r3gan' has no normalisation; allowed here: none")

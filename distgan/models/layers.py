@@ -1,4 +1,6 @@
-"""What the families share: normalisation that may depend on the class, the discriminator's last layer, and initialisation."""
+"""What the families share: normalisation that may depend on the class, the discriminator's last layer, and
+initialisation.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ Init = Callable[[Tensor, int], None]
 Pairs = tuple[tuple[int, int], ...]
 
 FEW = 64
-"""Classes up to which products with the rows of all of them cost less than an operation by elements with the rows that are asked for."""
+"""Classes up to which products with the rows of all of them cost less than an operation by elements with the rows that
+are asked for.
+"""
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -44,7 +48,9 @@ class Discriminator(nn.Module):
         return self.features(x)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:
-        """Logits (N,) of images x (N, C, H, W) with classes c int64 (N,); with an auxiliary classifier also its logits (N, K)."""
+        """Logits (N,) of images x (N, C, H, W) with classes c int64 (N,); with an auxiliary classifier also its logits
+        (N, K).
+        """
         output: Tensor | DiscriminatorOutput = self.head(self.maps(x), c)
         return output
 
@@ -52,11 +58,12 @@ class Discriminator(nn.Module):
 class Head(nn.Module):
     """Features h (N, F), or feature maps that hold them, to logits.
 
-    conditioning: "none": w h + b. "projection": + e(c) h (Miyato and Koyama, cGANs with projection discriminator, 2018, eq. 4).
-    "auxiliary": a second output with class logits (Odena et al., AC-GAN, 2017, section 3).
+    conditioning: "none": w h + b. "projection": + e(c) h (Miyato and Koyama, cGANs with projection discriminator, 2018,
+    eq. 4). "auxiliary": a second output with class logits (Odena et al., AC-GAN, 2017, section 3).
 
-    w and the rows of a few classes are one matrix, which h is multiplied with once: the product with e(c) by elements of h would
-    make ten of the kind in the gradients of a penalty. Of h's two orders it is the matrix that is brought into the other's.
+    w and the rows of a few classes are one matrix, which h is multiplied with once: the product with e(c) by elements
+    of h would make ten of the kind in the gradients of a penalty. Of h's two orders it is the matrix that is brought
+    into the other's.
     """
 
     def __init__(self, features: int, n_classes: int, conditioning: str, norm: str, init: Init) -> None:
@@ -100,15 +107,18 @@ class Head(nn.Module):
             return logits
         if c is None:
             raise ValueError("a discriminator with model.conditioning = 'projection' needs classes c, int64 (N,)")
-        of_class: Tensor = outputs[:, 1:].gather(1, c[:, None])[:, 0] if len(rows) > 1 else (self.embed(c) * flat(h)).sum(1)
+        of_class: Tensor = (
+            outputs[:, 1:].gather(1, c[:, None])[:, 0] if len(rows) > 1 else (self.embed(c) * flat(h)).sum(1)
+        )
         return logits + of_class
 
 
 class Norm(nn.Module):
     """Normalisation in front of an activation, (N, C, ...) -> (N, C, ...).
 
-    kind "batch": batch normalisation, whose scale and shift come from the class where n_classes > 0 (Dumoulin et al., 2017;
-    de Vries et al., 2017). Any other kind: nothing (spectral normalisation is a property of the weights, see `conv`).
+    kind "batch": batch normalisation, whose scale and shift come from the class where n_classes > 0 (Dumoulin et al.,
+    2017; de Vries et al., 2017). Any other kind: nothing (spectral normalisation is a property of the weights, see
+    `conv`).
     """
 
     def __init__(self, kind: str, features: int, n_classes: int = 0, *, flat: bool = False) -> None:
@@ -148,8 +158,8 @@ class LatentInput(nn.Module):
 class GreyConv2d(Conv2d):
     """Conv2d for images of one channel, whose gradient in the image is fast on CPUs too.
 
-    oneDNN works on 16 channels at a time, and takes as long for that gradient as for 16 channels. As a matrix product over patches of
-    the image it takes a quarter of the time. The same sums, in another order.
+    oneDNN works on 16 channels at a time, and takes as long for that gradient as for 16 channels. As a matrix product
+    over patches of the image it takes a quarter of the time. The same sums, in another order.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,9 +206,14 @@ class Grid(NamedTuple):
         (above, left), (tall, wide), (down, right) = cast("Pairs", (layer.padding, layer.kernel_size, layer.stride))
         padded_height, padded_width = height + 2 * above, width + 2 * left
         return cls(
-            (padded_height - tall) // down + 1, (padded_width - wide) // right + 1, padded_height, padded_width,
-            (tall, wide), (down, right), (left, left, above, above),
-        )  # fmt: skip
+            (padded_height - tall) // down + 1,
+            (padded_width - wide) // right + 1,
+            padded_height,
+            padded_width,
+            (tall, wide),
+            (down, right),
+            (left, left, above, above),
+        )
 
     @property
     def taps(self) -> int:
@@ -226,14 +241,16 @@ def is_channels_last(x: Tensor) -> bool:
 def laid_out(h: Tensor, like: Tensor) -> Tensor:
     """Feature maps h (N, C, H, W) in the layout of what meets them: a convolution's weight, or other maps.
 
-    Convolutions and their gradients are in the layout of the weight. An operation by elements that meets both layouts is 20 to 40
-    times slower on CPUs (torch 2.14), so that two such meetings undo what a faster layout gains.
+    Convolutions and their gradients are in the layout of the weight. An operation by elements that meets both layouts
+    is 20 to 40 times slower on CPUs (torch 2.14), so that two such meetings undo what a faster layout gains.
     """
     return h.contiguous(memory_format=torch.channels_last) if is_channels_last(like) else h
 
 
 def flat(h: Tensor) -> Tensor:
-    """Feature maps (N, C, H, W) -> (N, C H W), in the same order whatever their layout; the gradient comes back in their layout."""
+    """Feature maps (N, C, H, W) -> (N, C H W), in the same order whatever their layout; the gradient comes back in
+    their layout.
+    """
     if not is_channels_last(h):
         return h.flatten(1)
     n, c = h.shape[:2]
@@ -256,12 +273,18 @@ def dcgan_init(weight: Tensor, fan_in: int) -> None:
 
 
 def he_init(weight: Tensor, fan_in: int) -> None:
-    """N(0, 2 / ((1 + 0.2^2) fan_in)): keeps the size of signals through leaky ReLUs of slope 0.2 (He et al., 2015, eq. 15)."""
+    """N(0, 2 / ((1 + 0.2^2) fan_in)): keeps the size of signals through leaky ReLUs of slope 0.2 (He et al., 2015, eq.
+    15).
+    """
     nn.init.normal_(weight, std=math.sqrt(2 / (1.04 * fan_in)))
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str, init: Init, *, bias: bool = True, groups: int = 1) -> nn.Conv2d:
-    """A convolution that keeps (stride 1) or halves (stride 2) the side; with spectral normalisation where norm is "spectral"."""
+def conv(
+    inputs: int, outputs: int, kernel: int, stride: int, norm: str, init: Init, *, bias: bool = True, groups: int = 1
+) -> nn.Conv2d:
+    """A convolution that keeps (stride 1) or halves (stride 2) the side; with spectral normalisation where norm is
+    "spectral".
+    """
     kind = GreyConv2d if inputs == 1 and kernel > 1 else Conv2d
     layer = kind(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=bias, groups=groups)
     init(layer.weight, inputs // groups * kernel**2)

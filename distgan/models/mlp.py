@@ -1,7 +1,7 @@
 """Fully connected networks: the first GANs (Goodfellow et al., 2014), with batch normalisation where it is asked for.
 
-Any resolution. The generator's hidden layers have g_width, 2 g_width and 4 g_width units, the discriminator's 2 d_width and
-d_width: with g_width = d_width = 128 that is z-128-256-512-image and image-256-128-1.
+Any resolution. The generator's hidden layers have g_width, 2 g_width and 4 g_width units, the discriminator's 2 d_width
+and d_width: with g_width = d_width = 128 that is z-128-256-512-image and image-256-128-1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ class MLPGenerator(nn.Module):
     """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
 
     def __init__(
-        self, *, latent_dim: int, channels: int, resolution: int, n_classes: int = 0, width: int = 128, norm: str = "batch"
+        self,
+        *,
+        latent_dim: int,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 128,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         self.shape = (channels, resolution, resolution)
@@ -39,10 +46,19 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,). Batch norm, if any, is on the second hidden layer."""
+    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,). Batch norm, if any, is on the second hidden
+    layer.
+    """
 
     def __init__(
-        self, *, channels: int, resolution: int, n_classes: int = 0, width: int = 128, norm: str = "none", conditioning: str = "none"
+        self,
+        *,
+        channels: int,
+        resolution: int,
+        n_classes: int = 0,
+        width: int = 128,
+        norm: str = "none",
+        conditioning: str = "none",
     ) -> None:
         super().__init__()
         self.first = linear(channels * resolution**2, 2 * width, norm, he_init)

@@ -1,12 +1,13 @@
 """Grouped residual networks without any normalisation (Huang et al., R3GAN, 2024, config E), for RpGAN with R1 and R2.
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the side, up
-to 8 times `width`; `widths` names all of them instead, from 4 pixels up. A block is an inverted bottleneck: 1 x 1 to twice the
-channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input. The settings g_norm and d_norm have no meaning here. Unlike
-the paper's, the generator ends in tanh.
+Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. A block is an inverted bottleneck: 1
+x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input. The settings g_norm and
+d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
 
-Under autocast the blocks and resamplings above 4 pixels run in bf16, where nearly all the work is. Both ends stay in float32: the
-4-pixel stage, the layers that meet noise, images and logits, where rounding to 8 bits would be seen in pixels and in the loss.
+Under autocast the blocks and resamplings above 4 pixels run in bf16, where nearly all the work is. Both ends stay in
+float32: the 4-pixel stage, the layers that meet noise, images and logits, where rounding to 8 bits would be seen in
+pixels and in the loss.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _EXPANSION, _GROUP = 2, 16
 class Block(nn.Module):
     """x + f(x), (N, width, S, S). `depth` residual blocks follow each other in the whole net.
 
-    Fixup (Zhang et al., 2019): the last of the m = 3 layers starts at 0, the others at He's scale times depth^(-1 / (2 m - 2)).
+    Fixup (Zhang et al., 2019): the last of the m = 3 layers starts at 0, the others at He's scale times depth^(-1 / (2
+    m - 2)).
     """
 
     def __init__(self, width: int, depth: int) -> None:
@@ -63,7 +65,9 @@ class Block(nn.Module):
 
 
 class Resample(nn.Module):
-    """Twice or half the side through the filter [1, 2, 1], and a 1 x 1 convolution where the width changes, at the small side."""
+    """Twice or half the side through the filter [1, 2, 1], and a 1 x 1 convolution where the width changes, at the
+    small side.
+    """
 
     kernel: Tensor
 
@@ -113,7 +117,9 @@ class R3GANGenerator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         with _float32(z):
             weights = self.project(self.input(z.float(), c))
-            h = self.body[: self.first](laid_out(weights[:, :, None, None] * self.basis, cast("Block", self.body[0]).mix.weight))
+            h = self.body[: self.first](
+                laid_out(weights[:, :, None, None] * self.basis, cast("Block", self.body[0]).mix.weight)
+            )
         h = self.body[self.first :](h)
         with _float32(z):
             return torch.tanh(self.output(h.float()))

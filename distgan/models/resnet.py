@@ -1,9 +1,9 @@
 """Residual networks with pre-activation, as in SNGAN (Miyato et al., Spectral normalization, 2018, tables 3 and 4).
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the side, up
-to 8 times `width`; `widths` names all of them instead, from 4 pixels up. The paper's pair is g_norm "batch", d_norm "spectral".
-Without normalisation the second convolution of each block starts at 0 (Zhang et al., Fixup, 2019), so that the net starts as its
-skips, whatever its depth.
+Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. The paper's pair is g_norm "batch",
+d_norm "spectral". Without normalisation the second convolution of each block starts at 0 (Zhang et al., Fixup, 2019),
+so that the net starts as its skips, whatever its depth.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distgan.models.layers import Discriminator, Head, LatentInput, Norm, conv, he_init, is_channels_last, laid_out, linear, pixels
+from distgan.models.layers import (
+    Discriminator,
+    Head,
+    LatentInput,
+    Norm,
+    conv,
+    he_init,
+    is_channels_last,
+    laid_out,
+    linear,
+    pixels,
+)
 from distgan.second_order import halve, leaky_relu
 
 
@@ -51,8 +62,9 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """(N, inputs, S, S) -> (N, outputs, S / 2, S / 2), or the same side with halve=False. The first block of a net gets images:
-    no activation in front."""
+    """(N, inputs, S, S) -> (N, outputs, S / 2, S / 2), or the same side with halve=False. The first block of a net gets
+    images: no activation in front.
+    """
 
     def __init__(self, inputs: int, outputs: int, norm: str, *, first: bool = False, halve: bool = True) -> None:
         super().__init__()

@@ -54,21 +54,34 @@ def rows_of(trials: Iterable[Any], budget_kimg: float) -> list[Row]:
         kimg, lost = float(result.get("kimg", 0.0)), bool(result.get("diverged", 0.0))
         states = {"PENDING": "waiting", "RUNNING": "running", "PAUSED": "paused", "ERROR": "failed"}
         refused = str(result.get("refused", ""))
-        ended = "failed" if refused else "diverged" if lost else "done" if kimg >= budget_kimg * (1 - 1e-9) else "stopped"
+        ended = (
+            "failed" if refused else "diverged" if lost else "done" if kimg >= budget_kimg * (1 - 1e-9) else "stopped"
+        )
         state = states.get(trial.status) or ended
         error = (str(trial.get_error() or "").strip().splitlines() or [""])[-1] if trial.status == "ERROR" else refused
         rows.append(
             Row(
-                trial.config["number"], state, kimg, trial.config["values"], metrics, float(result.get(OBJECTIVE, math.inf)),
-                preset=trial.config.get("preset", False), seed=trial.config.get("seed"), trial=trial.config.get("trial"),
-                seconds=float(result.get("time_total_s", 0.0)), error=error, schedule=trial.config.get("schedule", []),
+                trial.config["number"],
+                state,
+                kimg,
+                trial.config["values"],
+                metrics,
+                float(result.get(OBJECTIVE, math.inf)),
+                preset=trial.config.get("preset", False),
+                seed=trial.config.get("seed"),
+                trial=trial.config.get("trial"),
+                seconds=float(result.get("time_total_s", 0.0)),
+                error=error,
+                schedule=trial.config.get("schedule", []),
             )
-        )  # fmt: skip
+        )
     return sorted(rows, key=lambda row: row.number)
 
 
 class Board:
-    """The live table. Tune makes copies of callbacks and stoppers where it restores a search, so they find it here, in `current`."""
+    """The live table. Tune makes copies of callbacks and stoppers where it restores a search, so they find it here, in
+    `current`.
+    """
 
     current: ClassVar[Board | None] = None
 
@@ -105,8 +118,12 @@ class Board:
     def rows(self) -> list[Row]:
         rows, alive = rows_of(self.trials, self.config.kimg), self._alive or set()
         # At an interruption Tune ends what is under way, in the same words as what has ended for good
-        cut = {trial.config["number"] for trial in self.trials if trial.trial_id in alive and trial.status == "TERMINATED"}
-        return [replace(row, state="interrupted") if row.number in cut and row.state == "stopped" else row for row in rows]
+        cut = {
+            trial.config["number"] for trial in self.trials if trial.trial_id in alive and trial.status == "TERMINATED"
+        }
+        return [
+            replace(row, state="interrupted") if row.number in cut and row.state == "stopped" else row for row in rows
+        ]
 
     @property
     def over(self) -> bool:
@@ -133,7 +150,10 @@ class Board:
                 if self._said.get(row.number) != mark:
                     score = self._score(row)
                     label = self._label(row) if row.trial is not None else str(row.number)
-                    print(f"trial {label:>3}  {row.state:<8}  {row.kimg:8.4g} kimg  {score:>10}  {describe(row)}", flush=True)
+                    print(
+                        f"trial {label:>3}  {row.state:<8}  {row.kimg:8.4g} kimg  {score:>10}  {describe(row)}",
+                        flush=True,
+                    )
                 self._said[row.number] = mark
 
     def _score(self, row: Row) -> str:
@@ -149,10 +169,14 @@ class Board:
         ended = sum(row.state not in UNDER_WAY for row in rows)
         time_s = self.budget.time_s if self.budget is not None else None
         total_kimg = self.budget.total_kimg if self.budget is not None else None
-        elapsed = self.budget.elapsed if self.budget is not None and time_s is not None else time.monotonic() - self._began
+        elapsed = (
+            self.budget.elapsed if self.budget is not None and time_s is not None else time.monotonic() - self._began
+        )
         words = f"{self.title}: {ended} of {self.total} trials ended, {span(elapsed)}"
         words += f" of {span(time_s)}" if time_s is not None else ""
-        return words + (f", {sum(row.kimg for row in rows):.4g} of {total_kimg:g} kimg" if total_kimg is not None else "")
+        return words + (
+            f", {sum(row.kimg for row in rows):.4g} of {total_kimg:g} kimg" if total_kimg is not None else ""
+        )
 
     def _table(self) -> Any:
         from rich.table import Table
@@ -162,9 +186,13 @@ class Board:
         table = Table(title=self._headline(rows), title_justify="left")
         names = list(dict.fromkeys(key for row in rows for key in row.values))
         for name in ("trial", "state", "kimg", *self.config.tune.metric, *names):
-            table.add_column(name, justify="left" if name == "state" else "right", overflow="fold", no_wrap=name == "trial")
+            table.add_column(
+                name, justify="left" if name == "state" else "right", overflow="fold", no_wrap=name == "trial"
+            )
         order = {"running": 0, "paused": 1}
-        room = max(4, self._live.console.height - 8) if self._live is not None else 30  # what does not fit is cut off at the end
+        room = (
+            max(4, self._live.console.height - 8) if self._live is not None else 30
+        )  # what does not fit is cut off at the end
         shown = sorted(rows, key=lambda row: (order.get(row.state, 2), row.objective, row.number))[:room]
         for row in sorted(shown, key=lambda row: row.number):
             kimg = row.kimg
@@ -172,8 +200,17 @@ class Board:
                 kimg = max(kimg, read_status(self.home.child(f"{row.number:03d}")).get("kimg", 0.0))
             lost = row.state in ("stopped", "diverged", "failed")
             style = "bold green" if best is not None and row.objective == best else "dim" if lost else ""
-            found = [f"{row.metrics[m]:.4g}" if m in row.metrics and row.measured else "-" for m in self.config.tune.metric]
-            table.add_row(self._label(row), row.state, f"{kimg:.4g}", *found, *(short(row.values.get(name)) for name in names), style=style)
+            found = [
+                f"{row.metrics[m]:.4g}" if m in row.metrics and row.measured else "-" for m in self.config.tune.metric
+            ]
+            table.add_row(
+                self._label(row),
+                row.state,
+                f"{kimg:.4g}",
+                *found,
+                *(short(row.values.get(name)) for name in names),
+                style=style,
+            )
         return table
 
 
@@ -225,4 +262,6 @@ def short(value: Any) -> str:
 
 def describe(row: Row) -> str:
     """A trial's values in words."""
-    return ("own values: " if row.preset else "") + " ".join(f"{key}={short(value)}" for key, value in row.values.items())
+    return ("own values: " if row.preset else "") + " ".join(
+        f"{key}={short(value)}" for key, value in row.values.items()
+    )

@@ -1,4 +1,6 @@
-"""The Ray cluster that a run uses: one that exists, or a private one on this machine for as long as the command runs."""
+"""The Ray cluster that a run uses: one that exists, or a private one on this machine for as long as the command
+runs.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     # Read by Ray when it is imported or when workers are started, so they are set before.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(settings.poll_s))
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(settings.start_timeout_s))
-    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "2")  # of Ray's 5 s too little is left where notice is short
+    os.environ.setdefault(
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "2"
+    )  # of Ray's 5 s too little is left where notice is short
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
@@ -64,9 +68,13 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
         else:
             with _own_session(), _loopback_only(), nullcontext() if settings.dashboard else without_helpers():
                 ray.init(
-                    address="local", num_cpus=available_cpus(), include_dashboard=settings.dashboard, object_store_memory=128 * 2**20,
-                    _node_ip_address="127.0.0.1", **options,
-                )  # fmt: skip
+                    address="local",
+                    num_cpus=available_cpus(),
+                    include_dashboard=settings.dashboard,
+                    object_store_memory=128 * 2**20,
+                    _node_ip_address="127.0.0.1",
+                    **options,
+                )
             if not settings.dashboard:
                 _end_log_monitor()
     try:
@@ -80,7 +88,8 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
 
 
 def check_early(config: RunConfig) -> None:
-    """Refuse what shows before Ray is even imported: a head node that does not answer, more workers than this machine has room for.
+    """Refuse what shows before Ray is even imported: a head node that does not answer, more workers than this machine
+    has room for.
 
     Raises ConfigError. GPUs are Ray's to count; where there are any, `place` decides when it has.
     """
@@ -94,7 +103,9 @@ def check_early(config: RunConfig) -> None:
 
 
 def check_address(address: str) -> None:
-    """ConfigError if nobody listens at HOST:PORT: Ray would try for a minute, deaf to signals, and fill the terminal meanwhile."""
+    """ConfigError if nobody listens at HOST:PORT: Ray would try for a minute, deaf to signals, and fill the terminal
+    meanwhile.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if "://" in address.removeprefix("ray://") or not host or not port.isdigit():
         return  # auto, local, or Ray's to explain
@@ -109,8 +120,8 @@ def check_address(address: str) -> None:
         except (OSError, OverflowError) as error:
             problem = error if isinstance(error, OSError) else OSError("no such port")
     raise ConfigError(
-        f"ray.address = {address}: nobody answers there ({problem}); check ray.address (or $RAY_ADDRESS) and that the head node runs: "
-        "`ray start --head` shows its address"
+        f"ray.address = {address}: nobody answers there ({problem}); check ray.address (or $RAY_ADDRESS) and that the "
+        "head node runs: `ray start --head` shows its address"
     )
 
 
@@ -132,7 +143,9 @@ def is_private() -> bool:
 
 
 def _end_log_monitor() -> None:
-    """Its readers are Ray's dashboard and the driver's terminal. Neither is used here, and on two cores it costs 0.7 % of one."""
+    """Its readers are Ray's dashboard and the driver's terminal. Neither is used here, and on two cores it costs 0.7 %
+    of one.
+    """
     from ray._private import worker
 
     kill = getattr(worker._global_node, "kill_log_monitor", None)
@@ -141,7 +154,8 @@ def _end_log_monitor() -> None:
 
 
 def lost_process() -> str | None:
-    """Which of the private cluster's two main processes has ended by itself: raylet, gcs_server, or None. It cannot go on without.
+    """Which of the private cluster's two main processes has ended by itself: raylet, gcs_server, or None. It cannot go
+    on without.
 
     Ray's own answer is to wait for a minute and to end this process then.
     """
@@ -156,8 +170,9 @@ def lost_process() -> str | None:
 
 
 def _abandon() -> None:
-    """End what is left of a private cluster that lost a main process. Ray's shutdown would wait for that process's answers, and so would
-    raylet's helpers, for a minute, that their raylet is gone."""
+    """End what is left of a private cluster that lost a main process. Ray's shutdown would wait for that process's
+    answers, and so would raylet's helpers, for a minute, that their raylet is gone.
+    """
     from ray._private import worker
 
     atexit.unregister(worker.shutdown)
@@ -171,16 +186,18 @@ def _abandon() -> None:
 
 def _children(pid: int) -> list[int]:
     """Processes that `pid` has started, where the system tells (Linux)."""
-    return [int(child) for file in glob.glob(f"/proc/{pid}/task/*/children") for child in Path(file).read_text().split()]
+    return [
+        int(child) for file in glob.glob(f"/proc/{pid}/task/*/children") for child in Path(file).read_text().split()
+    ]
 
 
 @contextmanager
 def _own_session() -> Iterator[None]:
     """Processes that Ray starts meanwhile get a session of their own.
 
-    A signal to this command's process group (Ctrl-C, `timeout`, a closed terminal) then reaches this process alone, which asks
-    the workers for a checkpoint, and not at the same time the cluster that the workers need for writing one. The kernel still
-    ends them with this process.
+    A signal to this command's process group (Ctrl-C, `timeout`, a closed terminal) then reaches this process alone,
+    which asks the workers for a checkpoint, and not at the same time the cluster that the workers need for writing one.
+    The kernel still ends them with this process.
     """
     from ray._private import services
 
@@ -202,7 +219,9 @@ def _own_session() -> Iterator[None]:
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Ray replaces 127.0.0.1 by an address that others can reach, and then listens on every interface; here it does not."""
+    """Ray replaces 127.0.0.1 by an address that others can reach, and then listens on every interface; here it does
+    not.
+    """
     from ray._private import services
 
     resolve = getattr(services, "resolve_ip_for_localhost", None)
@@ -221,11 +240,15 @@ def _private_environment(settings: RayConfig) -> None:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # Ray gives its workers the lowest priority but four, behind its own services; here the workers are what the machine is for.
+    # Ray gives its workers the lowest priority but four, behind its own services; here the workers are what the machine
+    # is for.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # What serves clusters of several nodes, or a dashboard, and takes time from the workers on a machine of few cores.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    for looking in ("memory_monitor_refresh_ms", "local_fs_monitor_interval_ms"):  # raylet's own: four and ten times a second
+    for looking in (
+        "memory_monitor_refresh_ms",
+        "local_fs_monitor_interval_ms",
+    ):  # raylet's own: four and ten times a second
         os.environ.setdefault(f"RAY_{looking}", "1000")
     if not settings.dashboard:
         for collecting in ("enable_metrics_collection", "event_stats", "task_events_report_interval_ms"):
@@ -249,6 +272,7 @@ def _connect(ray: Any, address: str, options: dict[str, Any]) -> None:
         hint = "check ray.address (or $RAY_ADDRESS) and that the head node runs"
         if "auth" in f"{type(error).__name__} {error}".lower():
             hint = (
-                "the cluster asks for a token: export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on its head node"
+                "the cluster asks for a token: export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) "
+                "as on its head node"
             )
         raise ConfigError(f"ray.address = {address}: cannot connect to the cluster ({reason}); {hint}") from None

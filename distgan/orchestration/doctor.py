@@ -1,7 +1,7 @@
 """`distgan doctor`: what a run on this cluster would stumble over, found in seconds, with what to do about it.
 
-An examiner process on every node tells what is installed there, reads a clock, writes to the storage and reads what the others wrote,
-and takes part in an all-reduce over the same interface and backend that the training uses.
+An examiner process on every node tells what is installed there, reads a clock, writes to the storage and reads what the
+others wrote, and takes part in an all-reduce over the same interface and backend that the training uses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ ANSWER_S = 60.0
 SKEW_S = 1.0
 """Clocks further apart mix up logs; S3 refuses requests from 15 minutes on."""
 SLOW_BYTES_PER_S = 50e6
-"""Bus bandwidth below which exchanging gradients dominates a step even of small networks: gigabit Ethernet has about 110e6."""
+"""Bus bandwidth below which exchanging gradients dominates a step even of small networks: gigabit Ethernet has about
+110e6.
+"""
 GIB = 2**30
 
 
@@ -47,11 +49,19 @@ class Examiner:
         address = ray.util.get_node_ip_address()
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return {
-            "host": socket.gethostname(), "address": address, "interface": interface_of(address), "distgan": distgan.__version__,
-            "python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__, "cuda": torch.version.cuda,
-            "gpus": gpus, "shm_free": _free("/dev/shm"), "disk_free": _free("/tmp"),
+            "host": socket.gethostname(),
+            "address": address,
+            "interface": interface_of(address),
+            "distgan": distgan.__version__,
+            "python": platform.python_version(),
+            "ray": ray.__version__,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "gpus": gpus,
+            "shm_free": _free("/dev/shm"),
+            "disk_free": _free("/tmp"),
             "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        }  # fmt: skip
+        }
 
     def clock(self) -> float:
         return time.time()
@@ -125,8 +135,8 @@ def examine(address: str | None, storage: str, *, mib: float = 32.0, as_json: bo
     """Examine the cluster and print what was found; returns 0, or 1 if there are problems."""
     if (address or "").startswith("http"):
         raise ConfigError(
-            f"--address {address}: that is the dashboard; allowed: HOST:6379 or auto on a node of the cluster, or from elsewhere "
-            f"`distgan submit doctor --address {address} -- --storage ...`"
+            f"--address {address}: that is the dashboard; allowed: HOST:6379 or auto on a node of the cluster, or from "
+            f"elsewhere `distgan submit doctor --address {address} -- --storage ...`"
         )
     if mib <= 0:
         raise ConfigError(f"--mib {mib:g}: allowed: > 0")
@@ -147,7 +157,8 @@ def _examine(storage: str, mib: float, *, private: bool) -> Findings:
     dead = [names[n["NodeID"]] for n in nodes if not n["Alive"]]
     if dead:
         found.hints.append(
-            f"nodes that were lost since the cluster started: {', '.join(dead)}; `ray start --address ...` there brings one back"
+            f"nodes that were lost since the cluster started: {', '.join(dead)}; `ray start --address ...` there "
+            "brings one back"
         )
     examiner = ray.remote(num_cpus=0, max_restarts=0)(Examiner)
     at: dict[str, Any] = {}
@@ -155,8 +166,10 @@ def _examine(storage: str, mib: float, *, private: bool) -> Findings:
         pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         at[node["NodeID"]] = examiner.options(scheduling_strategy=pinned).remote()
         found.nodes[node["NodeID"]] = {
-            "name": names[node["NodeID"]], "ray_cpus": node["Resources"].get("CPU", 0), "ray_gpus": node["Resources"].get("GPU", 0),
-        }  # fmt: skip
+            "name": names[node["NodeID"]],
+            "ray_cpus": node["Resources"].get("CPU", 0),
+            "ray_gpus": node["Resources"].get("GPU", 0),
+        }
 
     facts = _answers(found, {k: a.facts.remote() for k, a in at.items()}, "does not answer")
     for key, value in facts.items():
@@ -165,12 +178,20 @@ def _examine(storage: str, mib: float, *, private: bool) -> Findings:
     judge_facts(found)
     _clocks(found, able)
     _storage(found, able, storage)
-    workers = [n for n in alive if n["NodeID"] in able and (n["Resources"].get("CPU", 0) >= 1 or n["Resources"].get("GPU", 0) >= 1)]
+    workers = [
+        n
+        for n in alive
+        if n["NodeID"] in able and (n["Resources"].get("CPU", 0) >= 1 or n["Resources"].get("GPU", 0) >= 1)
+    ]
     _exchange(found, workers, able, examiner, mib)
-    if not private and os.environ.get("RAY_AUTH_MODE") != "token" and any(not n["NodeManagerAddress"].startswith("127.") for n in alive):
+    if (
+        not private
+        and os.environ.get("RAY_AUTH_MODE") != "token"
+        and any(not n["NodeManagerAddress"].startswith("127.") for n in alive)
+    ):
         found.hints.append(
-            "the cluster asks for no token: whoever reaches its ports can run programs on it; start every node with RAY_AUTH_MODE=token "
-            "and RAY_AUTH_TOKEN_PATH=FILE"
+            "the cluster asks for no token: whoever reaches its ports can run programs on it; start every node with "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE"
         )
     for actor in at.values():
         ray.kill(actor)
@@ -194,21 +215,28 @@ def judge_facts(found: Findings) -> None:
         name, gpus = node["name"], len(node["gpus"])
         if node["ray_gpus"] > gpus:
             found.problems.append(
-                f"{name}: Ray offers {node['ray_gpus']:g} GPUs, PyTorch sees {gpus} (built for CUDA {node['cuda']}); install a driver and "
-                "a PyTorch that fit each other, or start Ray there with --num-gpus 0"
+                f"{name}: Ray offers {node['ray_gpus']:g} GPUs, PyTorch sees {gpus} (built for CUDA {node['cuda']}); "
+                "install a driver and a PyTorch that fit each other, or start Ray there with --num-gpus 0"
             )
         if gpus > node["ray_gpus"]:
-            found.hints.append(f"{name}: PyTorch sees {gpus} GPUs, Ray offers {node['ray_gpus']:g}; start Ray there with --num-gpus {gpus}")
+            found.hints.append(
+                f"{name}: PyTorch sees {gpus} GPUs, Ray offers {node['ray_gpus']:g}; start Ray there with --num-gpus "
+                f"{gpus}"
+            )
         if node["interface"] is None and len(known) > 1:
             found.hints.append(
-                f"{name}: no interface has the address {node['address']}; set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME there"
+                f"{name}: no interface has the address {node['address']}; set GLOO_SOCKET_IFNAME and "
+                "NCCL_SOCKET_IFNAME there"
             )
         if node["shm_free"] < GIB / 4 and gpus > 1:
             found.hints.append(
-                f"{name}: {node['shm_free'] / GIB:.2g} GiB free in /dev/shm; NCCL wants more: --shm-size 1g or more for containers"
+                f"{name}: {node['shm_free'] / GIB:.2g} GiB free in /dev/shm; NCCL wants more: --shm-size 1g or more "
+                "for containers"
             )
         if node["disk_free"] < GIB:
-            found.problems.append(f"{name}: {node['disk_free'] / GIB:.2g} GiB free in /tmp, where Ray keeps its files; make room")
+            found.problems.append(
+                f"{name}: {node['disk_free'] / GIB:.2g} GiB free in /tmp, where Ray keeps its files; make room"
+            )
         if node["files"] < 4096:
             found.hints.append(f"{name}: {node['files']} files may be open at once; `ulimit -n 65536` before ray start")
 
@@ -230,7 +258,8 @@ def _clocks(found: Findings, able: dict[str, Any]) -> None:
         found.nodes[key] |= {"skew_s": skew, "skew_error_s": trip / 2}
         if abs(skew) - trip / 2 > SKEW_S:
             found.hints.append(
-                f"{found.nodes[key]['name']}: its clock is {skew:+.1f} s off this node's; run chrony or another NTP client on both"
+                f"{found.nodes[key]['name']}: its clock is {skew:+.1f} s off this node's; run chrony or another NTP "
+                "client on both"
             )
 
 
@@ -240,10 +269,15 @@ def _storage(found: Findings, able: dict[str, Any], storage: str) -> None:
     room, size = f".distgan-doctor-{uuid.uuid4().hex[:8]}", 4 * 2**20
     names = {key: f"{room}/{key[:16]}" for key in able}
     try:
-        hint = f"{storage} cannot be written there; mount the shared folder on it, or give it the object store's credentials:"
+        hint = (
+            f"{storage} cannot be written there; mount the shared folder on it, or give it the object store's "
+            "credentials:"
+        )
         wrote = _answers(found, {k: a.write.remote(storage, names[k], size) for k, a in able.items()}, hint)
         here = [names[k] for k in wrote]
-        read = _answers(found, {k: able[k].read.remote(storage, here) for k in wrote}, f"{storage} cannot be read there:")
+        read = _answers(
+            found, {k: able[k].read.remote(storage, here) for k in wrote}, f"{storage} cannot be read there:"
+        )
     finally:
         folder.remove(room)
     for key, (missing, seconds) in read.items():
@@ -251,8 +285,8 @@ def _storage(found: Findings, able: dict[str, Any], storage: str) -> None:
         others = [found.nodes[k]["name"] for k in wrote if names[k] in missing]
         if others:
             found.problems.append(
-                f"{found.nodes[key]['name']}: does not see in {storage} what {', '.join(others)} wrote; allowed for several nodes: a "
-                "folder that all of them mount at the same path, or s3://bucket/path"
+                f"{found.nodes[key]['name']}: does not see in {storage} what {', '.join(others)} wrote; allowed for "
+                "several nodes: a folder that all of them mount at the same path, or s3://bucket/path"
             )
 
 
@@ -263,14 +297,17 @@ def _exchange(found: Findings, nodes: list[dict[str, Any]], able: dict[str, Any]
     on_gpu = all(n["Resources"].get("GPU", 0) >= 1 for n in nodes) and bool(nodes)
     if on_gpu:
         group = [
-            examiner.options(num_gpus=1, scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote()
+            examiner.options(
+                num_gpus=1, scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
+            ).remote()
             for n in nodes
             for _ in range(int(n["Resources"]["GPU"]))
         ]
         _, waiting = ray.wait([a.clock.remote() for a in group], num_returns=len(group), timeout=ANSWER_S / 2)
         if waiting:
             found.hints.append(
-                f"{len(waiting)} GPUs are in use: the exchange between them was not measured; run the doctor when they are free"
+                f"{len(waiting)} GPUs are in use: the exchange between them was not measured; run the doctor when they "
+                "are free"
             )
             return
     else:
@@ -284,16 +321,23 @@ def _exchange(found: Findings, nodes: list[dict[str, Any]], able: dict[str, Any]
         seconds = max(ray.get(asked, timeout=2 * ANSWER_S))
     except Exception as error:
         found.problems.append(
-            f"the workers cannot exchange tensors ({backend}): {_reason(error)}; open all TCP ports between the nodes, and if a node has "
-            "several interfaces start Ray with --node-ip-address of the right one, or set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
+            f"the workers cannot exchange tensors ({backend}): {_reason(error)}; open all TCP ports between the nodes, "
+            "and if a node has several interfaces start Ray with --node-ip-address of the right one, or set "
+            "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
         )
         return
     bandwidth = 2 * (len(group) - 1) / len(group) * mib * 2**20 / seconds
-    found.exchange = {"workers": len(group), "backend": backend, "mib": mib, "seconds": seconds, "bus_bytes_per_s": bandwidth}
+    found.exchange = {
+        "workers": len(group),
+        "backend": backend,
+        "mib": mib,
+        "seconds": seconds,
+        "bus_bytes_per_s": bandwidth,
+    }
     if bandwidth < SLOW_BYTES_PER_S:
         found.hints.append(
-            f"workers exchange {bandwidth / 1e6:.0f} MB/s: gradients will be waited for; use a faster network between them "
-            "(--node-ip-address of its interface), fewer workers, or larger batches"
+            f"workers exchange {bandwidth / 1e6:.0f} MB/s: gradients will be waited for; use a faster network between "
+            "them (--node-ip-address of its interface), fewer workers, or larger batches"
         )
 
 
@@ -310,7 +354,9 @@ def _answers(found: Findings, asked: dict[str, Any], trouble: str) -> dict[str, 
             reason = _reason(error)
             name = found.nodes[key]["name"]
             if "No module named" in str(error):
-                found.problems.append(f"{name}: {reason}; install distgan there, use its image, or run this as `distgan submit doctor`")
+                found.problems.append(
+                    f"{name}: {reason}; install distgan there, use its image, or run this as `distgan submit doctor`"
+                )
             else:
                 found.problems.append(f"{name}: {trouble} ({reason})")
     return out
@@ -328,19 +374,21 @@ def as_text(found: Findings) -> str:
     for node in found.nodes.values():
         rows.append(
             (
-                node["name"], f"{node['ray_cpus']:g}", f"{node['ray_gpus']:g}",
+                node["name"],
+                f"{node['ray_cpus']:g}",
+                f"{node['ray_gpus']:g}",
                 *(str(node.get(what) or "-") for what in ("python", "ray", "torch", "distgan", "interface")),
                 f"{node['skew_s'] * 1000:+.0f} ms" if "skew_s" in node else "-",
                 *(f"{node[what]:.0f} MiB/s" if what in node else "-" for what in ("write_mib_s", "read_mib_s")),
             )
-        )  # fmt: skip
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if found.exchange:
         e = found.exchange
         lines.append(
-            f"all-reduce of {e['mib']:g} MiB between {e['workers']} workers ({e['backend']}): {e['seconds'] * 1000:.1f} ms, "
-            f"{e['bus_bytes_per_s'] / 1e6:.0f} MB/s"
+            f"all-reduce of {e['mib']:g} MiB between {e['workers']} workers ({e['backend']}): "
+            f"{e['seconds'] * 1000:.1f} ms, {e['bus_bytes_per_s'] / 1e6:.0f} MB/s"
         )
     lines += [f"problem: {text}" for text in found.problems] + [f"hint: {text}" for text in found.hints]
     return "\n".join(lines if found.problems or found.hints else [*lines, "nothing is wrong"])

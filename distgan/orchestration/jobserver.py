@@ -41,7 +41,11 @@ def connect(address: str) -> Any:
 
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):  # the last two have levels of their own
+    for name in (
+        "ray",
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray.dashboard.modules.job.sdk",
+    ):  # the last two have levels of their own
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)
@@ -57,22 +61,30 @@ def check_reachable(address: str, timeout_s: float = 10.0) -> None:
     except OSError as error:
         reason = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error))
         raise ConfigError(
-            f"--address {address}: cannot be reached ({reason}); allowed: http://HOST:8265, the dashboard of a head node that was started "
-            "with --dashboard-host, or a port forwarded to it (ssh -L 8265:127.0.0.1:8265 HOST)"
+            f"--address {address}: cannot be reached ({reason}); allowed: http://HOST:8265, the dashboard of a head "
+            "node that was started with --dashboard-host, or a port forwarded to it (ssh -L 8265:127.0.0.1:8265 HOST)"
         ) from None
 
 
 def _problem(address: str, error: Exception) -> str:
     text = f"{type(error).__name__} {error}"
-    source = next((f"${name}" for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)), "~/.ray/auth_token")
+    source = next(
+        (f"${name}" for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)), "~/.ray/auth_token"
+    )
     if "Authentication failed" in text or "Invalid authentication" in text:
-        return f"--address {address}: the cluster refuses this token (from {source}); give the one that its head node was started with"
+        return (
+            f"--address {address}: the cluster refuses this token (from {source}); give the one that its head node was "
+            "started with"
+        )
     if "uth" in type(error).__name__ or "Authentication" in text or "RAY_AUTH" in text:
         return (
             f"--address {address}: the cluster asks for a token and none was found; export RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) with the one that its head node was started with"
         )
-    return f"--address {address}: not the job server of a Ray cluster ({first_line(error)}); it is the dashboard's address, port 8265"
+    return (
+        f"--address {address}: not the job server of a Ray cluster ({first_line(error)}); it is the dashboard's "
+        "address, port 8265"
+    )
 
 
 def first_line(error: object) -> str:

@@ -1,8 +1,8 @@
 """Where a trial's weights come from: checkpoints that move between trials, and the values that they were trained with.
 
-A trial's folder is a run's folder (config.yaml, checkpoints, metrics.jsonl, samples, generator) with a lineage.json beside it.
-What Tune keeps as a trial's checkpoint has the same shape, so that giving and taking are one operation. The bytes travel with it:
-the giver trains on and prunes, and the taker may come later.
+A trial's folder is a run's folder (config.yaml, checkpoints, metrics.jsonl, samples, generator) with a lineage.json
+beside it. What Tune keeps as a trial's checkpoint has the same shape, so that giving and taking are one operation. The
+bytes travel with it: the giver trains on and prunes, and the taker may come later.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def measurements(folder: Folder, metric: str) -> list[dict[str, Any]]:
 
 
 def read_lineage(folder: Folder) -> dict[str, Any]:
-    """{token: what was last taken over, adopted: how often, nimg: images at that, schedule: [{kimg, values, trial}]}."""
+    """{token: what was last taken over, adopted: how often, nimg: images at that, schedule: [{kimg, values,
+    trial}]}.
+    """
     try:
         found = json.loads(folder.read(LINEAGE))
         return found if isinstance(found, dict) else {}
@@ -79,7 +81,8 @@ def give(folder: Folder, target: Folder, at_least: int, patience_s: float = 120.
 def take(folder: Folder, source: Folder, number: int, values: dict[str, Any]) -> int:
     """Make a given checkpoint the trial's state, unless it is so already; returns the images at which it was given.
 
-    Weights, optimisers, averages and images seen are the giver's to the last bit; rates and betas follow from the taker's values.
+    Weights, optimisers, averages and images seen are the giver's to the last bit; rates and betas follow from the
+    taker's values.
     """
     given, here = read_lineage(source), read_lineage(folder)
     own = given.get("number") == number
@@ -94,13 +97,17 @@ def take(folder: Folder, source: Folder, number: int, values: dict[str, Any]) ->
     # Last, so that a taking that is cut short is done again
     folder.write(
         LINEAGE,
-        json.dumps({"number": number, "token": given["token"], "adopted": adopted, "nimg": given["nimg"], "schedule": schedule}),
+        json.dumps(
+            {"number": number, "token": given["token"], "adopted": adopted, "nimg": given["nimg"], "schedule": schedule}
+        ),
     )
     return int(given["nimg"])
 
 
 def transplant(source: Folder, target: Folder, nimg: int) -> None:
-    """Make the source's checkpoint at `nimg` images the only one of the target. The best so far was the source's, and is forgotten."""
+    """Make the source's checkpoint at `nimg` images the only one of the target. The best so far was the source's, and
+    is forgotten.
+    """
     state = CheckpointStore(source).load(nimg)[1]
     for name in CheckpointStore(target).names():
         target.remove(f"{ROOM}/{name}/manifest.json")
@@ -119,22 +126,35 @@ def check_warm_start(source: str, config: RunConfig) -> Folder:
     before = read_run_config(folder)
     theirs = config.for_classes(0) if before.model.conditioning == "none" else config.for_classes(2)
     fixed = ("model.", "data.resolution", "data.channels", "training.ema_half_life_kimg")
-    lines = [f"{name} = {new!r}: {folder} has {old!r}" for name, old, new in differences(before, theirs) if name.startswith(fixed)]
+    lines = [
+        f"{name} = {new!r}: {folder} has {old!r}"
+        for name, old, new in differences(before, theirs)
+        if name.startswith(fixed)
+    ]
     if lines:
-        lines.append(f"--warm-start {source}: its networks are others; use the settings of that run (--config best.yaml)")
+        lines.append(
+            f"--warm-start {source}: its networks are others; use the settings of that run (--config best.yaml)"
+        )
         raise ConfigError("\n".join(lines))
     names = CheckpointStore(folder).names()
     if names and int(names[-1]) >= config.total_images:
-        raise ConfigError(f"kimg = {config.kimg:g}: the warm start is at {int(names[-1]) / 1000:g} kimg already; give --kimg above that")
+        raise ConfigError(
+            f"kimg = {config.kimg:g}: the warm start is at {int(names[-1]) / 1000:g} kimg already; give --kimg above "
+            "that"
+        )
     return folder
 
 
 def begin_warm(source: str, config: RunConfig, target: Folder) -> str:
-    """Let a new run begin with the newest intact checkpoint of another: weights, optimisers, averages and images seen."""
+    """Let a new run begin with the newest intact checkpoint of another: weights, optimisers, averages and images
+    seen.
+    """
     folder = check_warm_start(source, config)
     found = CheckpointStore(folder).newest()
     if found is None:
-        raise ConfigError(f"--warm-start {source}: no intact checkpoint there; give a run, a trial, or a search with a winner")
+        raise ConfigError(
+            f"--warm-start {source}: no intact checkpoint there; give a run, a trial, or a search with a winner"
+        )
     transplant(folder, target, found[0])
     return f"going on from {folder} at {found[0] / 1000:g} kimg"
 

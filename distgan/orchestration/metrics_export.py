@@ -1,8 +1,10 @@
 """A run's figures on Ray's Prometheus endpoint, beside Ray's own: every node serves them at --metrics-export-port.
 
     ray_distgan_kimg{run="mnist"}            thousands of images seen          ray_distgan_total_kimg    ... of so many
-    ray_distgan_images_per_s{run=...}        over the last log interval        ray_distgan_fid, ..._kid  of the averaged generator
-    ray_distgan_healthy{run=...}             1; 0 if a figure is not finite    ray_distgan_workers       processes that train together
+    ray_distgan_images_per_s{run=...}        over the last log interval        ray_distgan_fid, ..._kid  of the averaged
+    generator
+    ray_distgan_healthy{run=...}             1; 0 if a figure is not finite    ray_distgan_workers       processes that
+    train together
     ray_distgan_reported_at_seconds{run=...} Unix time of the report: silence shows here
     ray_distgan_value{run=...,name="d_loss"} everything else that is logged
 

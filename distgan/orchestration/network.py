@@ -14,12 +14,18 @@ PASSED_ON = ("NCCL_", "TORCH_NCCL_", "UCX_", "FI_EFA_", "RDMAV_")
 
 
 def passed_on() -> dict[str, str]:
-    """Those variables of this process that its workers on other machines shall have too; names of interfaces of here are not among them."""
-    return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON) and not name.endswith("_IFNAME")}
+    """Those variables of this process that its workers on other machines shall have too; names of interfaces of here
+    are not among them.
+    """
+    return {
+        name: value for name, value in os.environ.items() if name.startswith(PASSED_ON) and not name.endswith("_IFNAME")
+    }
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface (eth0, lo, ...) that has an IPv4 address, or None if that cannot be told (not Linux, IPv6)."""
+    """The network interface (eth0, lo, ...) that has an IPv4 address, or None if that cannot be told (not Linux,
+    IPv6).
+    """
     try:
         import fcntl
 
@@ -47,7 +53,8 @@ def free_port() -> int:
 def meeting_place(address: str, port: int, rank: int, size: int, timeout: timedelta) -> Any:
     """torch's key-value store at rank 0, through which the workers of a group find each other.
 
-    It listens at that one address. Left to itself torch listens on every interface, for anybody, as this store asks for no token.
+    It listens at that one address. Left to itself torch listens on every interface, for anybody, as this store asks for
+    no token.
     """
     from torch import distributed
 
@@ -58,6 +65,9 @@ def meeting_place(address: str, port: int, rank: int, size: int, timeout: timede
             descriptor = socket.create_server((address, port), family=family, backlog=2048).detach()  # torch closes it
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
-                raise RuntimeError(f"the process group's meeting place {address}:{port} failed to open: {error}") from error
-            # Behind address translation the node's address is none of this machine's; what is forwarded arrives at another
+                raise RuntimeError(
+                    f"the process group's meeting place {address}:{port} failed to open: {error}"
+                ) from error
+            # Behind address translation the node's address is none of this machine's; what is forwarded arrives at
+            # another
     return distributed.TCPStore(address, port, size, rank == 0, timeout=timeout, master_listen_fd=descriptor)  # type: ignore[attr-defined]

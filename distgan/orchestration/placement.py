@@ -26,24 +26,32 @@ class Placement:
     def __str__(self) -> str:
         count = f"{self.most}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
         each = f"{self.gpus:g} GPU and " if self.gpus else ""
-        return f"{count} worker{'s' if self.most > 1 else ''} with {each}{self.cpus} CPU{'s' if self.cpus > 1 else ''} each"
+        return (
+            f"{count} worker{'s' if self.most > 1 else ''} with {each}{self.cpus} CPU{'s' if self.cpus > 1 else ''} "
+            "each"
+        )
 
 
 def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
     """The placement on these nodes (resources by Ray's names: CPU, GPU).
 
-    `workers: auto` is one worker a GPU; without GPUs, one worker a node with all its CPUs: one process with several threads
-    trains at least as fast as several processes that must exchange gradients. Raises ConfigError for what cannot be had.
+    `workers: auto` is one worker a GPU; without GPUs, one worker a node with all its CPUs: one process with several
+    threads trains at least as fast as several processes that must exchange gradients. Raises ConfigError for what
+    cannot be had.
     """
     gpus = config.ray.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
     if config.training.compile == "cuda-graphs" and not gpus:
-        raise ConfigError("training.compile = 'cuda-graphs': needs a GPU, and the workers have none; allowed here: auto, off, on")
+        raise ConfigError(
+            "training.compile = 'cuda-graphs': needs a GPU, and the workers have none; allowed here: auto, off, on"
+        )
     able = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus]
     if not able:
         largest = max((node.get("GPU", 0) for node in nodes), default=0)
-        raise ConfigError(f"ray.gpus_per_worker = {gpus:g}: no node of the cluster has that and a CPU; allowed: 0 to {largest:g}")
+        raise ConfigError(
+            f"ray.gpus_per_worker = {gpus:g}: no node of the cluster has that and a CPU; allowed: 0 to {largest:g}"
+        )
 
     if config.workers == "auto":
         per_node = [int(node["GPU"] // gpus) if gpus else 1 for node in able]
@@ -59,15 +67,18 @@ def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
     if fit < fewest:
         each = f"{cpus} CPU{'s' if cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
         have = (
-            f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs on {_count(len(nodes), 'node')}"
+            f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs on "
+            f"{_count(len(nodes), 'node')}"
         )
         if not fit:
             largest = max(int(node.get("CPU", 0)) for node in able)
             raise ConfigError(
-                f"ray.cpus_per_worker = {cpus}: no node has room for a worker of {each} (there are {have}); allowed: 1 to {largest}"
+                f"ray.cpus_per_worker = {cpus}: no node has room for a worker of {each} (there are {have}); allowed: 1 "
+                f"to {largest}"
             )
         raise ConfigError(
-            f"workers = {fewest}: there are {have}, room for {_count(fit, 'worker')} of {each}; allowed: auto, or 1 to {fit}"
+            f"workers = {fewest}: there are {have}, room for {_count(fit, 'worker')} of {each}; allowed: auto, or 1 to "
+            f"{fit}"
         )
     return Placement(fewest, most, cpus, gpus)
 

@@ -1,4 +1,6 @@
-"""Pictures of a search: the metric against images seen, and parallel coordinates. Drawn without a display, as PNG bytes."""
+"""Pictures of a search: the metric against images seen, and parallel coordinates. Drawn without a display, as PNG
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,23 @@ def curves(rows: list[Row], trials: dict[int, list[dict[str, Any]]], metric: str
             continue
         is_best = row.objective == best
         colour, width = ("C3", 2.2) if is_best else ("C0" if row.preset else "0.65", 1.0)
-        label = f"trial {row.number}{', own values' if row.preset else ''}, best" if is_best else "own values" if row.preset else None
+        label = (
+            f"trial {row.number}{', own values' if row.preset else ''}, best"
+            if is_best
+            else "own values"
+            if row.preset
+            else None
+        )
         style = "--" if row.preset else "-"
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=width, color=colour, linestyle=style, label=label)
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="o",
+            markersize=3,
+            linewidth=width,
+            color=colour,
+            linestyle=style,
+            label=label,
+        )
     if metric != "modes":
         from matplotlib.ticker import FuncFormatter, LogLocator
 
@@ -38,7 +54,9 @@ def curves(rows: list[Row], trials: dict[int, list[dict[str, Any]]], metric: str
 
 
 def parallel(space: Space, rows: list[Row], metric: str) -> bytes:
-    """Each trial a line through its values, coloured by its rank: dark is good. The metric's axis is logarithmic where it can be."""
+    """Each trial a line through its values, coloured by its rank: dark is good. The metric's axis is logarithmic where
+    it can be.
+    """
     figure, axes = _figure(1.6 * (len(space.domains) + 2), 4.5)
     measured = sorted((row for row in rows if row.measured), key=lambda row: -row.objective)
     names = [*space.domains, metric]
@@ -50,7 +68,9 @@ def parallel(space: Space, rows: list[Row], metric: str) -> bytes:
         heights.append((scale(row.objective) - low) / (high - low) if high > low else 0.5)
         share = rank / max(1, len(measured) - 1)
         style = "--" if row.preset else "-"
-        axes.plot(range(len(names)), heights, color=str(0.85 - 0.85 * share), linewidth=0.8 + 1.6 * share, linestyle=style)
+        axes.plot(
+            range(len(names)), heights, color=str(0.85 - 0.85 * share), linewidth=0.8 + 1.6 * share, linestyle=style
+        )
     words = {"fontsize": 8, "color": "C0", "xytext": (4, 3), "textcoords": "offset points"}
     words["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
     for place, domain in enumerate(space.domains.values()):

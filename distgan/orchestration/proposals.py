@@ -1,7 +1,7 @@
 """Who proposes a trial's values, and who stops or replaces trials: Ray Tune's engines, set up for GANs.
 
-Trials are numbered; number 0 has the config's own values. What is proposed for a number is written down in storage first
-(trials/007/trial.json), so that a search whose driver died proposes the same again and loses nothing.
+Trials are numbered; number 0 has the config's own values. What is proposed for a number is written down in storage
+first (trials/007/trial.json), so that a search whose driver died proposes the same again and loses nothing.
 """
 
 from __future__ import annotations
@@ -33,10 +33,14 @@ RECORD = "trial.json"
 
 
 class Proposals(Searcher):  # type: ignore[misc]
-    """Values for trials 0, 1, 2, ...: random or in a grid's order, or by optuna's TPE from what earlier trials reached."""
+    """Values for trials 0, 1, 2, ...: random or in a grid's order, or by optuna's TPE from what earlier trials
+    reached.
+    """
 
     def __init__(self, space: Space, home: Folder, state: Folder, plan: list[dict[str, Any]] | None = None) -> None:
-        """home: the folder of trials. state: Tune's own folder, for what it knows after a restart. plan: configs to run as they are."""
+        """home: the folder of trials. state: Tune's own folder, for what it knows after a restart. plan: configs to run
+        as they are.
+        """
         super().__init__(metric=OBJECTIVE, mode="min")
         config = space.config
         self.space, self.home, self.state, self.plan = space, home, state, plan
@@ -83,7 +87,11 @@ class Proposals(Searcher):  # type: ignore[misc]
             state = optuna.trial.TrialState.FAIL if error else None
             self.study.tell(self.asked.pop(trial_id), None if error else reached, state=state)
         elif not error and all(d.holds(proposal["values"][key]) for key, d in self.space.domains.items()):
-            self.study.add_trial(optuna.trial.create_trial(params=proposal["values"], distributions=self._distributions(), values=reached))
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    params=proposal["values"], distributions=self._distributions(), values=reached
+                )
+            )
 
     def _distributions(self) -> dict[str, Any]:
         return {key: domain.distribution() for key, domain in self.space.domains.items()}
@@ -136,19 +144,30 @@ def scheduler_of(space: Space) -> TrialScheduler:
     if tune.scheduler == "asha":
         grace = min(grace, config.kimg)
         return _sparing(ASHAScheduler)(
-            config.kimg, time_attr="kimg", max_t=config.kimg, grace_period=grace, reduction_factor=tune.reduction, **goal
+            config.kimg,
+            time_attr="kimg",
+            max_t=config.kimg,
+            grace_period=grace,
+            reduction_factor=tune.reduction,
+            **goal,
         )
     if tune.scheduler == "hyperband":  # counts in whole units, of which a bracket's shortest trials get one
-        return HyperBandScheduler(time_attr="interval", max_t=max(2, round(config.kimg / grace)), reduction_factor=tune.reduction, **goal)
+        return HyperBandScheduler(
+            time_attr="interval", max_t=max(2, round(config.kimg / grace)), reduction_factor=tune.reduction, **goal
+        )
     if tune.scheduler == "median":
-        return _sparing(MedianStoppingRule)(config.kimg, time_attr="kimg", grace_period=grace, min_samples_required=3, **goal)
+        return _sparing(MedianStoppingRule)(
+            config.kimg, time_attr="kimg", grace_period=grace, min_samples_required=3, **goal
+        )
     if tune.scheduler in ("pbt", "pb2"):
         return _population(space)
     return FIFOScheduler()
 
 
 def _sparing(kind: Any) -> Any:
-    """The scheduler, which lets the trial with the config's own values end: what is found shall be compared with what there was."""
+    """The scheduler, which lets the trial with the config's own values end: what is found shall be compared with what
+    there was.
+    """
 
     class Sparing(kind):  # type: ignore[misc]
         def __init__(self, budget_kimg: float, **options: Any) -> None:
@@ -157,7 +176,11 @@ def _sparing(kind: Any) -> Any:
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             action = str(super().on_trial_result(tune_controller, trial, result))
-            if action == TrialScheduler.STOP and trial.config.get("preset") and result["kimg"] < self._budget_kimg * (1 - 1e-9):
+            if (
+                action == TrialScheduler.STOP
+                and trial.config.get("preset")
+                and result["kimg"] < self._budget_kimg * (1 - 1e-9)
+            ):
                 getattr(self, "_stopped_trials", set()).discard(trial)  # where median stopping keeps its books
                 return str(TrialScheduler.CONTINUE)
             return action
@@ -170,12 +193,18 @@ def _population(space: Space) -> TrialScheduler:
     random.seed(space.config.seed)  # Tune's PBT draws from Python's global generator
     moving = {key: domain for key, domain in space.domains.items() if domain.continuous}
     options: dict[str, Any] = {
-        "metric": OBJECTIVE, "mode": "min", "time_attr": "kimg", "perturbation_interval": interval_kimg(space.config) * (1 - 1e-6),
-        "quantile_fraction": tune.quantile, "custom_explore_fn": None, "log_config": True,
-        # All wait for the slowest at each exchange: else a trial that started first could end before there is another to learn from,
-        # and where trials take turns on few processors, the first ones would be compared with each other alone.
+        "metric": OBJECTIVE,
+        "mode": "min",
+        "time_attr": "kimg",
+        "perturbation_interval": interval_kimg(space.config) * (1 - 1e-6),
+        "quantile_fraction": tune.quantile,
+        "custom_explore_fn": None,
+        "log_config": True,
+        # All wait for the slowest at each exchange: else a trial that started first could end before there is another
+        # to learn from, and where trials take turns on few processors, the first ones would be compared with each other
+        # alone.
         "synch": True,
-    }  # fmt: skip
+    }
     if tune.scheduler == "pb2":
         from ray.tune.schedulers.pb2 import PB2
 
@@ -183,14 +212,20 @@ def _population(space: Space) -> TrialScheduler:
         return _numbered(PB2)(space, **options, hyperparam_bounds={"values": bounds})
     mutations = {key: (lambda d=domain: d.at(random.random())) for key, domain in moving.items()}
     return _numbered(PopulationBasedTraining)(
-        space, **options, hyperparam_mutations={"values": mutations}, resample_probability=0.25, perturbation_factors=(1.25, 0.8)
+        space,
+        **options,
+        hyperparam_mutations={"values": mutations},
+        resample_probability=0.25,
+        perturbation_factors=(1.25, 0.8),
     )
 
 
 def _numbered(kind: Any) -> Any:
-    """The population scheduler, with four changes: a trial keeps its number (and so its folder) when it takes another's values, which
-    are kept inside the space; proposals that do not learn from results may come from a Searcher, which Tune forbids for those that
-    do; a trial that is being saved already is not saved twice; and a population whose members all wait goes on."""
+    """The population scheduler, with four changes: a trial keeps its number (and so its folder) when it takes another's
+    values, which are kept inside the space; proposals that do not learn from results may come from a Searcher, which
+    Tune forbids for those that do; a trial that is being saved already is not saved twice; and a population whose
+    members all wait goes on.
+    """
 
     class Numbered(kind):  # type: ignore[misc]
         def __init__(self, space: Space, **options: Any) -> None:
@@ -205,9 +240,12 @@ def _numbered(kind: Any) -> Any:
             values = self._space.explored(found["values"])
             return {**found, "values": values, "number": trial.config["number"], "preset": False}, operations
 
-        def _checkpoint_or_exploit(self, trial: Any, tune_controller: Any, upper_quantile: list[Any], lower_quantile: list[Any]) -> None:
-            # A giver that is about to pause is being saved. Tune 2.60 would save it once more, without counting that save: its next
-            # one would get the same folder, and the taker, if it is slow to start, weights from later than those that it was told of.
+        def _checkpoint_or_exploit(
+            self, trial: Any, tune_controller: Any, upper_quantile: list[Any], lower_quantile: list[Any]
+        ) -> None:
+            # A giver that is about to pause is being saved. Tune 2.60 would save it once more, without counting that
+            # save: its next one would get the same folder, and the taker, if it is slow to start, weights from later
+            # than those that it was told of.
             if trial in upper_quantile and isinstance(trial.temporary_state.saving_to, _FutureTrainingResult):
                 self._trial_state[trial].last_checkpoint = trial.temporary_state.saving_to
                 self._num_checkpoints += 1
@@ -215,11 +253,14 @@ def _numbered(kind: Any) -> Any:
             super()._checkpoint_or_exploit(trial, tune_controller, upper_quantile, lower_quantile)
 
         def choose_trial_to_run(self, tune_controller: Any) -> Any:
-            # The next exchange is put at the furthest trial's images, if one ran ahead (as after a crash). A trial that has just taken
-            # over the furthest one's state is there already, and Tune would let all of them wait for ever.
+            # The next exchange is put at the furthest trial's images, if one ran ahead (as after a crash). A trial that
+            # has just taken over the furthest one's state is there already, and Tune would let all of them wait for
+            # ever.
             found, live = super().choose_trial_to_run(tune_controller), tune_controller.get_live_trials()
             if found is None and live and all(trial.status == TuneTrial.PAUSED for trial in live):
-                self._next_perturbation_sync = min(self._trial_state[t].last_train_time for t in live) + self._perturbation_interval
+                self._next_perturbation_sync = (
+                    min(self._trial_state[t].last_train_time for t in live) + self._perturbation_interval
+                )
                 found = super().choose_trial_to_run(tune_controller)
             return found
 

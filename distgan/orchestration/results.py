@@ -1,4 +1,6 @@
-"""What a search leaves behind: best.yaml, winner.yaml, trials.csv, confirm.csv, importance.csv, plots, TensorBoard with HParams."""
+"""What a search leaves behind: best.yaml, winner.yaml, trials.csv, confirm.csv, importance.csv, plots, TensorBoard with
+HParams.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,23 @@ Confirmed = Sequence[tuple[int, Row]]
 def write_results(space: Space, folder: Folder, rows: list[Row], confirmed: Confirmed) -> Row | None:
     """Write all files from the trials as they stand; returns the winner, None if nothing was measured yet.
 
-    The winner is the trial with the best median over the confirming runs, or without those the trial with the best measurement.
+    The winner is the trial with the best median over the confirming runs, or without those the trial with the best
+    measurement.
     """
     metric = space.config.tune.metric[0]
     names = list(space.domains)
     folder.write("trials.csv", _table(rows, names))
     if confirmed:
-        folder.write("confirm.csv", _table([row for _, row in confirmed], names, trial=[number for number, _ in confirmed]))
+        folder.write(
+            "confirm.csv", _table([row for _, row in confirmed], names, trial=[number for number, _ in confirmed])
+        )
     measured = [row for row in rows if row.measured]
     shares = importance(space, rows)
     if shares:
-        folder.write("importance.csv", "setting,importance\n" + "".join(f"{name},{share:.4f}\n" for name, share in shares.items()))
+        folder.write(
+            "importance.csv",
+            "setting,importance\n" + "".join(f"{name},{share:.4f}\n" for name, share in shares.items()),
+        )
     trials = {row.number: measurements(folder.child(f"trials/{row.number:03d}"), metric) for row in rows}
     _tensorboard(space, folder, rows, trials)
     if not measured:
@@ -65,7 +73,8 @@ def objectives(confirmed: Confirmed) -> dict[int, list[float]]:
 
 
 def importance(space: Space, rows: list[Row]) -> dict[str, float]:
-    """How much each searched setting mattered, shares of 1, by PED-ANOVA (Watanabe, Bansal, Hutter: PED-ANOVA, IJCAI 2023).
+    """How much each searched setting mattered, shares of 1, by PED-ANOVA (Watanabe, Bansal, Hutter: PED-ANOVA, IJCAI
+    2023).
 
     {} with fewer than 8 measured trials, of which nothing could be said, or where a setting took one value only.
     """
@@ -75,12 +84,18 @@ def importance(space: Space, rows: list[Row]) -> dict[str, float]:
     distributions = {key: domain.distribution() for key, domain in space.domains.items()}
     study = optuna.create_study()
     for row in rows:
-        if math.isfinite(row.objective) and all(domain.holds(row.values.get(key)) for key, domain in space.domains.items()):
-            study.add_trial(optuna.trial.create_trial(params=row.values, distributions=distributions, value=row.objective))
+        if math.isfinite(row.objective) and all(
+            domain.holds(row.values.get(key)) for key, domain in space.domains.items()
+        ):
+            study.add_trial(
+                optuna.trial.create_trial(params=row.values, distributions=distributions, value=row.objective)
+            )
     if len(study.trials) < 8:
         return {}
     try:
-        found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+        found = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+        )
     except (RuntimeError, ValueError):
         return {}
     return {key: float(value) for key, value in found.items()}
@@ -103,12 +118,25 @@ def _table(rows: list[Row], names: list[str], trial: list[int] | None = None) ->
     text = io.StringIO()
     metrics = sorted({key for row in rows for key in row.metrics})
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*(["trial", "seed"] if trial else ["trial"]), "state", "kimg", *metrics, "seconds", *names, "own_values", "error"])
+    writer.writerow(
+        [
+            *(["trial", "seed"] if trial else ["trial"]),
+            "state",
+            "kimg",
+            *metrics,
+            "seconds",
+            *names,
+            "own_values",
+            "error",
+        ]
+    )
     for i, row in enumerate(rows):
         start = [trial[i], row.seed] if trial else [row.number]
         found = [row.metrics.get(key, "") if row.measured else "" for key in metrics]
         values = [row.values.get(name, "") for name in names]
-        writer.writerow([*start, row.state, row.kimg, *found, round(row.seconds, 2), *values, int(row.preset), row.error])
+        writer.writerow(
+            [*start, row.state, row.kimg, *found, round(row.seconds, 2), *values, int(row.preset), row.error]
+        )
     return text.getvalue()
 
 
@@ -124,7 +152,10 @@ def _tensorboard(space: Space, folder: Folder, rows: list[Row], trials: dict[int
                     for name, value in line.items():
                         if name not in ("nimg", "kimg", "time") and isinstance(value, int | float):
                             writer.add_scalar(name, value, int(line["nimg"]))
-                values = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in row.values.items()}
+                values = {
+                    key: value if isinstance(value, bool | int | float | str) else str(value)
+                    for key, value in row.values.items()
+                }
                 reached = {f"hparam/{key}": value for key, value in row.metrics.items() if row.measured}
                 for summary in hparams(values, reached):  # type: ignore[no-untyped-call]
                     writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
@@ -148,10 +179,13 @@ def final_words(space: Space, folder: Folder, rows: list[Row], confirmed: Confir
         spread = f" ± {statistics.stdev(found):.2g}" if len(found) > 1 else ""
         row = next(row for row in rows if row.number == number)
         lines.append(
-            f"  trial {number:3d}  {metric.upper()} median {statistics.median(found):.4g}, mean {statistics.mean(found):.4g}{spread} "
-            f"over {len(found)} seeds  {describe(row)}"
+            f"  trial {number:3d}  {metric.upper()} median {statistics.median(found):.4g}, mean "
+            f"{statistics.mean(found):.4g}{spread} over {len(found)} seeds  {describe(row)}"
         )
-    lines.append(f"best: trial {winner.number}, {metric.upper()} {sign * winner.objective:.4g} at {winner.kimg:g} kimg  {describe(winner)}")
+    lines.append(
+        f"best: trial {winner.number}, {metric.upper()} {sign * winner.objective:.4g} at {winner.kimg:g} kimg  "
+        f"{describe(winner)}"
+    )
     shares = importance(space, rows)
     if shares:
         lines.append("mattered most: " + ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:4]))

@@ -1,4 +1,6 @@
-"""The settings of a search: as typed, as written down, and what a replay or a warm start takes from one. No ray here."""
+"""The settings of a search: as typed, as written down, and what a replay or a warm start takes from one. No ray
+here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from distgan.training.listing import SEARCH, WINNER
 
 
 def read_settings(file: str | None, search: str | None, overrides: Mapping[str, Any]) -> RunConfig:
-    """The config of a new search: a --config file, a --search file over its tune section, and what was typed over both."""
+    """The config of a new search: a --config file, a --search file over its tune section, and what was typed over
+    both.
+    """
     base: dict[str, Any] = read_yaml(file) if file else {}
     if search:
         base = merge(base, {"tune": read_space_file(search)})
@@ -23,7 +27,9 @@ def read_settings(file: str | None, search: str | None, overrides: Mapping[str, 
 
 
 def read_space_file(file: str) -> dict[str, Any]:
-    """The `tune` section in a --search file: its settings, and its space; what is no setting of tune belongs to the space."""
+    """The `tune` section in a --search file: its settings, and its space; what is no setting of tune belongs to the
+    space.
+    """
     try:
         values = read_yaml(file)
     except ConfigError as error:
@@ -34,7 +40,10 @@ def read_space_file(file: str) -> dict[str, Any]:
     rest = {key: value for key, value in values.items() if key not in TuneConfig.model_fields}
     if not space and not rest and (not values or "space" in values):
         raise ConfigError(f"--search {file}: holds no space; write for example g_lr: {{loguniform: [5.0e-5, 1.0e-3]}}")
-    return {**{key: value for key, value in values.items() if key in TuneConfig.model_fields}, "space": {**rest, **space}}
+    return {
+        **{key: value for key, value in values.items() if key in TuneConfig.model_fields},
+        "space": {**rest, **space},
+    }
 
 
 def read_search(source: str, storage: str = "./runs") -> RunConfig:
@@ -51,28 +60,39 @@ def find_search(source: str, storage: str = "./runs") -> Folder:
     direct = Folder(source)
     folder = direct if direct.exists(SEARCH) or "://" in source else Folder(storage).child(source)
     if not folder.exists(SEARCH):
-        raise ConfigError(f"{source}: no search there ({SEARCH} is missing); `ls {Folder(storage)}` shows what lies in the storage")
+        raise ConfigError(
+            f"{source}: no search there ({SEARCH} is missing); `ls {Folder(storage)}` shows what lies in the storage"
+        )
     return folder
 
 
 def read_replay(source: str, storage: str, name: str) -> tuple[RunConfig, list[dict[str, Any]]]:
-    """The settings of a search and the schedule that its winner was trained with, to be run again as `name`. Raises ConfigError."""
+    """The settings of a search and the schedule that its winner was trained with, to be run again as `name`. Raises
+    ConfigError.
+    """
     folder, config = find_search(source, storage), read_search(source, storage)
     if not folder.exists(WINNER):
         raise ConfigError(f"--replay {source}: has no winner yet; `distgan tune --resume {source}` goes on with it")
     schedule = yaml.safe_load(folder.read(WINNER)).get("schedule")
     if not schedule:
-        raise ConfigError(f"--replay {source}: its winner's values never changed; use `distgan train --config {folder}/best.yaml`")
+        raise ConfigError(
+            f"--replay {source}: its winner's values never changed; use `distgan train --config {folder}/best.yaml`"
+        )
     if not name or name == config.run_name:
         raise ConfigError(f"--replay {source}: needs a --name of its own, for example --name {config.run_name}-replay")
     return config, schedule
 
 
 def find_trial(source: str, storage: str = "./runs") -> Folder:
-    """A folder with checkpoints: a run, a trial (NAME/trials/007), or the winner of a search (NAME). Raises ConfigError."""
+    """A folder with checkpoints: a run, a trial (NAME/trials/007), or the winner of a search (NAME). Raises
+    ConfigError.
+    """
     for folder in (Folder(source), *([] if "://" in source else [Folder(storage).child(source)])):
         if folder.exists(WINNER):
             return folder.child(str(yaml.safe_load(folder.read(WINNER))["folder"]))
         if folder.exists("checkpoints"):
             return folder
-    raise ConfigError(f"--warm-start {source}: no checkpoints there; give a run, a trial like NAME/trials/007, or a search with a winner")
+    raise ConfigError(
+        f"--warm-start {source}: no checkpoints there; give a run, a trial like NAME/trials/007, or a search with a "
+        "winner"
+    )

@@ -6,8 +6,9 @@ A space maps a key to a distribution in Ray Tune's terms:
     beta1: {choice: [0.0, 0.5]}               one_minus_beta2: {loguniform: [1.0e-3, 1.0e-1]}
     loss.r1_gamma: {loguniform: [0.01, 10]}   training.n_dis: {randint: [1, 4]}
 
-A key is any setting's dotted name, or one of the short names in `SHORT`. Searched values are base values, so schedules multiply
-them. The config's own values are always a point of the space. No ray here: a space is refused before Ray starts.
+A key is any setting's dotted name, or one of the short names in `SHORT`. Searched values are base values, so schedules
+multiply them. The config's own values are always a point of the space. No ray here: a space is refused before Ray
+starts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from distgan.config import ConfigError, RunConfig, allowed_text, find_field, get_dotted, set_dotted, validate, walk_fields
+from distgan.config import (
+    ConfigError,
+    RunConfig,
+    allowed_text,
+    find_field,
+    get_dotted,
+    set_dotted,
+    validate,
+    walk_fields,
+)
 
 KINDS = ("uniform", "loguniform", "quniform", "randint", "lograndint", "choice", "grid")
 
@@ -45,7 +55,20 @@ SHORT: dict[str, tuple[str, ...]] = {
 }
 
 # What makes two networks comparable must be equal in all trials; what runs them is not the search's.
-_FIXED = ("name", "storage", "engine", "workers", "kimg", "seed", "data.", "metrics.", "checkpoint.", "log.", "ray.", "tune.")
+_FIXED = (
+    "name",
+    "storage",
+    "engine",
+    "workers",
+    "kimg",
+    "seed",
+    "data.",
+    "metrics.",
+    "checkpoint.",
+    "log.",
+    "ray.",
+    "tune.",
+)
 _SEARCHED_ALL_THE_SAME = ("data.mirror",)
 
 
@@ -128,7 +151,9 @@ class Space:
         return {key: _read(self.config, key) for key in self.domains}
 
     def apply(self, values: Mapping[str, Any], *, preset: bool = False) -> RunConfig:
-        """The config with these values; with `preset`, the config as it is (a short name can stand for values that differ)."""
+        """The config with these values; with `preset`, the config as it is (a short name can stand for values that
+        differ).
+        """
         if preset:
             return self.config
         nested = self.config.model_dump(mode="json")
@@ -166,7 +191,10 @@ class Space:
 
     def explored(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values that a population explored, brought back into the space."""
-        return {key: self.domains[key].shaped(value) if self.domains[key].continuous else value for key, value in values.items()}
+        return {
+            key: self.domains[key].shaped(value) if self.domains[key].continuous else value
+            for key, value in values.items()
+        }
 
 
 def open_space(config: RunConfig) -> Space:
@@ -179,17 +207,24 @@ def open_space(config: RunConfig) -> Space:
         except ConfigError as error:
             problems.append(str(error))
     if tune.also and tune.space:
-        problems.append(f"tune.also = {', '.join(tune.also)}: adds to the default space, and the space is given; write it into the space")
+        problems.append(
+            f"tune.also = {', '.join(tune.also)}: adds to the default space, and the space is given; write it into the "
+            "space"
+        )
     problems += _clashes(list(domains))
     space = Space(config, domains)
     if not problems:
         problems += _beyond(space) or _disagreements(space)
     if tune.searcher == "optuna" and tune.scheduler not in ("pbt", "pb2"):
         grids = [key for key, domain in domains.items() if domain.kind == "grid"]
-        problems += [f"space.{key}.grid: optuna does not walk grids; use choice, or tune.searcher: random" for key in grids]
+        problems += [
+            f"space.{key}.grid: optuna does not walk grids; use choice, or tune.searcher: random" for key in grids
+        ]
     if not problems and space.grid_size > tune.trials - (not space.pure_grid):
         least = space.grid_size + (not space.pure_grid)
-        problems.append(f"tune.trials = {tune.trials}: the grids have {space.grid_size} combinations; allowed: at least {least}")
+        problems.append(
+            f"tune.trials = {tune.trials}: the grids have {space.grid_size} combinations; allowed: at least {least}"
+        )
     if not problems and tune.scheduler in ("pbt", "pb2"):
         problems += _population(space)
     if problems:
@@ -198,11 +233,12 @@ def open_space(config: RunConfig) -> Space:
 
 
 def default_space(config: RunConfig) -> dict[str, Any]:
-    """Rates and betas around the config's own and what the literature found for its loss; with a penalty, its weight too.
+    """Rates and betas around the config's own and what the literature found for its loss; with a penalty, its weight
+    too.
 
-    What `tune.also` names comes on top. Sources: Lucic et al., Are GANs Created Equal? (2018); Kurach et al. (2019), whose best rates
-    lie in 6e-5 .. 4e-4 (at 2e-4: from a third to twice of it) and for whom beta2 is nearly free; Heusel et al. (2017) for separate
-    rates; StyleGAN's documentation for the penalty as what a new data set needs most.
+    What `tune.also` names comes on top. Sources: Lucic et al., Are GANs Created Equal? (2018); Kurach et al. (2019),
+    whose best rates lie in 6e-5 .. 4e-4 (at 2e-4: from a third to twice of it) and for whom beta2 is nearly free;
+    Heusel et al. (2017) for separate rates; StyleGAN's documentation for the penalty as what a new data set needs most.
     """
     relativistic, wasserstein = config.loss.name == "relativistic", config.loss.name == "wasserstein"
     ratio = [0.5, 1.0, 2.0] if relativistic else [1.0, 3.0] if wasserstein else [1.0, 2.0, 4.0]
@@ -214,8 +250,13 @@ def default_space(config: RunConfig) -> dict[str, Any]:
         "beta1": {"choice": [0.0, 0.5]},
         "one_minus_beta2": {"loguniform": [min(forget[0], own / 4), max(forget[1], own)]},
     }
-    # The preset's penalty is strong enough for data that nobody has seen; what suits a given set better is mostly weaker
-    weights = {"gamma": loss.r1_gamma} if loss.r1_gamma and loss.r2_gamma else {"r1_gamma": loss.r1_gamma, "r2_gamma": loss.r2_gamma}
+    # The preset's penalty is strong enough for data that nobody has seen; what suits a given set better is mostly
+    # weaker
+    weights = (
+        {"gamma": loss.r1_gamma}
+        if loss.r1_gamma and loss.r2_gamma
+        else {"r1_gamma": loss.r1_gamma, "r2_gamma": loss.r2_gamma}
+    )
     space |= {key: {"loguniform": [weight / 16, weight * 4]} for key, weight in weights.items() if weight}
     if loss.gp_lambda:
         space["gp_lambda"] = {"loguniform": [min(1.0, loss.gp_lambda), max(30.0, loss.gp_lambda)]}
@@ -237,7 +278,8 @@ def _domain(key: str, spec: Any, config: RunConfig) -> Domain:
     info = _setting_of(key)
     if not isinstance(spec, Mapping) or len(spec) != 1:
         raise ConfigError(
-            f"space.{key} = {spec!r}: needs one distribution, for example {{loguniform: [1.0e-4, 1.0e-2]}}; allowed: {', '.join(KINDS)}"
+            f"space.{key} = {spec!r}: needs one distribution, for example {{loguniform: [1.0e-4, 1.0e-2]}}; allowed: "
+            f"{', '.join(KINDS)}"
         )
     ((kind, bounds),) = spec.items()
     kind = {"grid_search": "grid"}.get(kind, kind)
@@ -248,7 +290,11 @@ def _domain(key: str, spec: Any, config: RunConfig) -> Domain:
     if not isinstance(bounds, list | tuple):
         raise ConfigError(f"space.{key}.{kind} = {bounds!r}: must be a list, like {_example(kind)}")
     types = _types(info)
-    return _choices(key, kind, bounds, types, config) if kind in ("choice", "grid") else _range(key, kind, list(bounds), types, config)
+    return (
+        _choices(key, kind, bounds, types, config)
+        if kind in ("choice", "grid")
+        else _range(key, kind, list(bounds), types, config)
+    )
 
 
 def _choices(key: str, kind: str, values: Any, types: set[type], config: RunConfig) -> Domain:
@@ -274,7 +320,9 @@ def _range(key: str, kind: str, bounds: list[Any], types: set[type], config: Run
     integer = kind.endswith("randint")
     if integer != (float not in types):
         fix = "randint or choice" if float not in types else "uniform, loguniform or choice"
-        raise ConfigError(f"space.{key}.{kind}: this setting is {'a whole number' if float not in types else 'a number'}; use {fix}")
+        raise ConfigError(
+            f"space.{key}.{kind}: this setting is {'a whole number' if float not in types else 'a number'}; use {fix}"
+        )
     if not low < high:
         raise ConfigError(f"space.{key}.{kind} = {bounds!r}: the first number must be below the second")
     if kind.startswith("log") and low <= 0:
@@ -350,7 +398,10 @@ def _population(space: Space) -> list[str]:
     tune, problems = space.config.tune, []
     if not any(d.continuous for d in space.domains.values()):
         example = "g_lr: {loguniform: [5.0e-5, 1.0e-3]}"
-        problems.append(f"tune.scheduler = {tune.scheduler!r}: explores numbers, and the space has no range; add one, like {example}")
+        problems.append(
+            f"tune.scheduler = {tune.scheduler!r}: explores numbers, and the space has no range; add one, like "
+            f"{example}"
+        )
     if tune.trials < 2:
         problems.append(f"tune.trials = {tune.trials}: {tune.scheduler} needs a population; allowed: at least 2")
     if tune.scheduler == "pb2" and importlib.util.find_spec("sklearn") is None:
@@ -392,4 +443,6 @@ def _number(key: str, kind: str, value: Any) -> float:
 
 
 def _example(kind: str) -> str:
-    return {"choice": "[0.0, 0.5]", "grid": "[0.0, 0.5]", "quniform": "[0.0, 1.0, 0.1]", "randint": "[1, 5]"}.get(kind, "[1.0e-4, 1.0e-2]")
+    return {"choice": "[0.0, 0.5]", "grid": "[0.0, 0.5]", "quniform": "[0.0, 1.0, 0.1]", "randint": "[1, 5]"}.get(
+        kind, "[1.0e-4, 1.0e-2]"
+    )

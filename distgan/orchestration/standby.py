@@ -1,9 +1,11 @@
-"""Stands in for an agent of raylet's that nobody may ever ask: `python standby.py PORT_NAME[,PORT_NAME] -- the agent's own command`.
+"""Stands in for an agent of raylet's that nobody may ever ask: `python standby.py PORT_NAME[,PORT_NAME] -- the agent's
+own command`.
 
-Each agent is a Python process that imports Ray when raylet starts, beside the workers, and looks around several times a second from
-then on. raylet itself waits for the files alone in which an agent tells its ports. With one name this program listens there, starts the
-agent when somebody connects, and passes on what is said; with several, as Ray's minimal agent does, it tells that there is no service.
-It imports nothing but the standard library, and ends with raylet.
+Each agent is a Python process that imports Ray when raylet starts, beside the workers, and looks around several times a
+second from then on. raylet itself waits for the files alone in which an agent tells its ports. With one name this
+program listens there, starts the agent when somebody connects, and passes on what is said; with several, as Ray's
+minimal agent does, it tells that there is no service. It imports nothing but the standard library, and ends with
+raylet.
 """
 
 import os
@@ -32,7 +34,9 @@ def main(names: list[str], agent: list[str]) -> None:
         elif select.select([door], [], [], LOOK_S)[0]:
             if not started:
                 started.append(start(agent, options["--node-ip-address"]))
-            threading.Thread(target=serve, args=(door.accept()[0], options["--node-ip-address"], *started[0]), daemon=True).start()
+            threading.Thread(
+                target=serve, args=(door.accept()[0], options["--node-ip-address"], *started[0]), daemon=True
+            ).start()
     for process, _ in started:
         process.kill()
 
@@ -49,11 +53,15 @@ def start(agent: list[str], address: str) -> tuple[subprocess.Popen[bytes], int]
     with socket.create_server((address, 0)) as probe:
         port = probe.getsockname()[1]
     command = [word if not word.endswith("-port=0") else f"{word[:-1]}{port}" for word in agent]
-    return subprocess.Popen(command, env={**os.environ, "RAY_RAYLET_PID": str(os.getpid())}), port  # it ends with its parent
+    return subprocess.Popen(
+        command, env={**os.environ, "RAY_RAYLET_PID": str(os.getpid())}
+    ), port  # it ends with its parent
 
 
 def serve(caller: socket.socket, address: str, agent: "subprocess.Popen[bytes]", port: int) -> None:
-    """Pass on what the caller and the agent say to each other. A caller whom no agent answers is told so by the end of the connection."""
+    """Pass on what the caller and the agent say to each other. A caller whom no agent answers is told so by the end of
+    the connection.
+    """
     with caller:
         until = time.monotonic() + START_S
         while True:

@@ -1,9 +1,11 @@
-"""Jobs on a cluster: `distgan submit train ...` runs `distgan train ...` on the cluster's head node, with the code and configs of here.
+"""Jobs on a cluster: `distgan submit train ...` runs `distgan train ...` on the cluster's head node, with the code and
+configs of here.
 
-Ray's job server does the work: it keeps the upload, runs the command and keeps its log. What is added is what a person would do:
-mistakes are found before anything is sent, the log is followed through broken connections, the job's exit code becomes this
-command's, and a job whose workers never found each other is sent again under the same run name, which goes on from its last
-checkpoint. The job lives on the cluster: this command may die, and `distgan submit --attach ID` looks again.
+Ray's job server does the work: it keeps the upload, runs the command and keeps its log. What is added is what a person
+would do: mistakes are found before anything is sent, the log is followed through broken connections, the job's exit
+code becomes this command's, and a job whose workers never found each other is sent again under the same run name, which
+goes on from its last checkpoint. The job lives on the cluster: this command may die, and `distgan submit --attach ID`
+looks again.
 """
 
 from __future__ import annotations
@@ -50,24 +52,43 @@ class Request:
 
 
 def read_request(arguments: Sequence[str], commands: Sequence[str]) -> Request:
-    """What the arguments ask for; `commands` are those that can be jobs. Raises ConfigError for what cannot be meant."""
+    """What the arguments ask for; `commands` are those that can be jobs. Raises ConfigError for what cannot be
+    meant.
+    """
     parser = argparse.ArgumentParser(
         "distgan submit",
-        usage="distgan submit COMMAND [--address URL] [--working-dir DIR] [--env NAME[=VALUE]] ... [SETTINGS OF THE COMMAND]\n"
+        usage="distgan submit COMMAND [--address URL] [--working-dir DIR] [--env NAME[=VALUE]] ... [SETTINGS OF THE "
+        "COMMAND]\n"
         "       distgan submit --attach ID | --stop ID | --status [ID] [--address URL]",
-        description="Run a command as a job on a Ray cluster, follow its log and end with its exit code. Ctrl-C leaves the job running.",
+        description=(
+            "Run a command as a job on a Ray cluster, follow its log and end with its exit code. Ctrl-C leaves the "
+            "job running."
+        ),
         epilog=f"Commands: {', '.join(commands)}. Settings may follow after -- too.",
         allow_abbrev=False,
     )
-    parser.add_argument("--address", help="the cluster's dashboard (default: $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)")
     parser.add_argument(
-        "--working-dir", default=".", help="folder that is sent, without what .gitignore and .rayignore name; none = nothing"
+        "--address", help="the cluster's dashboard (default: $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)"
+    )
+    parser.add_argument(
+        "--working-dir",
+        default=".",
+        help="folder that is sent, without what .gitignore and .rayignore name; none = nothing",
     )
     parser.add_argument("--job-id", help="the job's own name (default: made from command and time)")
     parser.add_argument(
-        "--env", action="append", default=[], metavar="NAME[=VALUE]", help="variable for the job; without VALUE as it is here"
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="variable for the job; without VALUE as it is here",
     )
-    parser.add_argument("--resubmit", type=int, default=2, help="times to send a job again whose workers never met (default: %(default)s)")
+    parser.add_argument(
+        "--resubmit",
+        type=int,
+        default=2,
+        help="times to send a job again whose workers never met (default: %(default)s)",
+    )
     parser.add_argument("--no-wait", action="store_true", help="print the job's ID and do not follow it")
     parser.add_argument("--attach", metavar="ID", help="follow a job that was submitted before")
     parser.add_argument("--stop", metavar="ID", help=f"end a job; it has {STOP_WAIT_S} s for a last checkpoint")
@@ -83,7 +104,8 @@ def read_request(arguments: Sequence[str], commands: Sequence[str]) -> Request:
         action = ""
     if len(asked) + bool(action) != 1:
         raise ConfigError(
-            f"submit: what shall be done? allowed: one of {', '.join(commands)}, or one of --attach ID, --stop ID, --status [ID]"
+            f"submit: what shall be done? allowed: one of {', '.join(commands)}, or one of --attach ID, --stop ID, "
+            "--status [ID]"
         )
     if action and action not in commands:
         raise ConfigError(f"submit {action}: no such command; allowed: {', '.join(commands)}")
@@ -103,20 +125,30 @@ def read_request(arguments: Sequence[str], commands: Sequence[str]) -> Request:
     env = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
     env |= passed_on() | _variables(options.env)
     return Request(
-        action, _inside(settings, working_dir), find_address(options.address), options.job_id, working_dir, env, options.resubmit,
+        action,
+        _inside(settings, working_dir),
+        find_address(options.address),
+        options.job_id,
+        working_dir,
+        env,
+        options.resubmit,
         not options.no_wait,
-    )  # fmt: skip
+    )
 
 
 def check_settings(config: RunConfig) -> None:
-    """Raise ConfigError for settings that mean another place on the cluster than here, or a place that ends with the job."""
+    """Raise ConfigError for settings that mean another place on the cluster than here, or a place that ends with the
+    job.
+    """
     if not _means_the_same_everywhere(config.storage):
         raise ConfigError(
-            f"storage = {config.storage}: a relative path would lie in the job's temporary folder and be lost with it; allowed: the "
-            "absolute path of a folder that all nodes share, s3://bucket/path or gs://bucket/path"
+            f"storage = {config.storage}: a relative path would lie in the job's temporary folder and be lost with it; "
+            "allowed: the absolute path of a folder that all nodes share, s3://bucket/path or gs://bucket/path"
         )
     if config.data.name not in KNOWN_SETS and not _means_the_same_everywhere(config.data.name):
-        raise ConfigError(f"data.name = {config.data.name}: a job needs the absolute path that the nodes share, or a URI")
+        raise ConfigError(
+            f"data.name = {config.data.name}: a job needs the absolute path that the nodes share, or a URI"
+        )
 
 
 def check_out(action: str, settings: Sequence[str]) -> None:
@@ -126,13 +158,16 @@ def check_out(action: str, settings: Sequence[str]) -> None:
         place = value if mark else next(iter(settings[i + 1 : i + 2]), "")
         if name == "--out" and place and not PurePath(place).is_absolute():
             raise ConfigError(
-                f"--out {place}: submit {action} runs on the cluster, where a relative path would lie in the job's temporary folder and be "
-                f"lost with it; allowed: an absolute path that the nodes share, or `distgan {action}` on a machine that reaches the storage"
+                f"--out {place}: submit {action} runs on the cluster, where a relative path would lie in the job's "
+                "temporary folder and be lost with it; allowed: an absolute path that the nodes share, or `distgan "
+                f"{action}` on a machine that reaches the storage"
             )
 
 
 def run(request: Request) -> int:
-    """Do what was asked for; returns the exit status: the job's own, 130 for one that was stopped or left running by Ctrl-C."""
+    """Do what was asked for; returns the exit status: the job's own, 130 for one that was stopped or left running by
+    Ctrl-C.
+    """
     client = connect(request.address)
     if request.action == "status":
         return _print_status(client, request.job)
@@ -148,7 +183,10 @@ def run(request: Request) -> int:
         check_size(Path(request.working_dir))
     job = submit(client, request, request.job)
     where = f"--address {request.address}"
-    tell(f"job {job}; follow it with `distgan submit --attach {job} {where}`, end it with `distgan submit --stop {job} {where}`")
+    tell(
+        f"job {job}; follow it with `distgan submit --attach {job} {where}`, end it with `distgan submit --stop {job} "
+        f"{where}`"
+    )
     if not request.wait:
         print(job)
         return 0
@@ -167,10 +205,13 @@ def check_size(folder: Path) -> int:
         parts[head] = parts.get(head, 0) + path.stat().st_size
     total = sum(parts.values())
     if total > LIMIT_MIB * 2**20:
-        largest = ", ".join(f"{name} ({size / 2**20:.0f} MiB)" for name, size in sorted(parts.items(), key=lambda p: -p[1])[:3])
+        largest = ", ".join(
+            f"{name} ({size / 2**20:.0f} MiB)" for name, size in sorted(parts.items(), key=lambda p: -p[1])[:3]
+        )
         raise ConfigError(
-            f"--working-dir {folder}: {total / 2**20:.0f} MiB would be sent, most of it in {largest}; allowed: {LIMIT_MIB} MiB. "
-            "Name what the job does not need in .gitignore or .rayignore; data belongs into storage that the nodes share"
+            f"--working-dir {folder}: {total / 2**20:.0f} MiB would be sent, most of it in {largest}; allowed: "
+            f"{LIMIT_MIB} MiB. Name what the job does not need in .gitignore or .rayignore; data belongs into storage "
+            "that the nodes share"
         )
     return total
 
@@ -221,19 +262,24 @@ def _ask(request: Request, question: Any) -> Any:
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
-                "the disk is full here: the upload is packed in the temporary folder; make room or set TMPDIR to another disk"
+                "the disk is full here: the upload is packed in the temporary folder; make room or set TMPDIR to "
+                "another disk"
             ) from None
         raise RunError(f"{request.address}: the cluster does not answer ({first_line(error)})") from None
     except Exception as error:
         text = str(error)
         if "No space left" in text:
-            raise RunError(f"{request.address}: the head node's disk is full; make room in its temporary folder (/tmp/ray)") from None
+            raise RunError(
+                f"{request.address}: the head node's disk is full; make room in its temporary folder (/tmp/ray)"
+            ) from None
         if "already exists" in text:
             raise ConfigError(
                 f"--job-id {request.job}: there is such a job; allowed: a new name (the run goes on by its own --name)"
             ) from None
         if "404" in text or "does not exist" in text:
-            raise ConfigError(f"{request.job}: no such job on {request.address}; `distgan submit --status` lists them") from None
+            raise ConfigError(
+                f"{request.job}: no such job on {request.address}; `distgan submit --status` lists them"
+            ) from None
         raise RunError(f"{request.address}: {last_line(text)}") from None
 
 
@@ -243,7 +289,9 @@ def _request_of(client: Any, asked: Request) -> Request:
     try:
         made = json.loads((info.metadata or {})["distgan"])
         env = dict((info.runtime_env or {}).get("env_vars", {}))
-        at_home = made["host"] == socket.gethostname() and (made["working_dir"] is None or Path(made["working_dir"]).is_dir())
+        at_home = made["host"] == socket.gethostname() and (
+            made["working_dir"] is None or Path(made["working_dir"]).is_dir()
+        )
         times = asked.resubmit if at_home else 0
         return Request(made["action"], made["settings"], asked.address, asked.job, made["working_dir"], env, times)
     except (KeyError, TypeError, ValueError):
@@ -261,7 +309,10 @@ def _see_through(client: Any, request: Request, job: str) -> int:
         try:
             info = follow(client, request.address, job)
         except KeyboardInterrupt:
-            tell(f"the job goes on; `distgan submit --attach {job}` follows it again, `distgan submit --stop {job}` ends it")
+            tell(
+                f"the job goes on; `distgan submit --attach {job}` follows it again, `distgan submit --stop {job}` "
+                "ends it"
+            )
             return 130
         status = str(getattr(info.status, "value", info.status))
         if status == "SUCCEEDED":
@@ -273,7 +324,10 @@ def _see_through(client: Any, request: Request, job: str) -> int:
         if attempt == request.resubmit or not worth_another_try(info):
             break
         job = f"{first}-{attempt + 2}"
-        tell(f"the workers never met, or their driver was lost: sent again as {job}, which goes on from the last checkpoint")
+        tell(
+            f"the workers never met, or their driver was lost: sent again as {job}, which goes on from the last "
+            "checkpoint"
+        )
         submit(client, request, job)
     tell(f"{job}: {explain(info)}")
     return int(code)
@@ -287,7 +341,15 @@ def _print_status(client: Any, job: str | None) -> int:
         start, end = (info.start_time or 0) / 1000, (info.end_time or time.time() * 1000) / 1000
         command = info.entrypoint.removeprefix("exec python -m ")
         clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(start))
-        rows.append((info.submission_id, str(getattr(info.status, "value", info.status)), clock, f"{end - start:.0f} s", command[:80]))
+        rows.append(
+            (
+                info.submission_id,
+                str(getattr(info.status, "value", info.status)),
+                clock,
+                f"{end - start:.0f} s",
+                command[:80],
+            )
+        )
     if len(rows) == 1:
         print("no jobs")
         return 0
@@ -310,9 +372,14 @@ def _variables(typed: list[str]) -> dict[str, str]:
     for word in typed:
         name, equals, value = word.partition("=")
         if not equals and name not in os.environ:
-            raise ConfigError(f"--env {name}: no such variable here; allowed: NAME=VALUE, or the name of one that is set")
+            raise ConfigError(
+                f"--env {name}: no such variable here; allowed: NAME=VALUE, or the name of one that is set"
+            )
         if re.search(r"SECRET|PASSWORD|TOKEN|KEY", name.upper()):
-            tell(f"--env {name}: who can open the dashboard can read it there; variables of the nodes (or a Kubernetes secret) are safer")
+            tell(
+                f"--env {name}: who can open the dashboard can read it there; variables of the nodes (or a Kubernetes "
+                "secret) are safer"
+            )
         found[name] = value if equals else os.environ[name]
     return found
 
@@ -335,7 +402,10 @@ def _inside(settings: list[str], working_dir: str | None) -> list[str]:
         if not path.is_file():
             raise ConfigError(f"{name} {value}: no such file")
         if working_dir is None or not path.is_relative_to(root):
-            raise ConfigError(f"{name} {value}: is not sent to the cluster; allowed: a file inside --working-dir ({working_dir or 'none'})")
+            raise ConfigError(
+                f"{name} {value}: is not sent to the cluster; allowed: a file inside --working-dir "
+                f"({working_dir or 'none'})"
+            )
         inner = path.relative_to(root).as_posix()
         out[i if equals else i + 1] = f"{name}={inner}" if equals else inner
     return out

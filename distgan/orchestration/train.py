@@ -1,11 +1,11 @@
 """Ray Train around the loop: processes, placement, failures and restarts are Ray's; the training is `training.loop`.
 
-What differs from Ray's TorchTrainer, and why. Ray Train V2's DataParallelTrainer, its base class, is used with a process group
-that the workers set up themselves: (1) the driver and Ray's controller need not import torch, which makes the start seconds
-faster; (2) a group that cannot be formed is a worker's failure, which Ray retries, and not a controller's, which it does not.
-Checkpoints are the loop's own, in the run's folder: Ray registers a reported checkpoint only when its controller has polled all
-workers, and a truncated file of its book-keeping makes a run impossible to resume. On a private cluster the controller is no actor, but
-runs in the driver (`lean.controller_here`).
+What differs from Ray's TorchTrainer, and why. Ray Train V2's DataParallelTrainer, its base class, is used with a
+process group that the workers set up themselves: (1) the driver and Ray's controller need not import torch, which makes
+the start seconds faster; (2) a group that cannot be formed is a worker's failure, which Ray retries, and not a
+controller's, which it does not. Checkpoints are the loop's own, in the run's folder: Ray registers a reported
+checkpoint only when its controller has polled all workers, and a truncated file of its book-keeping makes a run
+impossible to resume. On a private cluster the controller is no actor, but runs in the driver (`lean.controller_here`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ STOP = "stop-requested"
 RAYS_OWN = "ray"
 """Folder in the run's folder in which Ray keeps its books; nothing that a run needs is there."""
 REPORT_S = 2.0
-"""Ray takes one report a poll and lets the training wait for that: a run whose checkpoints are a third of a second apart lost a third of
-its speed to it."""
+"""Ray takes one report a poll and lets the training wait for that: a run whose checkpoints are a third of a second
+apart lost a third of its speed to it.
+"""
 ANSWER_S = 5.0
 """How long a worker that is alone lets Ray's question how it is going wait."""
 RESIZE_S = 20.0
@@ -49,19 +50,27 @@ def run(prepared: Prepared) -> int:
         finally:
             line.close()
     if lease.lost.is_set():
-        raise RunError(f"{prepared.folder}: another driver goes on with this run, as nothing was heard from this one; it has stopped")
+        raise RunError(
+            f"{prepared.folder}: another driver goes on with this run, as nothing was heard from this one; it has "
+            "stopped"
+        )
     print(final_words(prepared, status))
     return 0 if status["state"] == "complete" else 130
 
 
 def fit(
-    config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None = None, *, owner: str | None = None
+    config: RunConfig,
+    folder: Folder,
+    placement: Placement,
+    line: ProgressLine | None = None,
+    *,
+    owner: str | None = None,
 ) -> dict[str, Any]:
     """One run on the connected cluster, start to end; returns the loop's last status.
 
-    Ctrl-C and SIGTERM ask the workers for a checkpoint and a clean end; the second Ctrl-C ends at once. `owner` is the lease
-    under which the workers run: they stop when another driver has it. Raises ConfigError and RunError as the loop does, and
-    RunError if workers failed more often than ray.max_failures, or if the private cluster is gone.
+    Ctrl-C and SIGTERM ask the workers for a checkpoint and a clean end; the second Ctrl-C ends at once. `owner` is the
+    lease under which the workers run: they stop when another driver has it. Raises ConfigError and RunError as the loop
+    does, and RunError if workers failed more often than ray.max_failures, or if the private cluster is gone.
     """
     folder.remove(STOP)
     failures = 0
@@ -72,13 +81,20 @@ def fit(
                 answer = _attempt(config, folder, placement, line, asked, owner)
                 break
             except Exception as error:
-                # Ray restarts workers by itself. What is left are failures of its controller, where a new one can go on.
+                # Ray restarts workers by itself. What is left are failures of its controller, where a new one can go
+                # on.
                 failures += 1
-                if isinstance(error, RunError) or getattr(error, "worker_failures", None) or 0 <= config.ray.max_failures < failures:
+                if (
+                    isinstance(error, RunError)
+                    or getattr(error, "worker_failures", None)
+                    or 0 <= config.ray.max_failures < failures
+                ):
                     raise _readable(error) from None
                 _free_placements()
                 if line is not None:
-                    line.note(f"Ray's train controller failed ({type(error).__name__}: {_last_line(error)}); starting again")
+                    line.note(
+                        f"Ray's train controller failed ({type(error).__name__}: {_last_line(error)}); starting again"
+                    )
     if line is not None:
         line.update(read_status(folder))
     folder.remove(RAYS_OWN)
@@ -92,15 +108,21 @@ def fit(
 def _attempt(
     config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None, asked: _Asked, owner: str | None
 ) -> dict[str, Any]:
-    """One Ray Train run; returns what rank 0 answered. Raises what Ray raises, or RunError if the private cluster is gone."""
+    """One Ray Train run; returns what rank 0 answered. Raises what Ray raises, or RunError if the private cluster is
+    gone.
+    """
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
 
     elastic = placement.fewest != placement.most
     settings = {
-        "config": config.model_dump(mode="json"), "folder": folder.uri, "cpus": placement.cpus, "gpus": placement.gpus, "owner": owner,
+        "config": config.model_dump(mode="json"),
+        "folder": folder.uri,
+        "cpus": placement.cpus,
+        "gpus": placement.gpus,
+        "owner": owner,
         "private": is_private(),
-    }  # fmt: skip
+    }
     trainer = _trainer_class()(
         worker,
         train_loop_config=settings,
@@ -113,8 +135,12 @@ def _attempt(
         ),
         # Ray keeps a marker file of its own there, and nothing else: no checkpoint is reported to it
         run_config=RayRunConfig(
-            name=RAYS_OWN, storage_path=folder.uri, failure_config=FailureConfig(max_failures=config.ray.max_failures),
-            logging_config=LoggingConfig("CRITICAL" if is_private() else "INFO"),  # on a private cluster it would talk in this terminal
+            name=RAYS_OWN,
+            storage_path=folder.uri,
+            failure_config=FailureConfig(max_failures=config.ray.max_failures),
+            logging_config=LoggingConfig(
+                "CRITICAL" if is_private() else "INFO"
+            ),  # on a private cluster it would talk in this terminal
         ),
     )
     # In a thread, where Ray installs no signal handler of its own (which would end the workers without a checkpoint).
@@ -144,10 +170,11 @@ def _check_cluster() -> None:
 
 
 def _free_placements() -> None:
-    """Give back the room that a controller which failed had reserved for its workers: the next one would wait for it for ever.
+    """Give back the room that a controller which failed had reserved for its workers: the next one would wait for it
+    for ever.
 
-    On clusters Ray's placement group cleaner does that. It asks the dashboard, which a private cluster does not have; but there
-    all room is this run's.
+    On clusters Ray's placement group cleaner does that. It asks the dashboard, which a private cluster does not have;
+    but there all room is this run's.
     """
     if not is_private():
         return
@@ -162,8 +189,9 @@ def _free_placements() -> None:
 def _trainer_class() -> Any:
     """Ray's trainer without the helpers that a run has no use for.
 
-    Each is a process, and 0.4 to 1 % of a core as long as the run lasts. No run has Ray datasets. A private cluster has no autoscaler
-    to be asked for nodes, and nothing of the dashboard that Ray's placement group cleaner asks: see `_free_placements`.
+    Each is a process, and 0.4 to 1 % of a core as long as the run lasts. No run has Ray datasets. A private cluster has
+    no autoscaler to be asked for nodes, and nothing of the dashboard that Ray's placement group cleaner asks: see
+    `_free_placements`.
     """
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -178,7 +206,9 @@ def _trainer_class() -> Any:
     class Trainer(DataParallelTrainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             unused = {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if is_private() else set())
-            return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused]
+            return [
+                callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused
+            ]
 
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
             if not is_private():
@@ -245,9 +275,11 @@ def _nobody(metrics: dict[str, Any]) -> None:
 
 
 def _end_synchroniser() -> None:
-    """End the process through which Ray's workers tell each other things, once they have met, where nothing is reported either.
+    """End the process through which Ray's workers tell each other things, once they have met, where nothing is reported
+    either.
 
-    It does nothing any more, and interrupts the training 140 times a second. To be called on rank 0 when the process group is formed.
+    It does nothing any more, and interrupts the training 140 times a second. To be called on rank 0 when the process
+    group is formed.
     """
     try:
         import ray
@@ -299,8 +331,9 @@ def _backend(on_gpu: bool) -> Any:
 
 
 def _watch(folder: Folder, context: Any, owner: str | None) -> None:
-    """Rank 0 looks for the driver's request to stop in storage, the one place that both can reach in every set-up, for another
-    driver's lease there, and for Ray's notice that this node will be taken away."""
+    """Rank 0 looks for the driver's request to stop in storage, the one place that both can reach in every set-up, for
+    another driver's lease there, and for Ray's notice that this node will be taken away.
+    """
     looks, warned = 0, False
     while True:
         time.sleep(0.5 if folder.is_local else 3)
@@ -319,8 +352,8 @@ def _watch(folder: Folder, context: Any, owner: str | None) -> None:
 def _preempted() -> bool:
     """Whether Ray has announced that a node of this group will be taken away.
 
-    Ray's public question is one that all workers must ask together, which a thread beside the training cannot do; this is the
-    flag behind it.
+    Ray's public question is one that all workers must ask together, which a thread beside the training cannot do; this
+    is the flag behind it.
     """
     try:
         from ray.train.v2._internal.execution.context import get_train_context

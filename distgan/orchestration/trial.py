@@ -1,8 +1,9 @@
-"""One trial of a search, as Ray Tune runs it: train to the next measurement, report, wait to be told to go on, stop or change.
+"""One trial of a search, as Ray Tune runs it: train to the next measurement, report, wait to be told to go on, stop or
+change.
 
-A trial of one worker runs the training loop in the actor itself, in a thread that stops at each measurement; the next trial reuses
-the process. A trial of several workers is a Ray Train run of its own, followed through its folder in storage. Either way the
-trial's folder holds everything, and every start is a resume.
+A trial of one worker runs the training loop in the actor itself, in a thread that stops at each measurement; the next
+trial reuses the process. A trial of several workers is a Ray Train run of its own, followed through its folder in
+storage. Either way the trial's folder holds everything, and every start is a resume.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from distgan.training.lease import Lease
 from distgan.training.threads import keep_memory, share_cores
 
 WORST = 1e6
-"""The objective of a diverged trial: larger than any distance, and finite, because schedulers compare with < and fit curves."""
+"""The objective of a diverged trial: larger than any distance, and finite, because schedulers compare with < and fit
+curves.
+"""
 
 OBJECTIVE = "objective"
 
@@ -44,13 +47,21 @@ def interval_kimg(config: RunConfig) -> float:
 
 
 def trial_config(config: RunConfig) -> RunConfig:
-    """A trial's settings: measured at the same images count, on the same number of samples, from the first to the last."""
+    """A trial's settings: measured at the same images count, on the same number of samples, from the first to the
+    last.
+    """
     every = interval_kimg(config)
     kinds = {"fid": "fid", "kid": "kid", "class_kl": "modes", "modes": "modes"}
-    names = list(dict.fromkeys([kinds[m] for m in config.tune.metric] + [n for n in config.metrics.names if n in ("fid", "kid")]))
+    names = list(
+        dict.fromkeys([kinds[m] for m in config.tune.metric] + [n for n in config.metrics.names if n in ("fid", "kid")])
+    )
     change: dict[str, dict[str, Any]] = {
         "metrics": {"names": names, "every_kimg": every, "final_samples": config.metrics.samples},
-        "checkpoint": {"every_kimg": every, "pause_s": 0, "best_metric": "kid" if "fid" not in names and "kid" in names else "fid"},
+        "checkpoint": {
+            "every_kimg": every,
+            "pause_s": 0,
+            "best_metric": "kid" if "fid" not in names and "kid" in names else "fid",
+        },
         "log": {"samples_every_kimg": every, "tensorboard": False},
         "training": {"on_divergence": "stop"},
     }
@@ -69,7 +80,9 @@ class Run(Protocol):
 
 
 class LoopThread:
-    """The training loop in this process. It waits at each measurement, with all its tensors alive, until it may go on."""
+    """The training loop in this process. It waits at each measurement, with all its tensors alive, until it may go
+    on.
+    """
 
     def __init__(self, config: RunConfig, folder: Folder, cpus: int, on_gpu: bool) -> None:
         share_cores()
@@ -118,7 +131,9 @@ class LoopThread:
             self._found.put(error)
 
     def _report(self, metrics: dict[str, Any]) -> None:
-        if metrics["kimg"] * 1000 >= self.config.total_images or not any(name in metrics for name in ("fid", "kid", "class_kl")):
+        if metrics["kimg"] * 1000 >= self.config.total_images or not any(
+            name in metrics for name in ("fid", "kid", "class_kl")
+        ):
             return
         self._found.put(True)
         self._go.acquire()
@@ -172,7 +187,9 @@ class WorkersRun:
 
     @contextmanager
     def _lease(self) -> Iterator[Lease]:
-        """The right to the folder. A trial that is paused and started again elsewhere waits until its old workers are gone."""
+        """The right to the folder. A trial that is paused and started again elsewhere waits until its old workers are
+        gone.
+        """
         patience = time.monotonic() + self.config.ray.start_timeout_s + 120
         while True:
             lease = Lease(self.folder)
@@ -210,7 +227,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def _begin(self, config: dict[str, Any]) -> None:
         self._number, self._values, self._preset = config["number"], config["values"], config.get("preset", False)
         self._schedule: list[dict[str, Any]] = config.get("schedule") or []
-        base = self._base.model_copy(update={"seed": config.get("seed", self._base.seed), "name": f"{self._number:03d}"})
+        base = self._base.model_copy(
+            update={"seed": config.get("seed", self._base.seed), "name": f"{self._number:03d}"}
+        )
         self._space = Space(base)
         self._folder = self._home.child(f"{self._number:03d}")
         self._restored, self._told, self._started_at, self._diverged = False, 0, 0, False
@@ -229,7 +248,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
                 over = not self._running().advance()
             except ConfigError as error:  # the same would come of another attempt
                 self._run = None
-                return {**self._result({"nimg": self._told}, over=True), "refused": " ".join(str(error).split()), "done": True}
+                return {
+                    **self._result({"nimg": self._told}, over=True),
+                    "refused": " ".join(str(error).split()),
+                    "done": True,
+                }
             except RunError as error:
                 if "not finite" not in str(error):
                     raise
@@ -274,13 +297,19 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return self._run
 
     def _result(self, line: dict[str, Any], over: bool) -> dict[str, Any]:
-        values = {k: float(v) for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v) and k != "time"}
+        values = {
+            k: float(v) for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v) and k != "time"
+        }
         config = self._space.config
         found = [values.get(name) for name in config.tune.metric]
         lost = self._diverged or found[0] is None
         for name, metric, value in zip(objective_names(config), config.tune.metric, found, strict=True):
             values[name] = WORST if lost or value is None else -value if metric == "modes" else value
-        values |= {"kimg": line["nimg"] / 1000, "diverged": float(lost), "interval": line["nimg"] / 1000 / interval_kimg(config)}
+        values |= {
+            "kimg": line["nimg"] / 1000,
+            "diverged": float(lost),
+            "interval": line["nimg"] / 1000 / interval_kimg(config),
+        }
         return {**values, "done": over or (lost and not self._population)}
 
     # -- checkpoints that Tune asks for: before a pause, and of what others are to take over ---------------------------

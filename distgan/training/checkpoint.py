@@ -1,11 +1,12 @@
 """Checkpoints that are complete or absent.
 
-    checkpoints/000000128000/state.pt        tensors and plain values, read with weights_only=True: loading never runs code
+    checkpoints/000000128000/state.pt        tensors and plain values, read with weights_only=True: loading never runs
+    code
     checkpoints/000000128000/manifest.json   size and SHA-256 of state.pt, images seen; written last
 
-A checkpoint counts only if its manifest is there and its bytes agree with it. On a local file system it is built in a hidden
-folder that is renamed when it is whole; in an object store the manifest is the last object. Newest intact wins; a damaged
-one is named in a warning, passed over, and removed once newer ones are in storage.
+A checkpoint counts only if its manifest is there and its bytes agree with it. On a local file system it is built in a
+hidden folder that is renamed when it is whole; in an object store the manifest is the last object. Newest intact wins;
+a damaged one is named in a warning, passed over, and removed once newer ones are in storage.
 
 torch is imported when a checkpoint is written or read: a search's driver looks at their names only.
 """
@@ -56,8 +57,9 @@ class _Job:
 class CheckpointStore:
     """Checkpoints of one run. `save` copies the state and returns; a thread writes, checks and prunes.
 
-    While storage fails the thread keeps trying, always with the newest state, and the training goes on, except where the storage is
-    full (`hold`). When that has lasted too long, `on_trouble` is called, once and from the thread, and `wait` raises CheckpointWriteError.
+    While storage fails the thread keeps trying, always with the newest state, and the training goes on, except where
+    the storage is full (`hold`). When that has lasted too long, `on_trouble` is called, once and from the thread, and
+    `wait` raises CheckpointWriteError.
     """
 
     def __init__(self, folder: Folder, keep: int = 2, on_trouble: Callable[[], None] | None = None) -> None:
@@ -82,12 +84,17 @@ class CheckpointStore:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def save(
-        self, nimg: int, state: dict[str, Any], *, best: int | None = None, then: Callable[[dict[str, Any]], None] | None = None
+        self,
+        nimg: int,
+        state: dict[str, Any],
+        *,
+        best: int | None = None,
+        then: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Write `state` (nested dicts and lists of tensors and plain values) as the checkpoint at `nimg` images.
 
-        The state is copied to memory at once and written in the background, after the one before. `best` is the images count
-        of the checkpoint to keep beside the newest; `then` is called with the copy when it is in storage.
+        The state is copied to memory at once and written in the background, after the one before. `best` is the images
+        count of the checkpoint to keep beside the newest; `then` is called with the copy when it is in storage.
         """
         self._saved_at = time.monotonic()
         job = _Job(nimg, _to_host(state), best, then)
@@ -109,12 +116,16 @@ class CheckpointStore:
             raise trouble
 
     def hold(self) -> None:
-        """Wait while the storage is full, until there is room or hope is given up: what is trained meanwhile could not be kept."""
+        """Wait while the storage is full, until there is room or hope is given up: what is trained meanwhile could not
+        be kept.
+        """
         with self._lock:
             self._lock.wait_for(lambda: not self._no_room)
 
     def notes(self) -> list[str]:
-        """What a person should know and has not been told: writes that failed, damaged checkpoints. Each is returned once."""
+        """What a person should know and has not been told: writes that failed, damaged checkpoints. Each is returned
+        once.
+        """
         with self._lock:
             notes, self._notes = self._notes, []
         return notes
@@ -191,7 +202,9 @@ class CheckpointStore:
 
     def _commit(self, name: str, data: bytes, manifest: bytes) -> None:
         if not self.folder.is_local:
-            self.folder.remove(f"{ROOM}/{name}/manifest.json")  # a checkpoint that is being replaced is absent meanwhile
+            self.folder.remove(
+                f"{ROOM}/{name}/manifest.json"
+            )  # a checkpoint that is being replaced is absent meanwhile
             self.folder.write(f"{ROOM}/{name}/state.pt", data)
             self.folder.write(f"{ROOM}/{name}/manifest.json", manifest)
             return
@@ -220,8 +233,8 @@ class CheckpointStore:
     def _full(self, needed: int, error: OSError) -> OSError:
         free = free_bytes(self.folder)
         text = (
-            f"{self.folder.path(ROOM)}: {error.strerror}: a checkpoint needs {needed:,} bytes, {free:,} are free; the checkpoints there "
-            "are intact, delete something else, or move the run to a larger disk"
+            f"{self.folder.path(ROOM)}: {error.strerror}: a checkpoint needs {needed:,} bytes, {free:,} are free; the "
+            "checkpoints there are intact, delete something else, or move the run to a larger disk"
         )
         full = OSError(text)
         full.errno = error.errno
@@ -282,7 +295,9 @@ class CheckpointStore:
         except OSError:
             raise
         except Exception as error:  # whatever a damaged file provokes in the parsers
-            raise CheckpointDamagedError(f"checkpoint {self.folder}/{where} is damaged ({type(error).__name__}: {error})") from error
+            raise CheckpointDamagedError(
+                f"checkpoint {self.folder}/{where} is damaged ({type(error).__name__}: {error})"
+            ) from error
         return nimg, state
 
     def _fetch(self, name: str) -> bytes:

@@ -1,7 +1,7 @@
 """What the training loop knows of its fellow workers: a rank, collectives, and someone to report to.
 
-`Context` works in one process alone and in any torch.distributed process group (torchrun's, or the one that Ray's adapter
-sets up). The adapter adds `on_report`. The loop knows no more than this.
+`Context` works in one process alone and in any torch.distributed process group (torchrun's, or the one that Ray's
+adapter sets up). The adapter adds `on_report`. The loop knows no more than this.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Context:
     def leave(self) -> None:
         """The last call: wait for all, and for gloo's threads to let go of what they were given.
 
-        A thread of gloo's that drops a tensor while the interpreter shuts down ends the process by SIGABRT, after all was done
-        (seen with torch 2.14). A barrier holds no tensor of Python's, and waits without the interpreter's lock.
+        A thread of gloo's that drops a tensor while the interpreter shuts down ends the process by SIGABRT, after all
+        was done (seen with torch 2.14). A barrier holds no tensor of Python's, and waits without the interpreter's
+        lock.
         """
         self.barrier()
 
@@ -86,7 +87,9 @@ class Context:
         return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
 
     def together(self, action: Callable[[], T]) -> T:
-        """`action` on every rank. If it fails on one with a ConfigError, all ranks raise it, so that none waits for the others."""
+        """`action` on every rank. If it fails on one with a ConfigError, all ranks raise it, so that none waits for the
+        others.
+        """
         result, problem = None, None
         try:
             result = action()
@@ -103,18 +106,23 @@ class Context:
     def report(self, metrics: dict[str, Any], *, last: bool = False) -> None:
         """Tell whoever started the run; called by all ranks equally often.
 
-        Where reports are to keep `report_every_s` apart, what comes in between goes into the next one, newer figures over older. The
-        last one always goes.
+        Where reports are to keep `report_every_s` apart, what comes in between goes into the next one, newer figures
+        over older. The last one always goes.
         """
         if self._on_report is None:
             return
         self._unreported |= metrics
-        if self._report_every_s and not last and not self.broadcast(time.monotonic() - self._reported_at >= self._report_every_s):
+        if (
+            self._report_every_s
+            and not last
+            and not self.broadcast(time.monotonic() - self._reported_at >= self._report_every_s)
+        ):
             return
         metrics, self._unreported, self._reported_at = self._unreported, {}, time.monotonic()
         self._on_report(metrics)
 
-    # A wish to stop (a signal, say) reaches one process at a time; `stop_agreed` turns it into one decision of all ranks.
+    # A wish to stop (a signal, say) reaches one process at a time; `stop_agreed` turns it into one decision of all
+    # ranks.
     def request_stop(self) -> None:
         self._stop.set()
 

@@ -13,7 +13,8 @@ STEPS = 64
 
 
 class Draws:
-    """This worker's share of what is drawn for each step. One step's own draws are too few to be worth their operations.
+    """This worker's share of what is drawn for each step. One step's own draws are too few to be worth their
+    operations.
 
     Draws are functions of the sample index, so that how many are made at once changes none of them.
     """

@@ -31,9 +31,9 @@ def evaluate_source(
 ) -> dict[str, Any]:
     """The metrics of `source` as a flat dict, with the names of what was compared.
 
-    source: a run, a generator, or a folder, .zip, .npy or .npz of images. against: a known set or a path; without it the data of
-    the run. overrides: dotted `data.` settings of the real images. linear_probe: judge the discriminator's features too (a run's
-    only, see `training.probe`). Raises ConfigError.
+    source: a run, a generator, or a folder, .zip, .npy or .npz of images. against: a known set or a path; without it
+    the data of the run. overrides: dotted `data.` settings of the real images. linear_probe: judge the discriminator's
+    features too (a run's only, see `training.probe`). Raises ConfigError.
     """
     from distgan.metrics.evaluate import Evaluator, evaluate_images, statistics_dir
     from distgan.metrics.extractors import get_extractor
@@ -51,7 +51,9 @@ def evaluate_source(
         if not path.exists() or (path / "config.yaml").exists():
             raise  # the grids in the folder of a run that has no generator yet are no images to be measured
         if linear_probe:
-            raise ConfigError(f"--linear-probe: {source} is no run, and only a run's checkpoint has a discriminator") from None
+            raise ConfigError(
+                f"--linear-probe: {source} is no run, and only a run's checkpoint has a discriminator"
+            ) from None
         generated = _images(source, against)
         data = load_config(overrides={"data.name": _required(against), **(overrides or {})}).data
     else:
@@ -60,7 +62,9 @@ def evaluate_source(
     shape = (generator.channels, generator.resolution) if generator else (generated.channels, generated.resolution)  # type: ignore[union-attr]
     real = open_images(data.model_copy(update={"channels": shape[0], "resolution": shape[1]}))
     device = next(generator.G.parameters()).device if generator else torch.device("cpu")
-    network = get_extractor(extractor, device, weights, data_channels=shape[0], resolution=shape[1], data_name=data.name)
+    network = get_extractor(
+        extractor, device, weights, data_channels=shape[0], resolution=shape[1], data_name=data.name
+    )
 
     if generated is not None:
         count = min(n, generated.n)
@@ -71,8 +75,8 @@ def evaluate_source(
         # A run has its own data's statistics beside it
         known = _run_of(place).child("statistics") if against is None and not overrides else None
         evaluator = Evaluator(
-            real.images, real.labels, real.fingerprint, network, names, cache_dir=statistics_dir(), store=known,
-        )  # fmt: skip
+            real.images, real.labels, real.fingerprint, network, names, cache_dir=statistics_dir(), store=known
+        )
         found = evaluator.evaluate(lambda index: made.sample(index, seed), n)
         if "fid" in found:
             found["floor_fid"] = evaluator.floor_fid()
@@ -88,7 +92,8 @@ def evaluate_source(
 def _required(against: str | None) -> str:
     if against is None:
         raise ConfigError(
-            "--against: needed when images are measured that no run made; give a known set or a path, for example --against mnist10k"
+            "--against: needed when images are measured that no run made; give a known set or a path, for example "
+            "--against mnist10k"
         )
     return against
 
@@ -123,7 +128,8 @@ def _data_of(place: Folder, against: str | None, overrides: dict[str, Any] | Non
         run = _run_of(place)
         if not run.exists("config.yaml"):
             raise ConfigError(
-                "--against: needed for a generator outside its run's folder; give a known set or a path, for example --against mnist10k"
+                "--against: needed for a generator outside its run's folder; give a known set or a path, for example "
+                "--against mnist10k"
             )
         base = {"data": read_run_config(run).data.model_dump(mode="json")}
     return load_config(base=base, overrides=overrides).data
@@ -141,7 +147,9 @@ def as_table(found: dict[str, Any]) -> str:
     head = f"{found['source']} against {found['against']}, {counts}, extractor {found['extractor']}"
     rest = {k: v for k, v in found.items() if k not in ("source", "against", "samples", "real_samples", "extractor")}
     width = max(map(len, rest), default=0)
-    return "\n".join([head, *(f"  {k.ljust(width)}  {v if isinstance(v, str) else format(v, '.5g')}" for k, v in rest.items())])
+    return "\n".join(
+        [head, *(f"  {k.ljust(width)}  {v if isinstance(v, str) else format(v, '.5g')}" for k, v in rest.items())]
+    )
 
 
 def as_json(found: dict[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""What workers tell each other while they train: gradients in the backward pass or after it, and running statistics after a step."""
+"""What workers tell each other while they train: gradients in the backward pass or after it, and running statistics
+after a step.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,15 @@ from distgan.training.recording import Recorded
 def replicate(network: nn.Module, context: Context) -> nn.Module:
     """The network as it is trained by several workers: gradients averaged in the backward pass.
 
-    On CUDA batch norm then takes its statistics over all workers. On the CPU, where torch has no such layer, statistics are
-    each worker's own and the running ones are averaged after every step (`average_buffers`).
+    On CUDA batch norm then takes its statistics over all workers. On the CPU, where torch has no such layer, statistics
+    are each worker's own and the running ones are averaged after every step (`average_buffers`).
     """
     if context.world_size == 1:
         return network
     if context.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    # Neither is news to a person: the setting has no other name before torch 2.14, and a gradient of one row has whatever strides
+    # Neither is news to a person: the setting has no other name before torch 2.14, and a gradient of one row has
+    # whatever strides
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     return DistributedDataParallel(
@@ -37,11 +40,12 @@ def replicate(network: nn.Module, context: Context) -> nn.Module:
 
 
 class LateGradients:
-    """Lets the backward pass of a replica return while its gradients are still being averaged; `wait` before they are used.
+    """Lets the backward pass of a replica return while its gradients are still being averaged; `wait` before they are
+    used.
 
-    DistributedDataParallel waits at the end of the backward pass for every bucket. Here it is told at once that a bucket is done: the
-    bucket is where the gradients live (gradient_as_bucket_view), so they become the averages when the exchange ends. A network that
-    is no replica has nothing to wait for.
+    DistributedDataParallel waits at the end of the backward pass for every bucket. Here it is told at once that a
+    bucket is done: the bucket is where the gradients live (gradient_as_bucket_view), so they become the averages when
+    the exchange ends. A network that is no replica has nothing to wait for.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -53,7 +57,9 @@ class LateGradients:
     def _start(self, bucket: Any) -> torch.futures.Future[Tensor]:
         gradients = bucket.buffer().div_(dist.get_world_size())
         self._under_way.append(dist.all_reduce(gradients, async_op=True))
-        done: torch.futures.Future[Tensor] = torch.futures.Future(devices=[gradients.device] if gradients.is_cuda else None)
+        done: torch.futures.Future[Tensor] = torch.futures.Future(
+            devices=[gradients.device] if gradients.is_cuda else None
+        )
         done.set_result(gradients)
         return done
 

@@ -1,4 +1,6 @@
-"""Generation and classification in one: how well D's auxiliary classifier names the classes of images it was never shown."""
+"""Generation and classification in one: how well D's auxiliary classifier names the classes of images it was never
+shown.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ from distgan.training.context import Context
 class HeldOut:
     """The images that are kept out of training; none unless model.conditioning = auxiliary.
 
-    `index` int64 (M,) of them, the same for a seed and a set whatever the run does; `rest` is all others, or None = the whole set.
+    `index` int64 (M,) of them, the same for a seed and a set whatever the run does; `rest` is all others, or None = the
+    whole set.
     """
 
     def __init__(self, config: RunConfig, images: ImageSet) -> None:
         self.images, self.rest = images, None
-        wanted = config.metrics.holdout if config.model.conditioning == "auxiliary" and images.labels is not None else 0.0
+        wanted = (
+            config.metrics.holdout if config.model.conditioning == "auxiliary" and images.labels is not None else 0.0
+        )
         count = min(images.n - 1, math.ceil(wanted * images.n))
         generator = torch.Generator().manual_seed(stream_key(config.seed, "held out") & (2**63 - 1))
         order = torch.randperm(images.n, generator=generator) if count else torch.empty(0, dtype=torch.int64)
@@ -32,7 +37,9 @@ class HeldOut:
 
     @torch.inference_mode()
     def accuracy(self, D: nn.Module, context: Context, batch_size: int) -> dict[str, float]:
-        """{"aux_accuracy_held_out": share of held-out images named right}, {} if none are held out. All workers call it together."""
+        """{"aux_accuracy_held_out": share of held-out images named right}, {} if none are held out. All workers call it
+        together.
+        """
         if not len(self.index):
             return {}
         assert self.images.labels is not None

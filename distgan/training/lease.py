@@ -2,9 +2,9 @@
 
     lease.json   {"owner": random, "beat": count of renewals, "host", "machine", "pid", "started", "held_s", "written"}
 
-No clocks of different machines are compared. Whoever finds a lease watches it: a `beat` that moves is a living driver, and the
-second one is refused; one that stands still for LAPSE_S has no driver any more. On the same machine the driver's process tells
-the same at once (pid and start time together, as pids are used again).
+No clocks of different machines are compared. Whoever finds a lease watches it: a `beat` that moves is a living driver,
+and the second one is refused; one that stands still for LAPSE_S has no driver any more. On the same machine the
+driver's process tells the same at once (pid and start time together, as pids are used again).
 """
 
 from __future__ import annotations
@@ -33,11 +33,19 @@ LAPSE_S = 45.0
 class Lease:
     """The right to drive the run in `folder`, from `with Lease(folder):` to the end of the block or of the process.
 
-    Raises ConfigError if another driver has it, with its host, process and for how long. `lost` is set, and `on_lost` called
-    from a thread, if another driver took it meanwhile (this one was suspended or cut off from storage for longer than LAPSE_S).
+    Raises ConfigError if another driver has it, with its host, process and for how long. `lost` is set, and `on_lost`
+    called from a thread, if another driver took it meanwhile (this one was suspended or cut off from storage for longer
+    than LAPSE_S).
     """
 
-    def __init__(self, folder: Folder, on_lost: Callable[[], None] | None = None, *, beat_s: float = BEAT_S, lapse_s: float = LAPSE_S):
+    def __init__(
+        self,
+        folder: Folder,
+        on_lost: Callable[[], None] | None = None,
+        *,
+        beat_s: float = BEAT_S,
+        lapse_s: float = LAPSE_S,
+    ):
         self.folder, self.on_lost = folder, on_lost
         self.beat_s, self.lapse_s = beat_s, lapse_s
         self.owner = uuid.uuid4().hex
@@ -126,7 +134,9 @@ def read_lease(folder: Folder) -> dict[str, Any]:
 
 
 def seems_held(lease: dict[str, Any]) -> bool:
-    """Whether a driver seems to have this lease; a guess by the clock where it is another machine's. For lists, not for taking it."""
+    """Whether a driver seems to have this lease; a guess by the clock where it is another machine's. For lists, not for
+    taking it.
+    """
     if not lease:
         return False
     alive = _alive_here(lease)
@@ -135,7 +145,9 @@ def seems_held(lease: dict[str, Any]) -> bool:
 
 
 def _alive_here(lease: dict[str, Any]) -> bool | None:
-    """Whether the lease's driver lives; None if it is on another machine (or in another container), where that cannot be seen."""
+    """Whether the lease's driver lives; None if it is on another machine (or in another container), where that cannot
+    be seen.
+    """
     if lease.get("machine") != _machine():
         return None
     pid = lease.get("pid")
@@ -145,15 +157,26 @@ def _alive_here(lease: dict[str, Any]) -> bool | None:
 def _refusal(folder: Folder, lease: dict[str, Any]) -> str:
     told = lease.get("held_s")
     held = int(told) if isinstance(told, int | float) else 0
-    span = f"{held // 3600} h {held // 60 % 60} min" if held >= 3600 else f"{held // 60} min" if held >= 120 else f"{held} s"
+    span = (
+        f"{held // 3600} h {held // 60 % 60} min"
+        if held >= 3600
+        else f"{held // 60} min"
+        if held >= 120
+        else f"{held} s"
+    )
     return (
-        f"{folder}: this run is being trained already, by process {lease.get('pid')} on {lease.get('host')} for {span}; "
-        "wait for it, end it, or give this one another --name"
+        f"{folder}: this run is being trained already, by process {lease.get('pid')} on {lease.get('host')} for "
+        f"{span}; wait for it, end it, or give this one another --name"
     )
 
 
 def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "started": _start_time(os.getpid()),
+    }
 
 
 def _machine() -> str:

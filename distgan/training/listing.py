@@ -1,4 +1,6 @@
-"""The runs and searches in a storage, as a person wants to see them: how far, how good, and whether somebody still works on them."""
+"""The runs and searches in a storage, as a person wants to see them: how far, how good, and whether somebody still
+works on them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SILENT_S = 60.0
 
 @dataclass(frozen=True)
 class Listed:
-    """One run, or one search. `heartbeat_s` is the time since it was last heard of, by this machine's clock; None if it never was."""
+    """One run, or one search. `heartbeat_s` is the time since it was last heard of, by this machine's clock; None if it
+    never was.
+    """
 
     name: str
     state: str  # new, training, interrupted, stopped, failed, complete; of a search: search, searched
@@ -79,7 +83,11 @@ def _listed(name: str, folder: Folder) -> Listed:
     elif state == "training" and (lease or silent is None or silent > SILENT_S):
         state = "interrupted"
     best = status.get("best")
-    value = f"{best['metric']} {_number(best['value']):.4g}" if isinstance(best, dict) and {"metric", "value"} <= best.keys() else "-"
+    value = (
+        f"{best['metric']} {_number(best['value']):.4g}"
+        if isinstance(best, dict) and {"metric", "value"} <= best.keys()
+        else "-"
+    )
     return Listed(name, state, _number(status.get("kimg")), _number(status.get("total_kimg")), value, silent)
 
 

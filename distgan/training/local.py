@@ -42,8 +42,9 @@ def run(prepared: Prepared) -> int:
         if line:
             line.close()
         if torchrun:
-            # Replicas lie in cycles and hold the group, whose threads must end before the interpreter does: one that drops a tensor while
-            # that shuts down ends the process by SIGABRT, after all was done (one run of twelve on a busy machine, torch 2.14)
+            # Replicas lie in cycles and hold the group, whose threads must end before the interpreter does: one that
+            # drops a tensor while that shuts down ends the process by SIGABRT, after all was done (one run of twelve on
+            # a busy machine, torch 2.14)
             gc.collect()
             dist.destroy_process_group()
     if context.is_main:
@@ -57,6 +58,6 @@ def check_workers(config: RunConfig) -> None:
     processes = int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
     if wanted not in ("auto", processes):
         raise ConfigError(
-            f"workers = {wanted}: engine = 'local' runs in {processes} process(es) here; allowed: auto or {processes}, engine = 'ray', "
-            f"or `torchrun --nproc-per-node {wanted} -m distgan train --engine local ...`"
+            f"workers = {wanted}: engine = 'local' runs in {processes} process(es) here; allowed: auto or {processes}, "
+            f"engine = 'ray', or `torchrun --nproc-per-node {wanted} -m distgan train --engine local ...`"
         )

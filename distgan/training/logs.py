@@ -1,8 +1,9 @@
 """What a run writes down for people: metrics.jsonl, TensorBoard events, sample grids, status.json. Rank 0 only.
 
-All of it lies in the run's folder. In an object store the growing files are written to a local folder and uploaded with each
-checkpoint. After a resume the lines past the checkpoint are dropped, so that each point of the curves appears once. What cannot
-be written down (a full disk, a storage that is away) is left out: it must not stop the training that it tells of.
+All of it lies in the run's folder. In an object store the growing files are written to a local folder and uploaded with
+each checkpoint. After a resume the lines past the checkpoint are dropped, so that each point of the curves appears
+once. What cannot be written down (a full disk, a storage that is away) is left out: it must not stop the training that
+it tells of.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class RunLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self.local / "tensorboard"), purge_step=nimg + 1 if nimg else None, flush_secs=10)
+            self._events = SummaryWriter(
+                str(self.local / "tensorboard"), purge_step=nimg + 1 if nimg else None, flush_secs=10
+            )
         self._last_status = 0.0
         self._sender: threading.Thread | None = None
 
@@ -74,7 +77,9 @@ class RunLog:
             _try(lambda: self._events.file_writer.add_summary(_points(values), nimg))
 
     def event(self, nimg: int, *texts: str) -> None:
-        """What a person should know: a rollback, a damaged checkpoint, a storage that is away. The next status tells it too."""
+        """What a person should know: a rollback, a damaged checkpoint, a storage that is away. The next status tells it
+        too.
+        """
         for text in texts:
             line = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3), "event": text}
             self._told = [*self._told[-4:], text]
@@ -96,7 +101,9 @@ class RunLog:
             _try(lambda: self._events.add_image(tag, picture, nimg, dataformats="HW" if picture.ndim == 2 else "HWC"))
 
     def status(self, values: dict[str, Any], *, urgent: bool = False) -> None:
-        """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's way."""
+        """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's
+        way.
+        """
         if not self.folder.is_local:
             if not urgent and time.time() - self._last_status < 5:
                 return

@@ -4,9 +4,9 @@
         D step (n_dis times), G step, running averages of G
         now and then: log, sample grid, measure, checkpoint
 
-Progress is counted in real images shown to D. Which images, latents, labels and augmentations a step uses depends on the seed
-and that count alone: not on the number of workers, nor on where a run was interrupted. All workers run this same code and make
-the same decisions; only rank 0 writes.
+Progress is counted in real images shown to D. Which images, latents, labels and augmentations a step uses depends on
+the seed and that count alone: not on the number of workers, nor on where a run was interrupted. All workers run this
+same code and make the same decisions; only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,15 @@ from distgan.training.meter import Meter, Stopwatch
 from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
 from distgan.training.recording import Recorded
 from distgan.training.recovery import restore, roll_back
-from distgan.training.state import TrainState, choose_kernels, compile_networks, gradient_norm, layout, records, uses_bf16
+from distgan.training.state import (
+    TrainState,
+    choose_kernels,
+    compile_networks,
+    gradient_norm,
+    layout,
+    records,
+    uses_bf16,
+)
 
 
 def train(
@@ -48,23 +56,29 @@ def train(
 ) -> dict[str, Any]:
     """Train until the budget is spent or a stop is asked for; returns the last status, whose `state` says which.
 
-    `folder` is the run's place in storage. Every start is a resume: the newest intact checkpoint there, else the beginning.
-    `on_tick` is called on rank 0 with the status after each log line. Raises, on all workers alike, ConfigError for data that
-    cannot be read, and DivergedError.
+    `folder` is the run's place in storage. Every start is a resume: the newest intact checkpoint there, else the
+    beginning. `on_tick` is called on rank 0 with the status after each log line. Raises, on all workers alike,
+    ConfigError for data that cannot be read, and DivergedError.
     """
     # The real images
     images = context.together(lambda: open_images(config.data))
     config = config.for_classes(len(images.classes))
     held_out = HeldOut(config, images)
     feed = Feed(
-        images, context.device, DataOrder(images.n, config.seed, held_out.rest),
-        device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed,
-    )  # fmt: skip
+        images,
+        context.device,
+        DataOrder(images.n, config.seed, held_out.rest),
+        device_mib=config.data.device_mib,
+        mirror=config.data.mirror,
+        seed=config.seed,
+    )
 
     # The two players, and where they left off
     choose_kernels(config, context.device)
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
-    state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device)
+    state = TrainState(
+        config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device
+    )
     store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
     if context.is_main:
         store.sweep()
@@ -92,7 +106,12 @@ def train(
             last = state.nimg + step.images >= total
             due_log, due_samples, due_measure, due_checkpoint = (
                 last or _crosses(state.nimg, step.images, every)
-                for every in (config.log.every_kimg, config.log.samples_every_kimg, config.metrics.every_kimg, config.checkpoint.every_kimg)
+                for every in (
+                    config.log.every_kimg,
+                    config.log.samples_every_kimg,
+                    config.metrics.every_kimg,
+                    config.checkpoint.every_kimg,
+                )
             )
             due_log = due_log or due_samples or due_measure or due_checkpoint
             stopping = context.stop_agreed() if due_log or context.world_size == 1 else False
@@ -123,7 +142,9 @@ def train(
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
                 warnings = (
-                    health.look(state.nimg, of_step, measured, state.best.get("value"), measure.counts, images.classes) if regular else []
+                    health.look(state.nimg, of_step, measured, state.best.get("value"), measure.counts, images.classes)
+                    if regular
+                    else []
                 )
                 rested = last or store.idle_s >= config.checkpoint.pause_s
                 if ((due_checkpoint and rested) or is_best or stopping or wanted) and log is not None:
@@ -153,7 +174,10 @@ def train(
             log.event(state.nimg, *store.notes())
             log.close()
         except (OSError, RunError) as error:
-            problem, status = f"{folder}: {error}. The same command goes on from the last checkpoint", {**status, "state": "failed"}
+            problem, status = (
+                f"{folder}: {error}. The same command goes on from the last checkpoint",
+                {**status, "state": "failed"},
+            )
         log.status(status, urgent=True)
     problem, status = context.broadcast((problem, status))
     context.leave()
@@ -163,7 +187,9 @@ def train(
 
 
 class Alternation:
-    """One step of each player on a global batch, of which this worker sees its share. `images` is what a step adds to nimg."""
+    """One step of each player on a global batch, of which this worker sees its share. `images` is what a step adds to
+    nimg.
+    """
 
     def __init__(self, config: RunConfig, context: Context, state: TrainState, feed: Feed, images: ImageSet) -> None:
         self.config, self.context, self.state, self.feed = config, context, state, feed
@@ -196,7 +222,9 @@ class Alternation:
         self.D_backward: Callable[..., dict[str, Tensor]] = self._D_backward
         self.G_backward: Callable[..., dict[str, Tensor]] = self._G_backward
         self.D_gradients: LateGradients | RecordedGradients = LateGradients(self.D_ddp)
-        self.G_gradients: LateGradients | RecordedGradients = LateGradients(state.G)  # a replica's have come when its backward pass ends
+        self.G_gradients: LateGradients | RecordedGradients = LateGradients(
+            state.G
+        )  # a replica's have come when its backward pass ends
         self._numbers: dict[str, tuple[float, Tensor]] = {}
         if recording:
             same_start(state.G, context)
@@ -239,7 +267,9 @@ class Alternation:
 
         state.g_opt.zero_grad(set_to_none=True)
         after = (with_penalty, with_norms) if self.reuse else None
-        stats = d_stats | self.G_backward(x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks, after=after)
+        stats = d_stats | self.G_backward(
+            x, c, z, c_fake, *self._augmenting(at), rollbacks=state.rollbacks, after=after
+        )
         self.G_gradients.wait()
         if with_norms:
             stats["g_grad_norm"] = gradient_norm(G)
@@ -252,17 +282,37 @@ class Alternation:
     # The two backward passes: functions of tensors, so that a GPU can record them
 
     def _D_backward(
-        self, x: Tensor, c: Tensor | None, z: Tensor, c_fake: Tensor | None, mixing: Tensor | None, gamma: Any, index: Any, p: Any,
-        *, with_penalty: bool, with_diversity: bool, rollbacks: int,
-    ) -> dict[str, Tensor]:  # fmt: skip
+        self,
+        x: Tensor,
+        c: Tensor | None,
+        z: Tensor,
+        c_fake: Tensor | None,
+        mixing: Tensor | None,
+        gamma: Any,
+        index: Any,
+        p: Any,
+        *,
+        with_penalty: bool,
+        with_diversity: bool,
+        rollbacks: int,
+    ) -> dict[str, Tensor]:
         """D's loss and its gradients in D's parameters."""
         found = []
         for part in self.parts:
             with self._last_alone(self.D_ddp, part), self.autocast:
                 loss, stats = d_step_loss(
-                    self.shown, self.D_ddp, x[part], _cut(c, part), z[part], _cut(c_fake, part), self.config.loss, gamma=gamma,
-                    augment=self._augmentation("d", index, p, part, rollbacks), with_penalty=with_penalty, share=_cut(mixing, part),
-                )  # fmt: skip
+                    self.shown,
+                    self.D_ddp,
+                    x[part],
+                    _cut(c, part),
+                    z[part],
+                    _cut(c_fake, part),
+                    self.config.loss,
+                    gamma=gamma,
+                    augment=self._augmentation("d", index, p, part, rollbacks),
+                    with_penalty=with_penalty,
+                    share=_cut(mixing, part),
+                )
                 torch.autograd.backward(loss * self._weight(part))
             found.append(stats)
         stats = self._mean(found)
@@ -271,20 +321,35 @@ class Alternation:
         return stats
 
     def _G_backward(
-        self, x: Tensor, c: Tensor | None, z: Tensor, c_fake: Tensor | None, index: Any, p: Any,
-        *, rollbacks: int, after: tuple[bool, bool] | None,
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """G's loss and its gradients in G's parameters. after: the kind of D step just before, where its images are reused: a recording
-        goes on from that of D in which they were made, so that each kind has its own."""
+        self,
+        x: Tensor,
+        c: Tensor | None,
+        z: Tensor,
+        c_fake: Tensor | None,
+        index: Any,
+        p: Any,
+        *,
+        rollbacks: int,
+        after: tuple[bool, bool] | None,
+    ) -> dict[str, Tensor]:
+        """G's loss and its gradients in G's parameters. after: the kind of D step just before, where its images are
+        reused: a recording goes on from that of D in which they were made, so that each kind has its own.
+        """
         make = self.shown.again if self.reuse else self.early.again if self.ahead else self.G_ddp
         found = []
         with frozen(self.state.D):
             for part in self.parts:
                 with self._last_alone(self.G_ddp, part), self.autocast:
                     loss, stats = g_step_loss(
-                        make, self.frozen_D, x[part], _cut(c, part), z[part], _cut(c_fake, part), self.config.loss,
+                        make,
+                        self.frozen_D,
+                        x[part],
+                        _cut(c, part),
+                        z[part],
+                        _cut(c_fake, part),
+                        self.config.loss,
                         augment=self._augmentation("g", index, p, part, rollbacks),
-                    )  # fmt: skip
+                    )
                     torch.autograd.backward(loss * self._weight(part))
                 found.append(stats)
         return self._mean(found)
@@ -296,14 +361,19 @@ class Alternation:
 
     def _last_alone(self, network: nn.Module, part: slice) -> AbstractContextManager[Any]:
         """Only the last part's backward pass exchanges gradients, of all parts."""
-        return network.no_sync() if isinstance(network, DistributedDataParallel) and part is not self.parts[-1] else nullcontext()
+        return (
+            network.no_sync()
+            if isinstance(network, DistributedDataParallel) and part is not self.parts[-1]
+            else nullcontext()
+        )
 
     def _mean(self, found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         if len(found) == 1:
             return found[0]
         own = self.stop - self.start
         shares = [(part.stop - part.start) / own for part in self.parts]
-        return {name: sum(stats[name] * s for stats, s in zip(found, shares, strict=True)) for name in found[0]}  # type: ignore[misc]
+        pairs = list(zip(found, shares, strict=True))
+        return {name: torch.stack([stats[name] * s for stats, s in pairs]).sum(0) for name in found[0]}
 
     def rates(self) -> dict[str, float]:
         rates = {"g_lr": self.state.g_opt.param_groups[0]["lr"], "d_lr": self.state.d_opt.param_groups[0]["lr"]}
@@ -316,7 +386,9 @@ class Alternation:
 
     def _z(self, player: str, at: int) -> Tensor:
         seed, model, stream = self.config.seed, self.config.model, self._stream(f"{player}/z")
-        return self.draws(stream, at, model.latent_dim, lambda index: latents(seed, stream, index, model.latent_dim, model.latent))
+        return self.draws(
+            stream, at, model.latent_dim, lambda index: latents(seed, stream, index, model.latent_dim, model.latent)
+        )
 
     def _real_labels(self, c: Tensor | None) -> Tensor | None:
         return c if self.labels is not None else None
@@ -360,7 +432,9 @@ class Alternation:
         config = self.config.augment
         assert config.target is not None
         sign = self.context.all_reduce_sum(sign * self.weight) / self.context.world_size
-        self.state.augment_p.copy_(adapt_p(self.state.augment_p, sign, config.target, self.config.batch_size, config.ramp_kimg))
+        self.state.augment_p.copy_(
+            adapt_p(self.state.augment_p, sign, config.target, self.config.batch_size, config.ramp_kimg)
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -382,7 +456,9 @@ def _kimg_name(nimg: int) -> str:
 
 
 def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageSet, config: RunConfig) -> None:
-    """Checkpoint and, from the same copy of the weights, the generator as it is now; the log files follow to storage."""
+    """Checkpoint and, from the same copy of the weights, the generator as it is now; the log files follow to
+    storage.
+    """
 
     def export(saved: dict[str, Any]) -> None:
         export_generator(store.folder, saved, images, config, which=0)
@@ -393,6 +469,11 @@ def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageS
 
 def _status(kind: str, state: TrainState, total: int, values: dict[str, float], context: Context) -> dict[str, Any]:
     return {
-        "state": kind, "nimg": state.nimg, "kimg": state.nimg / 1000, "total_kimg": total / 1000, "best": state.best,
-        "workers": context.world_size, "values": {k: v for k, v in values.items() if math.isfinite(v)},
-    }  # fmt: skip
+        "state": kind,
+        "nimg": state.nimg,
+        "kimg": state.nimg / 1000,
+        "total_kimg": total / 1000,
+        "best": state.best,
+        "workers": context.world_size,
+        "values": {k: v for k, v in values.items() if math.isfinite(v)},
+    }

@@ -31,14 +31,17 @@ class Meter:
         self._last = stats
 
     def read(self, context: Context, weight: float = 1.0) -> tuple[dict[str, float], dict[str, float]]:
-        """(means, the last step's values), equal on all workers, which must call this together; the meter is empty afterwards.
+        """(means, the last step's values), equal on all workers, which must call this together; the meter is empty
+        afterwards.
 
         weight: this worker's share of the batch times the number of workers, 1 where all have equal shares.
         """
         names, last = sorted(self._sums), sorted(self._last)
         if not names:
             return {}, {}
-        numbers = torch.stack([*(self._sums[name] / self._counts[name] for name in names), *(self._last[name].float() for name in last)])
+        numbers = torch.stack(
+            [*(self._sums[name] / self._counts[name] for name in names), *(self._last[name].float() for name in last)]
+        )
         values = (context.all_reduce_sum(numbers * weight) / context.world_size).tolist()
         self._sums, self._counts, self._last = {}, {}, {}
         return dict(zip(names, values, strict=False)), dict(zip(last, values[len(names) :], strict=True))

@@ -1,8 +1,8 @@
 """Adam without torch's compiler.
 
-torch (2.14) imports its compiler when an optimiser is made, when it steps and when it is loaded, to tell the compiler to stay away:
-a second and more of the start of every process that trains. Nothing here is inside a compiled function (training.compile is for
-networks), so the functions are taken from under the wrappers that do so.
+torch (2.14) imports its compiler when an optimiser is made, when it steps and when it is loaded, to tell the compiler
+to stay away: a second and more of the start of every process that trains. Nothing here is inside a compiled function
+(training.compile is for networks), so the functions are taken from under the wrappers that do so.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ def adam(network: nn.Module, settings: AdamConfig) -> Optimizer:
 
 
 def load(optimizer: Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
-    """Take over the averages of a checkpoint, state_dict()["state"], as Optimizer.load_state_dict does for a fused optimiser."""
+    """Take over the averages of a checkpoint, state_dict()["state"], as Optimizer.load_state_dict does for a fused
+    optimiser.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.state.clear()
     for index, averages in state.items():
         p = parameters[index]
-        optimizer.state[p] = {name: value.to(p.device, torch.float32 if name == "step" else p.dtype) for name, value in averages.items()}
+        optimizer.state[p] = {
+            name: value.to(p.device, torch.float32 if name == "step" else p.dtype) for name, value in averages.items()
+        }

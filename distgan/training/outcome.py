@@ -15,7 +15,9 @@ from distgan.training.evaluation import Measurement
 from distgan.training.state import TrainState
 
 
-def measure_averages(measure: Measurement, state: TrainState, config: RunConfig, last: bool) -> tuple[int, dict[str, float]]:
+def measure_averages(
+    measure: Measurement, state: TrainState, config: RunConfig, last: bool
+) -> tuple[int, dict[str, float]]:
     """(which average, its metrics): the first one during the run; at the end the best of all."""
     n = config.metrics.final_samples if last else config.metrics.samples
     results = [measure(G, n) for G in (state.ema.modules if last else state.ema.modules[:1])]
@@ -34,7 +36,9 @@ def note_best(state: TrainState, measured: dict[str, float], chosen: int, metric
 
 
 def export_best(state: TrainState, store: CheckpointStore, images: ImageSet, config: RunConfig) -> None:
-    """The final generator: the average with the best metric of the whole run, or the last one if nothing was measured."""
+    """The final generator: the average with the best metric of the whole run, or the last one if nothing was
+    measured.
+    """
     saved = state.state_dict()
     if state.best and state.best["nimg"] != state.nimg:
         try:
@@ -55,7 +59,11 @@ def export_generator(folder: Folder, saved: dict[str, Any], images: ImageSet, co
         resolution=images.resolution,
         classes=images.classes if config.model.conditioning != "none" else (),
         info={
-            "run": config.run_name, "data": images.name, "kimg": saved["nimg"] / 1000, "seed": config.seed,
-            "ema_half_life_kimg": config.training.ema_half_life_kimg[which], "best": saved["best"],
+            "run": config.run_name,
+            "data": images.name,
+            "kimg": saved["nimg"] / 1000,
+            "seed": config.seed,
+            "ema_half_life_kimg": config.training.ema_half_life_kimg[which],
+            "best": saved["best"],
         },
-    )  # fmt: skip
+    )

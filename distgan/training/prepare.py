@@ -17,12 +17,29 @@ from distgan.training.progress import Countdown
 if TYPE_CHECKING:
     from distgan.data import ImageSet
 
-# Settings that may change between a run's start and its continuation: none of them alters what a step computes, but for rounding.
+# Settings that may change between a run's start and its continuation: none of them alters what a step computes, but for
+# rounding.
 _FREE = (
-    "name", "storage", "engine", "workers", "kimg", "ray.", "log.", "checkpoint.", "metrics.", "tune.",
-    "data.root", "data.download", "data.cache", "data.device_mib", "data.max_bad_share", "training.on_divergence", "training.max_rollbacks",
-    "training.compile", "training.deterministic",
-)  # fmt: skip
+    "name",
+    "storage",
+    "engine",
+    "workers",
+    "kimg",
+    "ray.",
+    "log.",
+    "checkpoint.",
+    "metrics.",
+    "tune.",
+    "data.root",
+    "data.download",
+    "data.cache",
+    "data.device_mib",
+    "data.max_bad_share",
+    "training.on_divergence",
+    "training.max_rollbacks",
+    "training.compile",
+    "training.deterministic",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,8 @@ class Prepared:
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Check everything that can be checked without starting a worker, and claim the run's folder by writing config.yaml.
+    """Check everything that can be checked without starting a worker, and claim the run's folder by writing
+    config.yaml.
 
     Raises ConfigError with one line a mistake. Nothing that exists is changed before all checks have passed.
     """
@@ -77,10 +95,11 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def _decode_here(config: RunConfig) -> ImageSet | None:
-    """The images of a folder or archive, decoded into the cache that workers on this machine read, while a person sees how far it is.
+    """The images of a folder or archive, decoded into the cache that workers on this machine read, while a person sees
+    how far it is.
 
-    Files that cannot be read, and too many of them, show before Ray starts. None for known sets, which have no such files, and on
-    clusters, whose nodes have caches of their own.
+    Files that cannot be read, and too many of them, show before Ray starts. None for known sets, which have no such
+    files, and on clusters, whose nodes have caches of their own.
     """
     from distgan.data import is_known, open_images
 
@@ -96,7 +115,8 @@ def _decode_here(config: RunConfig) -> ImageSet | None:
 
 
 def at_home(config: RunConfig) -> RunConfig:
-    """The same run with absolute paths of data and weights: it is resumed from other working folders, and by workers in theirs.
+    """The same run with absolute paths of data and weights: it is resumed from other working folders, and by workers in
+    theirs.
 
     A job's working folder is a copy with a new name each time, where only the relative path stays the same.
     """
@@ -115,7 +135,8 @@ def at_home(config: RunConfig) -> RunConfig:
 
 
 def _check_extractor(config: RunConfig, channels: int, resolution: int) -> None:
-    """Try the measuring network where it may be missing: it is first used after thousands of images, which would be trained in vain.
+    """Try the measuring network where it may be missing: it is first used after thousands of images, which would be
+    trained in vain.
 
     The packaged ones are there, and are not tried: that would import torch, seconds that every start would take longer.
     """
@@ -125,7 +146,11 @@ def _check_extractor(config: RunConfig, channels: int, resolution: int) -> None:
     from distgan.metrics.extractors import get_extractor
 
     get_extractor(
-        settings.extractor, weights=settings.weights, data_channels=channels, resolution=resolution, data_name=config.data.name
+        settings.extractor,
+        weights=settings.weights,
+        data_channels=channels,
+        resolution=resolution,
+        data_name=config.data.name,
     )
 
 
@@ -148,11 +173,15 @@ def find_run(run: str, storage: str) -> Folder:
             return folder
         if folder.exists(SEARCH):
             raise ConfigError(
-                f"{run}: is a search; `distgan tune --resume {run}` goes on with it, and `distgan train --config {folder}/best.yaml` "
-                "trains what it found"
+                f"{run}: is a search; `distgan tune --resume {run}` goes on with it, and `distgan train --config "
+                f"{folder}/best.yaml` trains what it found"
             )
     near = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
-    known = f"; runs in {storage}: {', '.join(near)}" if near else f"; there are no runs in {storage} (--storage says where to look)"
+    known = (
+        f"; runs in {storage}: {', '.join(near)}"
+        if near
+        else f"; there are no runs in {storage} (--storage says where to look)"
+    )
     raise ConfigError(f"{run}: no such run{known}")
 
 
@@ -178,7 +207,13 @@ def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "co
     changed = differences(before, config)
     if changed and folder.exists("checkpoints"):
         lines = [f"{name} = {new!r}: run {folder} was started with {old!r}" for name, old, new in changed]
-        raise ConfigError("\n".join(lines) + "\nGive this run another --name, or the same settings to continue the old one")
+        raise ConfigError(
+            "\n".join(lines) + "\nGive this run another --name, or the same settings to continue the old one"
+        )
     status = read_status(folder)
-    done = status.get("state") == "complete" and status.get("nimg", 0) >= config.total_images and folder.exists("generator/generator.json")
+    done = (
+        status.get("state") == "complete"
+        and status.get("nimg", 0) >= config.total_images
+        and folder.exists("generator/generator.json")
+    )
     return "complete" if done else ("resume" if folder.exists("checkpoints") else "new")

@@ -1,7 +1,8 @@
 """How much the discriminator has learned about images: a linear probe on its penultimate features.
 
-Radford et al., DCGAN, 2016, section 5.1 classify with a discriminator's features. Here a logistic regression on D.features tells
-the classes of images that it was not fitted on, beside the same on a discriminator with its first, random weights.
+Radford et al., DCGAN, 2016, section 5.1 classify with a discriminator's features. Here a logistic regression on
+D.features tells the classes of images that it was not fitted on, beside the same on a discriminator with its first,
+random weights.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Weights of the squared coefficients to choose from, on a tenth of the images to fit on."""
 
 
-def probe_run(run: Folder, config: RunConfig, data: DataConfig, *, classes: int, device: torch.device) -> dict[str, Any]:
+def probe_run(
+    run: Folder, config: RunConfig, data: DataConfig, *, classes: int, device: torch.device
+) -> dict[str, Any]:
     """The probe's accuracy on held-out real images, for the discriminator of a run's newest checkpoint.
 
-    data: the real images, of D's size, with labels. classes: those that D was built for, 0 = none. Held out is the set's test split
-    where it is at hand (D has not seen that either), else what the run kept from D, else a fifth of the images, of which D saw the
-    pixels; the result says which. Raises ConfigError where there is no checkpoint, no label, or no D.features.
+    data: the real images, of D's size, with labels. classes: those that D was built for, 0 = none. Held out is the
+    set's test split where it is at hand (D has not seen that either), else what the run kept from D, else a fifth of
+    the images, of which D saw the pixels; the result says which. Raises ConfigError where there is no checkpoint, no
+    label, or no D.features.
     """
     found = CheckpointStore(run).newest()
     if found is None:
@@ -56,15 +60,20 @@ def probe_run(run: Folder, config: RunConfig, data: DataConfig, *, classes: int,
         x, x_held = _features(D, real, fit, device), _features(D, judge, held, device)
         accuracies.append(linear_accuracy(x, y, x_held, y_held, len(real.classes)))
     return {
-        "linear_probe": accuracies[0], "linear_probe_untrained": accuracies[1], "linear_probe_features": width,
-        "linear_probe_fitted_on": len(fit), "linear_probe_held_out": len(held), "linear_probe_held_out_from": where,
-    }  # fmt: skip
+        "linear_probe": accuracies[0],
+        "linear_probe_untrained": accuracies[1],
+        "linear_probe_features": width,
+        "linear_probe_fitted_on": len(fit),
+        "linear_probe_held_out": len(held),
+        "linear_probe_held_out_from": where,
+    }
 
 
 def linear_accuracy(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int) -> float:
     """Accuracy on x_test (M, F), y_test int64 (M,) of a logistic regression fitted to x (N, F), y int64 (N,).
 
-    Features are scaled to mean 0 and deviation 1; the strength of the penalty is that which does best on every tenth image of x.
+    Features are scaled to mean 0 and deviation 1; the strength of the penalty is that which does best on every tenth
+    image of x.
     """
     mean, std = x.mean(0), x.std(0)
     scale = torch.where(std > 1e-6 * std.max(), std, torch.inf)  # what never changes says nothing
@@ -116,7 +125,11 @@ def _parts(real: ImageSet, data: DataConfig, config: RunConfig) -> tuple[Tensor,
         return held.rest, (real, held.index), "images that the run kept from the discriminator"
     generator = torch.Generator().manual_seed(stream_key(config.seed, "linear probe") & (2**63 - 1))
     order = torch.randperm(real.n, generator=generator)
-    return order[real.n // 5 :], (real, order[: real.n // 5]), "the images themselves, not fitted on, whose pixels D has seen"
+    return (
+        order[real.n // 5 :],
+        (real, order[: real.n // 5]),
+        "the images themselves, not fitted on, whose pixels D has seen",
+    )
 
 
 def _spread(index: Tensor, most: int) -> Tensor:
@@ -137,4 +150,6 @@ def _features(D: nn.Module, images: ImageSet, index: Tensor, device: torch.devic
     if features is None:
         raise ConfigError(f"--linear-probe: {type(D).__name__} has no method features(x), (N, C, H, W) -> (N, F)")
     D.to(device).eval()
-    return torch.cat([features(pixels(images, part, device)).float().flatten(1).cpu() for part in torch.split(index, 250)]).clone()
+    return torch.cat(
+        [features(pixels(images, part, device)).float().flatten(1).cpu() for part in torch.split(index, 250)]
+    ).clone()

@@ -1,5 +1,6 @@
-"""What a person sees while a run goes on: one live line on a terminal, a plain line now and then elsewhere; at the end, where
-everything is. The line is drawn from the run's status, wherever the loop runs."""
+"""What a person sees while a run goes on: one live line on a terminal, a plain line now and then elsewhere; at the end,
+where everything is. The line is drawn from the run's status, wherever the loop runs.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +119,10 @@ def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
     lines = [
         f"complete: {status['kimg']:g} kimg{score}",
         *(
-            [f"  measured    {counts[0]:,.0f} generated images against {counts[1]:,.0f} of {config.data.name} ({config.data.split})"]
+            [
+                f"  measured    {counts[0]:,.0f} generated images against {counts[1]:,.0f} of {config.data.name} "
+                f"({config.data.split})"
+            ]
             if counts[0] and counts[1]
             else []
         ),

@@ -1,7 +1,8 @@
 """CUDA graphs of the training step: its kernels are recorded once and from then on started all together.
 
-On a fast GPU the nets of small images compute for less time than Python needs to start their hundreds of kernels one by one. A
-recorded step starts them with one call, and computes what the step computed before, with the same kernels on the same numbers.
+On a fast GPU the nets of small images compute for less time than Python needs to start their hundreds of kernels one by
+one. A recorded step starts them with one call, and computes what the step computed before, with the same kernels on the
+same numbers.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ Inputs = Sequence[Tensor | None]
 class Recorded:
     """A function of tensors that computes gradients, run as a CUDA graph after its first calls.
 
-    function(*inputs, **how) -> statistics, scalar tensors by name; it leaves gradients in `parameters`, which have none when it is
-    called. Inputs keep their shapes, data types and layouts from call to call, None stays None. `how` are plain values; each
-    combination has a recording of its own. What the function reads besides must stay where it is in memory, as networks' weights do,
-    and Python in it runs when it is recorded only. Recordings with one `pool` use the same memory one after the other: statistics
-    are the caller's, the gradients hold until the next call. The backward pass of one may start from what another computed and kept,
-    if each of them is recorded, and then replayed, right after the other.
+    function(*inputs, **how) -> statistics, scalar tensors by name; it leaves gradients in `parameters`, which have none
+    when it is called. Inputs keep their shapes, data types and layouts from call to call, None stays None. `how` are
+    plain values; each combination has a recording of its own. What the function reads besides must stay where it is in
+    memory, as networks' weights do, and Python in it runs when it is recorded only. Recordings with one `pool` use the
+    same memory one after the other: statistics are the caller's, the gradients hold until the next call. The backward
+    pass of one may start from what another computed and kept, if each of them is recorded, and then replayed, right
+    after the other.
     """
 
     def __init__(self, function: Callable[..., dict[str, Tensor]], parameters: Sequence[Tensor], pool: Any) -> None:
@@ -53,7 +55,9 @@ class Recorded:
             recording = self._recordings.get(key)
             if recording is None:
                 recording = self._recordings[key] = self._record(inputs, how)
-            else:  # a fresh one has them, and another recording may be about to go on from its results, which autograd lets nobody touch
+            # a fresh one has them, and another recording may be about to go on from its results, which autograd lets
+            # nobody touch
+            else:
                 _copy(recording.inputs, inputs)
             stats, reached = recording.replay()
         for parameter, view, has_one in zip(self.parameters, self._views, reached, strict=True):
@@ -78,8 +82,9 @@ class Recorded:
                 values = torch.stack([value.float() for value in stats.values()])
         except RuntimeError as error:
             raise RunError(
-                f"training.compile = 'cuda-graphs': this step cannot be recorded ({str(error).splitlines()[0]}). A network that reads "
-                "numbers back to the host (.item(), printing, if on a tensor) is one reason; training.compile off does without"
+                f"training.compile = 'cuda-graphs': this step cannot be recorded ({str(error).splitlines()[0]}). A "
+                "network that reads numbers back to the host (.item(), printing, if on a tensor) is one reason; "
+                "training.compile off does without"
             ) from error
         return _Recording(graph, held, list(stats), values, reached)
 
@@ -100,8 +105,9 @@ class _Recording:
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Inside, Python destroys no unreachable objects: recordings of an earlier run in this process may be among them, and where
-    one is destroyed, the one that is being made fails."""
+    """Inside, Python destroys no unreachable objects: recordings of an earlier run in this process may be among them,
+    and where one is destroyed, the one that is being made fails.
+    """
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()

@@ -29,20 +29,22 @@ def restore(state: TrainState, store: CheckpointStore, context: Context, images:
     if before in ("", images.fingerprint):  # checkpoints of older versions do not say
         return []
     return [
-        f"{images.name}: the images are not those that this run saw until {state.nimg / 1000:g} kimg; it goes on with the {images.n:,} "
-        "of now, and its metrics compare with them. Another --name begins anew"
+        f"{images.name}: the images are not those that this run saw until {state.nimg / 1000:g} kimg; it goes on with "
+        f"the {images.n:,} of now, and its metrics compare with them. Another --name begins anew"
     ]
 
 
 def _compare(images: ImageSet, fingerprint: str, n: int) -> None:
     if images.fingerprint != fingerprint:
         raise ConfigError(
-            f"data.name: the workers read different images of {images.name} ({images.n:,} here, {n:,} at the first worker); allowed: the "
-            "same files on every node, for example a folder that all of them mount"
+            f"data.name: the workers read different images of {images.name} ({images.n:,} here, {n:,} at the first "
+            "worker); allowed: the same files on every node, for example a folder that all of them mount"
         )
 
 
-def roll_back(state: TrainState, store: CheckpointStore, context: Context, log: RunLog | None, config: RunConfig) -> None:
+def roll_back(
+    state: TrainState, store: CheckpointStore, context: Context, log: RunLog | None, config: RunConfig
+) -> None:
     """Non-finite numbers, seen by all workers in the same step: back to the last good checkpoint, with new noise."""
     where, rollbacks = state.nimg, state.rollbacks + 1
     stop = config.training.on_divergence == "stop" or rollbacks > config.training.max_rollbacks
@@ -52,8 +54,8 @@ def roll_back(state: TrainState, store: CheckpointStore, context: Context, log: 
         if log is not None:
             log.event(where, f"diverged at {where / 1000:g} kimg")
         raise DivergedError(
-            f"losses or gradients are not finite at {where / 1000:g} kimg (rollbacks so far: {state.rollbacks}). Try a lower optim.d.lr "
-            "and optim.g.lr, or loss.r1_gamma > 0; training.max_rollbacks allows more attempts"
+            f"losses or gradients are not finite at {where / 1000:g} kimg (rollbacks so far: {state.rollbacks}). Try a "
+            "lower optim.d.lr and optim.g.lr, or loss.r1_gamma > 0; training.max_rollbacks allows more attempts"
         )
     found = store.newest() if context.is_main else None
     nimg = context.broadcast(found[0] if found else None)

@@ -24,13 +24,17 @@ SMALL = 2**24
 class TrainState:
     """G, D, their optimisers, the averages of G, and the run's counters. Equal on all workers after every step."""
 
-    def __init__(self, config: RunConfig, *, channels: int, resolution: int, n_classes: int, device: torch.device) -> None:
+    def __init__(
+        self, config: RunConfig, *, channels: int, resolution: int, n_classes: int, device: torch.device
+    ) -> None:
         self.config = config
         shape = {"channels": channels, "resolution": resolution, "n_classes": n_classes}
         self.G: nn.Module = build_generator(config.model, **shape, seed=config.seed)
         self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
         averages = config.training
-        self.ema = GeneratorEMA(self.G, averages.ema_half_life_kimg, averages.ema_rampup, averages.ema_schedule, config.total_images)
+        self.ema = GeneratorEMA(
+            self.G, averages.ema_half_life_kimg, averages.ema_rampup, averages.ema_schedule, config.total_images
+        )
         for network in (self.G, self.D, *self.ema.modules):
             network.to(device=device, memory_format=layout(config))  # type: ignore[call-overload]
         self.g_opt, self.d_opt = adam(self.G, config.optim.g), adam(self.D, config.optim.d)
@@ -89,20 +93,22 @@ def uses_bf16(config: RunConfig, device: torch.device) -> bool:
 
 
 def choose_kernels(config: RunConfig, device: torch.device) -> None:
-    """On a GPU, for this process: only kernels that give the same bits every time, if training.deterministic asks for it."""
+    """On a GPU, for this process: only kernels that give the same bits every time, if training.deterministic asks for
+    it.
+    """
     wanted = config.training.deterministic and device.type == "cuda"
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     if wanted != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(wanted)
-        torch.utils.deterministic.fill_uninitialized_memory = not wanted  # type: ignore[attr-defined]  # nothing reads it
+        torch.utils.deterministic.fill_uninitialized_memory = not wanted  # type: ignore[attr-defined]
 
 
 def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
     """Compile what training.compile = on asks for, in place; returns D as the G step calls it.
 
-    A compiled network has no second derivative (torch 2.14 refuses it), so D is compiled for its own step only where there is no
-    penalty. The averages of G stay as they are: they meet batches of many sizes.
+    A compiled network has no second derivative (torch 2.14 refuses it), so D is compiled for its own step only where
+    there is no penalty. The averages of G stay as they are: they meet batches of many sizes.
     """
     if config.training.compile != "on":
         return state.D
@@ -116,13 +122,20 @@ def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
 def records(config: RunConfig, context: Context, *networks: nn.Module) -> bool:
     """Whether the step is recorded as CUDA graphs. Raises ConfigError where that is asked for and cannot be had.
 
-    `auto` records small networks, which gain most. Large ones keep a GPU busy anyhow, a recording holds the memory of a whole step,
-    and with several workers DistributedDataParallel exchanges gradients while a backward pass lasts, a recorded step when it is over.
+    `auto` records small networks, which gain most. Large ones keep a GPU busy anyhow, a recording holds the memory of a
+    whole step, and with several workers DistributedDataParallel exchanges gradients while a backward pass lasts, a
+    recorded step when it is over.
     """
     choice, on_gpu = config.training.compile, context.device.type == "cuda"
-    statistics = context.world_size > 1 and any(isinstance(m, _BatchNorm) for network in networks for m in network.modules())
+    statistics = context.world_size > 1 and any(
+        isinstance(m, _BatchNorm) for network in networks for m in network.modules()
+    )
     if choice == "cuda-graphs" and (not on_gpu or statistics):
-        why = "needs a GPU" if not on_gpu else "batch norm over several workers exchanges statistics in the middle of a step"
+        why = (
+            "needs a GPU"
+            if not on_gpu
+            else "batch norm over several workers exchanges statistics in the middle of a step"
+        )
         raise ConfigError(f"training.compile = 'cuda-graphs': {why}; allowed here: auto, off, on")
     if choice != "auto" or not on_gpu or statistics or config.model.name not in MODELS:
         return choice == "cuda-graphs"  # a network of the user's may decide things in Python at every step

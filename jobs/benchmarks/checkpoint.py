@@ -14,10 +14,15 @@ from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=4, help="pairs of windows, with a checkpoint and without (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="pairs of windows, with a checkpoint and without (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="length of a window (default: %(default)s)")
     parser.add_argument(
-        "--interval", type=float, default=30.0, help="seconds between two checkpoints of the run that is judged (default: %(default)s)"
+        "--interval",
+        type=float,
+        default=30.0,
+        help="seconds between two checkpoints of the run that is judged (default: %(default)s)",
     )
     parser.add_argument("--storage", help="where to write (default: a temporary folder)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
@@ -56,7 +61,8 @@ def _scaled(lost: list[float], options: argparse.Namespace) -> str:
     error = 1.96 * statistics.stdev(lost) / len(lost) ** 0.5 if len(lost) > 1 else float("nan")
     mean = statistics.fmean(lost)
     return (
-        f"{mean * scale:8.2%} +- {error * scale:.2%}   ({mean:.1%} +- {error:.1%} of windows of {options.seconds:g} s, {len(lost)} pairs)"
+        f"{mean * scale:8.2%} +- {error * scale:.2%}   ({mean:.1%} +- {error:.1%} of windows of {options.seconds:g} s, "
+        f"{len(lost)} pairs)"
     )
 
 
@@ -78,8 +84,17 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     config = config.for_classes(describe(config.data).n_classes)
     context, images = Context(), open_images(config.data)
     classes = len(images.classes) if config.model.conditioning != "none" else 0
-    state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=classes, device=context.device)
-    feed = Feed(images, context.device, DataOrder(images.n, config.seed), device_mib=config.data.device_mib, mirror=False, seed=config.seed)
+    state = TrainState(
+        config, channels=images.channels, resolution=images.resolution, n_classes=classes, device=context.device
+    )
+    feed = Feed(
+        images,
+        context.device,
+        DataOrder(images.n, config.seed),
+        device_mib=config.data.device_mib,
+        mirror=False,
+        seed=config.seed,
+    )
     step = Alternation(config, context, state, feed, images)
     store = CheckpointStore(Folder(storage).child("run"))
     blocked, written = [], []
@@ -105,7 +120,10 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
         if context.device.type == "cuda":
             torch.cuda.synchronize()
         count = state.nimg - before
-        return {"images_per_s": count / (time.perf_counter() - start), "images_per_cpu_s": count / (time.process_time() - cpu)}
+        return {
+            "images_per_s": count / (time.perf_counter() - start),
+            "images_per_cpu_s": count / (time.process_time() - cpu),
+        }
 
     window(min(5.0, seconds), True)  # allocators, caches and clocks settle
     blocked.clear()
@@ -125,12 +143,18 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     name = store.names()[-1]
     size = len(store.folder.read(f"checkpoints/{name}/state.pt"))
     settings = (
-        f"{config.model.name} {images.resolution} x {images.resolution}, batch {config.batch_size}, {threads} threads, {context.device}"
+        f"{config.model.name} {images.resolution} x {images.resolution}, batch {config.batch_size}, {threads} threads, "
+        f"{context.device}"
     )
     return {
-        "bytes": size, "settings": settings, "threads": threads, "windows": windows, "cpu_s": (time.process_time() - cpu) / 5,
-        "blocked_s": blocked[:rounds], "written_s": written[:rounds],
-    }  # fmt: skip
+        "bytes": size,
+        "settings": settings,
+        "threads": threads,
+        "windows": windows,
+        "cpu_s": (time.process_time() - cpu) / 5,
+        "blocked_s": blocked[:rounds],
+        "written_s": written[:rounds],
+    }
 
 
 def _lost(windows: list[dict[str, Any]], key: str) -> list[float]:

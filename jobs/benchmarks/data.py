@@ -1,4 +1,6 @@
-"""`data`: from a folder of pictures to batches, beside torchvision's ImageFolder and a DataLoader on the same folder."""
+"""`data`: from a folder of pictures to batches, beside torchvision's ImageFolder and a DataLoader on the same
+folder.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=int, default=64, help="their side in pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="images in a batch (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each contender runs (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a measurement of batches (default: %(default)s)")
-    parser.add_argument("--loader-workers", type=int, nargs="+", default=[0, 2], help="processes of the DataLoader (default: 0 2)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="length of a measurement of batches (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--loader-workers", type=int, nargs="+", default=[0, 2], help="processes of the DataLoader (default: 0 2)"
+    )
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-data.json)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Decoding a folder once into the cache, opening the cache, and batches from it, beside ImageFolder and DataLoader.
 
-    All give float32 batches in [-1, 1] in a random order. distgan's come from the memory-mapped cache (gathered by a thread, or when
-    asked for), or from the images held on the device, as sets of up to data.device_mib are. The folder is made for this: PNGs of
-    blurred noise, in two classes.
+    All give float32 batches in [-1, 1] in a random order. distgan's come from the memory-mapped cache (gathered by a
+    thread, or when asked for), or from the images held on the device, as sets of up to data.device_mib are. The folder
+    is made for this: PNGs of blurred noise, in two classes.
     """
     with tempfile.TemporaryDirectory(prefix="distgan-benchmark-") as place:
         folder = Path(place) / "pictures"
@@ -51,12 +57,16 @@ def make_folder(folder: Path, images: int, side: int) -> None:
     for kind in ("a", "b"):
         (folder / kind).mkdir(parents=True)
     for i in range(images):
-        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
         pixels = np.clip(np.asarray(coarse, np.int16) + rng.integers(-6, 7, (side, side, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "ab"[i % 2] / f"{i:06d}.png")
 
 
-def measure(folder: Path, place: Path, batch: int, rounds: int, seconds: float, loader_workers: list[int]) -> dict[str, Any]:
+def measure(
+    folder: Path, place: Path, batch: int, rounds: int, seconds: float, loader_workers: list[int]
+) -> dict[str, Any]:
     """{"decoding": ..., "opening": ..., "batches": contender -> samples}."""
     import torch
 
@@ -69,7 +79,11 @@ def measure(folder: Path, place: Path, batch: int, rounds: int, seconds: float, 
     def once(action: Callable[[], Any]) -> dict[str, float]:
         start, cpu = time.perf_counter(), time.process_time()
         result = action()
-        return {"seconds": time.perf_counter() - start, "cpu_s": time.process_time() - cpu, "images": getattr(result, "n", 0) or 0}
+        return {
+            "seconds": time.perf_counter() - start,
+            "cpu_s": time.process_time() - cpu,
+            "images": getattr(result, "n", 0) or 0,
+        }
 
     def cold() -> dict[str, float]:
         shutil.rmtree(place / "cache", ignore_errors=True)
@@ -77,14 +91,17 @@ def measure(folder: Path, place: Path, batch: int, rounds: int, seconds: float, 
 
     entries = in_turn(
         {
-            "the folder described": lambda: once(lambda: describe(config)), "decoded into the cache": cold,
+            "the folder described": lambda: once(lambda: describe(config)),
+            "decoded into the cache": cold,
             "opened from the cache": lambda: once(lambda: open_images(config)),
         },
         rounds,
-    )  # fmt: skip
+    )
     open_images(config)  # it is there, whichever came last
     made: dict[str, Callable[[], dict[str, float]]] = {
-        "gathered ahead by a thread": lambda: rate(feed_batches(config, batch, device_mib=0, ahead=True), batch, seconds),
+        "gathered ahead by a thread": lambda: rate(
+            feed_batches(config, batch, device_mib=0, ahead=True), batch, seconds
+        ),
         "gathered when asked for": lambda: rate(feed_batches(config, batch, device_mib=0, ahead=False), batch, seconds),
         "held on the device": lambda: rate(feed_batches(config, batch, device_mib=2048, ahead=False), batch, seconds),
     }
@@ -98,7 +115,9 @@ def measure(folder: Path, place: Path, batch: int, rounds: int, seconds: float, 
 
 
 def rate(source: Iterator[Any], batch: int, seconds: float) -> dict[str, float]:
-    """Batches a second from an endless source, after the first twenty, and the processor time of all processes behind them."""
+    """Batches a second from an endless source, after the first twenty, and the processor time of all processes behind
+    them.
+    """
     for _ in range(20):
         x = next(source)
     if len(x) != batch or not x.is_floating_point() or float(x.min()) < -1 or float(x.max()) > 1:
@@ -143,7 +162,9 @@ def loader_batches(folder: Path, batch: int, workers: int) -> Iterator[Any]:
     middle = (0.5, 0.5, 0.5)
     prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize(middle, middle)])
     pictures = datasets.ImageFolder(str(folder), prepare)
-    loader = DataLoader(pictures, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0)
+    loader = DataLoader(
+        pictures, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+    )
     while True:
         for x, _ in loader:
             yield x
@@ -155,14 +176,20 @@ def show(found: dict[str, Any], options: argparse.Namespace) -> None:
         images = [s["images"] / s["seconds"] for s in samples if s["images"]]
         cells = [spread([s[key] * 1000 for s in samples], 1) for key in ("seconds", "cpu_s")]
         rows.append([name, *cells, spread(images) if name.startswith("decoded") else "-"])
-    print(f"\n{options.images} PNGs of {options.side} x {options.side}; the cache is {found['cache_bytes'] / 1e6:.1f} MB")
+    print(
+        f"\n{options.images} PNGs of {options.side} x {options.side}; the cache is {found['cache_bytes'] / 1e6:.1f} MB"
+    )
     print_table(["", "ms", "CPU ms", "images/s"], rows)
     batches = found["batches"]
     loaders = [name for name in batches if name.startswith("ImageFolder")]
     rows = []
     for name, samples in batches.items():
         rates = [s["batches_per_s"] for s in samples]
-        ratios = [spread([a / b["batches_per_s"] for a, b in zip(rates, batches[ref], strict=True)], 1) for ref in loaders]
+        ratios = [
+            spread([a / b["batches_per_s"] for a, b in zip(rates, batches[ref], strict=True)], 1) for ref in loaders
+        ]
         rows.append([name, spread(rates), spread([s["cpu_ms_a_batch"] for s in samples], 2), *ratios])
     print(f"\nbatches of {options.batch}, float32 in [-1, 1]")
-    print_table(["", "batches/s", "CPU ms a batch", *(f"x {ref.removeprefix('ImageFolder, ')}" for ref in loaders)], rows)
+    print_table(
+        ["", "batches/s", "CPU ms a batch", *(f"x {ref.removeprefix('ImageFolder, ')}" for ref in loaders)], rows
+    )

@@ -1,4 +1,6 @@
-"""`evaluate`: what a measurement of the generator costs, part by part, and which share of the training's time it takes."""
+"""`evaluate`: what a measurement of the generator costs, part by part, and which share of the training's time it
+takes.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +19,33 @@ from benchmarks.measuring import print_table, spread, write_found
 from benchmarks.parts import build, describe_run, read_settings, settle
 
 COMPARISONS = {
-    "frechet_distance": "fid", "kernel_distance": "kid", "kernel_distance_subsets": "kid's spread", "precision_recall": "precision, recall",
+    "frechet_distance": "fid",
+    "kernel_distance": "kid",
+    "kernel_distance_subsets": "kid's spread",
+    "precision_recall": "precision, recall",
     "density_coverage": "density, coverage",
-}  # fmt: skip
+}
 """Functions that compare two sets' statistics -> what they are for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=3, help="measurements, each beside a window of training (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a window of training (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="measurements, each beside a window of training (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="length of a window of training (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="threads (default: all cores)")
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-evaluate.json)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """A measurement's seconds: making images, their features, sums, comparing; and its share of the training at its cadence.
+    """A measurement's seconds: making images, their features, sums, comparing; and its share of the training at its
+    cadence.
 
-    One measurement of metrics.samples images every metrics.every_kimg, as the loop does it, beside windows of training in the same
-    process. The real set's statistics are computed once a set and extractor, and kept in the cache: shown apart.
+    One measurement of metrics.samples images every metrics.every_kimg, as the loop does it, beside windows of training
+    in the same process. The real set's statistics are computed once a set and extractor, and kept in the cache: shown
+    apart.
     """
     import torch
 
@@ -49,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measure(parts: Any, rounds: int, seconds: float) -> dict[str, Any]:
-    """Seconds to get ready (statistics computed, then found in the cache), and of each round: training's rate, a measurement by part."""
+    """Seconds to get ready (statistics computed, then found in the cache), and of each round: training's rate, a
+    measurement by part.
+    """
     from distgan.storage import Folder
     from distgan.training.evaluation import Measurement
 
@@ -81,8 +94,16 @@ def measure(parts: Any, rounds: int, seconds: float) -> dict[str, Any]:
         settle(parts.context.device)
         rate = (parts.state.nimg - at) / (time.perf_counter() - start)
         samples.append({"seconds": whole, "cpu_s": cpu, "parts_s": dict(spent), "images_per_s": rate})
-        print(f"round {number + 1} of {rounds}: {whole:.2f} s, training {rate:.0f} images/s", file=sys.stderr, flush=True)
-    return {"samples": samples, "n": n, "statistics_computed_s": computed, "statistics_kept_s": kept, "metrics": list(config.metrics.names)}
+        print(
+            f"round {number + 1} of {rounds}: {whole:.2f} s, training {rate:.0f} images/s", file=sys.stderr, flush=True
+        )
+    return {
+        "samples": samples,
+        "n": n,
+        "statistics_computed_s": computed,
+        "statistics_kept_s": kept,
+        "metrics": list(config.metrics.names),
+    }
 
 
 @contextlib.contextmanager
@@ -103,7 +124,10 @@ def timed(measurement: Any, device: Any) -> Iterator[dict[str, float]]:
         return call
 
     evaluator = measurement._evaluator
-    before = [(place, name, getattr(place, name)) for place, name in [(evaluate, name) for name in COMPARISONS if hasattr(evaluate, name)]]
+    before = [
+        (place, name, getattr(place, name))
+        for place, name in [(evaluate, name) for name in COMPARISONS if hasattr(evaluate, name)]
+    ]
     network = evaluator.net
     measurement.sample = clock(measurement.sample, "images made")
     evaluator.net = _Timed(network, clock(network, "features"))
@@ -132,7 +156,9 @@ class _Timed:
 
 
 def share(seconds: float, every_kimg: float, images_per_s: float) -> float:
-    """The share of the time that goes into measuring: every so many images, at this rate of training, so many seconds."""
+    """The share of the time that goes into measuring: every so many images, at this rate of training, so many
+    seconds.
+    """
     training = every_kimg * 1000 / images_per_s
     return seconds / (seconds + training)
 
@@ -154,7 +180,10 @@ def show(parts: Any, found: dict[str, Any]) -> None:
         rows.append([name, spread(each, 3), f"{statistics.median(each) / statistics.median(seconds):.1%}"])
     rows.append(["together", spread(seconds, 3), ""])
     rows.append(["processor time", spread([s["cpu_s"] for s in samples], 3), ""])
-    print(f"\n{describe_run(config, parts.images)}; {found['n']} images measured by {', '.join(found['metrics'])}; {len(samples)} rounds")
+    print(
+        f"\n{describe_run(config, parts.images)}; {found['n']} images measured by {', '.join(found['metrics'])}; "
+        f"{len(samples)} rounds"
+    )
     print_table(["", "seconds", "share"], rows)
     rates = [s["images_per_s"] for s in samples]
     shares = [share(s["seconds"], config.metrics.every_kimg, s["images_per_s"]) * 100 for s in samples]

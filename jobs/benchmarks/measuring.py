@@ -60,7 +60,9 @@ def _cpu_seconds_below(root: int) -> dict[int, float]:
 
 
 def processes_below(root: int) -> dict[int, list[str]]:
-    """A process and all that descend from it: pid -> the fields of /proc/PID/stat after the name (state, parent, ...)."""
+    """A process and all that descend from it: pid -> the fields of /proc/PID/stat after the name (state, parent,
+    ...).
+    """
     found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -79,7 +81,9 @@ def processes_below(root: int) -> dict[int, list[str]]:
 
 def run_process(command: list[str], env: dict[str, str], timeout_s: float) -> tuple[str, CPUMeter]:
     """What a command printed, and the meter that watched it. SystemExit with its words if it fails."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env}
+    )
     with CPUMeter(process.pid) as meter:
         try:
             said, _ = process.communicate(timeout=timeout_s)
@@ -99,7 +103,9 @@ def run_process(command: list[str], env: dict[str, str], timeout_s: float) -> tu
 # Rounds, tables, files
 
 
-def in_turn(contenders: dict[str, Callable[[], T]], count: int, show: Callable[[T], str] | None = None) -> dict[str, list[T]]:
+def in_turn(
+    contenders: dict[str, Callable[[], T]], count: int, show: Callable[[T], str] | None = None
+) -> dict[str, list[T]]:
     """A B C, C B A, A B C, ...: what each contender gave, once a round; with `show`, a line for each as it ends."""
     found: dict[str, list[T]] = {name: [] for name in contenders}
     for number in range(count):
@@ -117,7 +123,11 @@ def spread(values: list[float], digits: int = 0) -> str:
 def print_table(header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, ["-" * w for w in widths], *rows]:
-        print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip())
+        print(
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+        )
 
 
 def write_found(options: argparse.Namespace, command: str, found: Any, key: str = "found", **more: Any) -> None:
@@ -132,12 +142,16 @@ def write_found(options: argparse.Namespace, command: str, found: Any, key: str 
         "command": command,
         "options": shown,
         "machine": {
-            "cpus": len(os.sched_getaffinity(0)), "gpus": torch.cuda.device_count(), "platform": platform.platform(),
-            "python": platform.python_version(), "torch": torch.__version__, "distgan": distgan.__version__,
+            "cpus": len(os.sched_getaffinity(0)),
+            "gpus": torch.cuda.device_count(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "distgan": distgan.__version__,
             "load_average": os.getloadavg(),
         },
         key: found,
         **more,
-    }  # fmt: skip
+    }
     Path(file).write_text(json.dumps(content, indent=1) + "\n")
     print(f"\n{file}")

@@ -20,10 +20,17 @@ from benchmarks.parts import read_settings
 
 MIB = 2**20
 KINDS = {
-    "RayTrainWorker": "worker", "SynchronizationActor": "Ray's synchroniser",
-    "IDLE": "Ray's idle worker", "gcs_server": "Ray's gcs_server", "DashboardAgent": "Ray's agent", "RuntimeEnvAgent": "Ray's second agent",
-    "log_monitor": "Ray's log monitor", "dashboard": "Ray's dashboard", "raylet": "Ray's raylet", "monitor": "Ray's monitor",
-}  # fmt: skip
+    "RayTrainWorker": "worker",
+    "SynchronizationActor": "Ray's synchroniser",
+    "IDLE": "Ray's idle worker",
+    "gcs_server": "Ray's gcs_server",
+    "DashboardAgent": "Ray's agent",
+    "RuntimeEnvAgent": "Ray's second agent",
+    "log_monitor": "Ray's log monitor",
+    "dashboard": "Ray's dashboard",
+    "raylet": "Ray's raylet",
+    "monitor": "Ray's monitor",
+}
 """What stands in a process's command line -> what it is; the first that fits."""
 
 
@@ -31,17 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers (default: 1 2)")
     parser.add_argument("--steps", type=int, default=20, help="training steps (default: %(default)s)")
     parser.add_argument(
-        "--images", type=int, default=100_000, help="images, 32 x 32 RGB, of a set made for this, 0 = the settings' (default: %(default)s)"
+        "--images",
+        type=int,
+        default=100_000,
+        help="images, 32 x 32 RGB, of a set made for this, 0 = the settings' (default: %(default)s)",
     )
-    parser.add_argument("--no-ray", action="store_true", help="leave out the whole run under Ray with all its processes")
+    parser.add_argument(
+        "--no-ray", action="store_true", help="leave out the whole run under Ray with all its processes"
+    )
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-memory.json)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Memory of a worker by stage: resident, its share of what is shared, its own; whether workers share the data; all of Ray's processes.
+    """Memory of a worker by stage: resident, its share of what is shared, its own; whether workers share the data; all
+    of Ray's processes.
 
-    A page of memory that n processes use counts n times in the sum of their resident sets, once in that of their proportional sets.
-    What only one process uses is its own: that much comes back when it ends. Linux.
+    A page of memory that n processes use counts n times in the sum of their resident sets, once in that of their
+    proportional sets. What only one process uses is its own: that much comes back when it ends. Linux.
     """
     if not Path("/proc/self/smaps_rollup").exists():
         raise SystemExit("memory: needs Linux's /proc/PID/smaps_rollup")
@@ -64,7 +77,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def make_set(place: Path, images: int) -> str:
-    """A .npy of so many images 32 x 32 RGB, of which the last two thirds repeat: what is in them does not matter to memory."""
+    """A .npy of so many images 32 x 32 RGB, of which the last two thirds repeat: what is in them does not matter to
+    memory.
+    """
     import numpy as np
 
     file = place / "images.npy"
@@ -102,20 +117,33 @@ def by_stage(group: Any, steps: int) -> dict[str, Any]:
 
 
 def under_ray(config: Any, place: Path) -> dict[str, Any]:
-    """A run of one worker under Ray, stopped after some training: the highest memory of each of its processes, by kind."""
+    """A run of one worker under Ray, stopped after some training: the highest memory of each of its processes, by
+    kind.
+    """
     import yaml
 
     from distgan.config import load_config
 
-    settings = {"engine": "ray", "workers": 1, "storage": str(place), "name": "memory", "kimg": 1000, "log.every_kimg": 0.25}
+    settings = {
+        "engine": "ray",
+        "workers": 1,
+        "storage": str(place),
+        "name": "memory",
+        "kimg": 1000,
+        "log.every_kimg": 0.25,
+    }
     file = place / "memory.yaml"
-    file.write_text(yaml.safe_dump(load_config(base=config.model_dump(mode="json"), overrides=settings).model_dump(mode="json")))
+    file.write_text(
+        yaml.safe_dump(load_config(base=config.model_dump(mode="json"), overrides=settings).model_dump(mode="json"))
+    )
     said = place / "said"
     with open(said, "w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "distgan", "train", "--config", str(file)],
-            stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "DISTGAN_CACHE": f"{place}/cache"},
-        )  # fmt: skip
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "DISTGAN_CACHE": f"{place}/cache"},
+        )
     try:
         log = place / "memory" / "metrics.jsonl"
         found = watch_tree(process, 300, until=lambda: log.exists() and len(log.read_text().splitlines()) > 4)
@@ -128,9 +156,12 @@ def under_ray(config: Any, place: Path) -> dict[str, Any]:
     return found
 
 
-def watch_tree(process: subprocess.Popen[Any], timeout_s: float, until: Callable[[], bool], every_s: float = 0.5) -> dict[str, Any]:
-    """Highest memory of a process and of each process below it, until it ends, and of all of them together at one time. It is asked to
-    end when `until` says so."""
+def watch_tree(
+    process: subprocess.Popen[Any], timeout_s: float, until: Callable[[], bool], every_s: float = 0.5
+) -> dict[str, Any]:
+    """Highest memory of a process and of each process below it, until it ends, and of all of them together at one time.
+    It is asked to end when `until` says so.
+    """
     from benchmarks.measuring import processes_below
 
     kinds: dict[int, str] = {}
@@ -215,7 +246,9 @@ def _mib(size: float) -> str:
 
 
 def footprint(pid: int) -> dict[str, Any]:
-    """Bytes of a process: rss (resident), pss (its share of shared pages), uss (its own), peak_rss (highest since the last reset)."""
+    """Bytes of a process: rss (resident), pss (its share of shared pages), uss (its own), peak_rss (highest since the
+    last reset).
+    """
     found = _sums(Path(f"/proc/{pid}/smaps_rollup").read_text())
     status = Path(f"/proc/{pid}/status").read_text()
     peak = next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)

@@ -44,7 +44,9 @@ def open_data(config: Any, context: Any) -> tuple[Any, Any, Any]:
     images = context.together(lambda: open_images(config.data))
     config = config.for_classes(len(images.classes))
     order = DataOrder(images.n, config.seed)
-    feed = Feed(images, context.device, order, device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed)
+    feed = Feed(
+        images, context.device, order, device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed
+    )
     return config, images, feed
 
 
@@ -54,7 +56,9 @@ def build_parts(config: Any, context: Any, images: Any, feed: Any) -> Parts:
     from distgan.training.state import TrainState
 
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
-    state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device)
+    state = TrainState(
+        config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device
+    )
     return Parts(config, context, images, feed, state, Alternation(config, context, state, feed, images))
 
 
@@ -77,7 +81,11 @@ def settle(device: Any) -> None:
 
 def describe_run(config: Any, images: Any) -> str:
     """In words: what was trained."""
-    penalty = f", R1 {config.loss.r1_gamma:g}, R2 {config.loss.r2_gamma:g}" if config.loss.r1_gamma or config.loss.r2_gamma else ""
+    penalty = (
+        f", R1 {config.loss.r1_gamma:g}, R2 {config.loss.r2_gamma:g}"
+        if config.loss.r1_gamma or config.loss.r2_gamma
+        else ""
+    )
     return (
         f"{config.model.name} (widths {config.model.g_width}, {config.model.d_width}), {config.loss.name}{penalty}, "
         f"{images.resolution} x {images.resolution} x {images.channels}"

@@ -26,27 +26,37 @@ KINDS = (
     ("compiled kernels", ("inductor", "triton", "torch-compiled", "compiledfunction", "cpp_fused", "call_function")),
     ("messages", ("gloo:", "nccl:", "all_reduce", "allreduce", "c10d")),
     ("sums and means", ("aten::sum", "aten::mean", "aten::norm", "linalg_vector_norm", "aten::max", "aten::var")),
-    ("copies, layouts", ("copy_", "aten::to", "aten::cat", "aten::clone", "fill_", "zero_", "aten::index", "aten::stack")),
+    (
+        "copies, layouts",
+        ("copy_", "aten::to", "aten::cat", "aten::clone", "fill_", "zero_", "aten::index", "aten::stack"),
+    ),
 )
-"""Kinds of operations: the first one of whose words stands in an operation's name has it; the rest is element by element."""
+"""Kinds of operations: the first one of whose words stands in an operation's name has it; the rest is element by
+element.
+"""
 
 RANGES = ("Optimizer.", "DistributedDataParallel.", "ProfilerStep")
 """Beginnings of names that torch gives to ranges, which are no operations: their own time is Python's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["default"], help="what is trained (default: default)")
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=["default"], help="what is trained (default: default)"
+    )
     parser.add_argument("--steps", type=int, default=10, help="steps in the trace (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads (default: all cores)")
-    parser.add_argument("--trace", metavar="FILE", help="write the trace of the last preset, for chrome://tracing or Perfetto")
+    parser.add_argument(
+        "--trace", metavar="FILE", help="write the trace of the last preset, for chrome://tracing or Perfetto"
+    )
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-profile.json)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Where a step's time goes: by part of the step, by kind of operation, and what Python adds; from a torch profiler trace.
+    """Where a step's time goes: by part of the step, by kind of operation, and what Python adds; from a torch profiler
+    trace.
 
-    Shares are of the traced steps' wall time. Tracing slows a step down, its many small operations most: the time of steps without
-    it stands beside. What no operation accounts for is Python, autograd's own bookkeeping and the trace.
+    Shares are of the traced steps' wall time. Tracing slows a step down, its many small operations most: the time of
+    steps without it stands beside. What no operation accounts for is Python, autograd's own bookkeeping and the trace.
     """
     import torch
 
@@ -78,9 +88,14 @@ def measure(parts: Any, steps: int, trace: str | None = None) -> dict[str, Any]:
         found.export_chrome_trace(trace)
     by_part, by_kind, operations, calls = summarise(found.events(), steps)
     return {
-        "step_s": statistics.median(plain), "traced_step_s": sum(traced) / steps, "parts_s": by_part, "kinds_s": by_kind,
-        "operations_s": operations, "calls_a_step": calls, "not_marked": missing,
-    }  # fmt: skip
+        "step_s": statistics.median(plain),
+        "traced_step_s": sum(traced) / steps,
+        "parts_s": by_part,
+        "kinds_s": by_kind,
+        "operations_s": operations,
+        "calls_a_step": calls,
+        "not_marked": missing,
+    }
 
 
 def _times(parts: Any, steps: int) -> list[float]:
@@ -95,7 +110,9 @@ def _times(parts: Any, steps: int) -> list[float]:
 
 @contextlib.contextmanager
 def in_parts(parts: Any) -> Iterator[list[str]]:
-    """While it lasts, the parts of a step leave ranges in a trace. Gives the names of those that this version of the step lacks."""
+    """While it lasts, the parts of a step leave ranges in a trace. Gives the names of those that this version of the
+    step lacks.
+    """
     import torch
 
     from distgan.gan import step as players
@@ -158,7 +175,8 @@ def _ranged(function: Callable[..., Any], text: str, first: Callable[[], Any] | 
 
 
 def summarise(events: Any, steps: int) -> tuple[dict[str, float], dict[str, float], dict[str, float], float]:
-    """(seconds a step by part, by kind of operation, of the twelve longest operations, operations a step) from a profiler's events.
+    """(seconds a step by part, by kind of operation, of the twelve longest operations, operations a step) from a
+    profiler's events.
 
     A part's time is its range's without the ranges inside it. An operation's is its own, without those that it calls.
     """
@@ -202,7 +220,10 @@ def show(title: str, found: dict[str, Any]) -> None:
         rows = [[name, f"{s * 1e3:.2f}", f"{s / whole:.1%}"] for name, s in [*sums.items(), (rest, left)]]
         print_table([header, "ms a step", "share"], rows)
 
-    print(f"\n{title}\n{found['step_s'] * 1e3:.1f} ms a step; {whole * 1e3:.1f} ms while traced, {found['calls_a_step']:.0f} operations")
+    print(
+        f"\n{title}\n{found['step_s'] * 1e3:.1f} ms a step; {whole * 1e3:.1f} ms while traced, "
+        f"{found['calls_a_step']:.0f} operations"
+    )
     table("part of the step", found["parts_s"], "between the parts")
     print()
     table("kind of operation", found["kinds_s"], "no operation: Python")
@@ -210,4 +231,7 @@ def show(title: str, found: dict[str, Any]) -> None:
     rows = [[name[:60], f"{s * 1e3:.2f}", f"{s / whole:.1%}"] for name, s in found["operations_s"].items()]
     print_table(["longest operations", "ms a step", "share"], rows)
     if found["not_marked"]:
-        print(f"not to be found in this version of the step, and so in `between the parts`: {', '.join(found['not_marked'])}")
+        print(
+            "not to be found in this version of the step, and so in `between the parts`: "
+            f"{', '.join(found['not_marked'])}"
+        )

@@ -1,4 +1,6 @@
-"""`scaling`: what more workers bring, what their messages cost, and what that would mean on machines that are not here."""
+"""`scaling`: what more workers bring, what their messages cost, and what that would mean on machines that are not
+here.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,15 @@ SIZES = tuple(4 * 2**i for i in range(8, 24, 2)) + (32 * 2**20,)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=2, help="most workers, of one thread each (default: %(default)s)")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="what is trained (default: all)")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contender trains a window (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="most workers, of one thread each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="what is trained (default: all)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="how often each contender trains a window (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a window (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=30, help="all-reduces of each size (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-scaling.json)")
@@ -32,11 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Workers 1..N, weak and strong, against one process of as many threads; alpha and beta of all-reduce; a prediction to 1,024 GPUs.
+    """Workers 1..N, weak and strong, against one process of as many threads; alpha and beta of all-reduce; a prediction
+    to 1,024 GPUs.
 
-    Weak: every worker keeps its batch, so that the global batch grows; strong: the global batch stays. All groups of workers are
-    started once and take turns. `apart` are as many processes that do not speak to each other: what they lose is the machine's
-    (memory, caches), and what joined workers lose beyond that is communication.
+    Weak: every worker keeps its batch, so that the global batch grows; strong: the global batch stays. All groups of
+    workers are started once and take turns. `apart` are as many processes that do not speak to each other: what they
+    lose is the machine's (memory, caches), and what joined workers lose beyond that is communication.
     """
     found = {}
     for name in options.presets:
@@ -97,7 +106,9 @@ def measure(config: Any, most: int, rounds: int, seconds: float, repeats: int) -
             return {"images_per_s": images / wall, "step_s": wall / steps[name], "cpu_s_per_kimg": cpu / images * 1000}
 
         windows = in_turn(
-            {name: lambda name=name: window(name) for name in made}, rounds, lambda w: f"{w['images_per_s']:.0f} images/s"
+            {name: lambda name=name: window(name) for name in made},
+            rounds,
+            lambda w: f"{w['images_per_s']:.0f} images/s",
         )  # type: ignore[misc]
         reduces = {
             str(c["workers"]): groups[name].ask("all_reduce", sizes=SIZES, repeats=repeats)[0]["seconds"]
@@ -113,8 +124,9 @@ def measure(config: Any, most: int, rounds: int, seconds: float, repeats: int) -
 
 
 def fit(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """(alpha, beta) of seconds = alpha + beta * bytes: least squares of the relative errors, so that small messages count too; neither
-    is below 0."""
+    """(alpha, beta) of seconds = alpha + beta * bytes: least squares of the relative errors, so that small messages
+    count too; neither is below 0.
+    """
     import numpy as np
 
     m, t = np.asarray(sizes, float), np.asarray(seconds, float)
@@ -137,28 +149,50 @@ def show(preset: str, found: dict[str, Any]) -> None:
     rows = []
     for name, c in made.items():
         each, kind = windows[name], "" if c["joined"] else " each for itself"
-        rows.append([
-            name, f"{c['workers']} x {c['threads']}{kind}", str(c["batch"]), spread([w["images_per_s"] for w in each]),
-            spread([w["step_s"] * 1000 for w in each], 1), spread([w["cpu_s_per_kimg"] for w in each], 2),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{c['workers']} x {c['threads']}{kind}",
+                str(c["batch"]),
+                spread([w["images_per_s"] for w in each]),
+                spread([w["step_s"] * 1000 for w in each], 1),
+                spread([w["cpu_s_per_kimg"] for w in each], 2),
+            ]
+        )
     print(f"\n{preset}: medians (lowest - highest) of {len(windows['base'])} windows")
     print_table(["", "workers x threads", "batch", "images/s", "ms a step", "CPU s per kimg"], rows)
 
     rows = []
     for n, (weak, strong) in efficiencies(found).items():
         rows += [[f"weak, {n} workers", *(spread(weak[key], 3) for key in ("base", "threads", "apart"))]]
-        rows += [[f"strong, {n} workers", *(spread(strong[key], 3) if key in strong else "-" for key in ("base", "threads", "apart"))]]
-    print("\nefficiency within rounds: rate / (workers x base); rate / one process of as many threads; rate / as many apart")
+        rows += [
+            [
+                f"strong, {n} workers",
+                *(spread(strong[key], 3) if key in strong else "-" for key in ("base", "threads", "apart")),
+            ]
+        ]
+    print(
+        "\nefficiency within rounds: rate / (workers x base); rate / one process of as many threads; rate / as many "
+        "apart"
+    )
     print_table(["", "of base x n", "of as many threads", "of apart"], rows)
 
     for n, times in found["all_reduce_s"].items():
         alpha, beta = found["fits"][n]["alpha_s"], found["fits"][n]["beta_s_per_byte"]
         rows = [[_bytes(int(m)), f"{t * 1e3:.3f}", f"{(alpha + beta * int(m)) * 1e3:.3f}"] for m, t in times.items()]
-        print(f"\nall-reduce of {n} workers: alpha {alpha * 1e6:.0f} us + bytes / ({1e-9 / beta if beta else math.inf:.2f} GB/s)")
+        print(
+            f"\nall-reduce of {n} workers: alpha {alpha * 1e6:.0f} us + bytes / "
+            f"({1e-9 / beta if beta else math.inf:.2f} GB/s)"
+        )
         print_table(["message", "measured ms", "fitted ms"], rows)
     rows = []
     for n, model in explained(found).items():
-        rows.append([f"{n} workers", *(f"{model[key] * 1e3:.2f}" for key in ("compute_s", "messages_s", "measured_s", "exposed_s"))])
+        rows.append(
+            [
+                f"{n} workers",
+                *(f"{model[key] * 1e3:.2f}" for key in ("compute_s", "messages_s", "measured_s", "exposed_s")),
+            ]
+        )
     sizes = {player: ", ".join(_bytes(m) for m in messages) for player, messages in found["gradients"].items()}
     print(f"\nms a weak step; messages of D: {sizes['d']}; of G: {sizes['g']}")
     print_table(["", "apart (computing)", "messages by the fit", "joined, measured", "joined - apart"], rows)
@@ -182,18 +216,25 @@ def efficiencies(found: dict[str, Any]) -> dict[int, tuple[dict[str, list[float]
 
 
 def explained(found: dict[str, Any]) -> dict[int, dict[str, float]]:
-    """Workers -> the weak step's seconds: computing alone, its messages by the fit, as measured, and what joining costs."""
+    """Workers -> the weak step's seconds: computing alone, its messages by the fit, as measured, and what joining
+    costs.
+    """
     result = {}
     for n in sorted({c["workers"] for c in found["contenders"].values() if c["workers"] > 1}):
         fitted = found["fits"][str(n)]
         messages = [m for player in ("d", "g") for m in found["gradients"][player]]
-        apart, joined = (statistics.median(w["step_s"] for w in found["windows"][name]) for name in (f"weak {n}: apart", f"weak {n}"))
+        apart, joined = (
+            statistics.median(w["step_s"] for w in found["windows"][name]) for name in (f"weak {n}: apart", f"weak {n}")
+        )
         result[n] = {
-            "compute_s": apart, "messages_s": sum(fitted["alpha_s"] + fitted["beta_s_per_byte"] * m for m in messages),
-            "measured_s": joined, "exposed_s": statistics.median(
-                a["step_s"] - b["step_s"] for a, b in zip(found["windows"][f"weak {n}"], found["windows"][f"weak {n}: apart"], strict=True)
+            "compute_s": apart,
+            "messages_s": sum(fitted["alpha_s"] + fitted["beta_s_per_byte"] * m for m in messages),
+            "measured_s": joined,
+            "exposed_s": statistics.median(
+                a["step_s"] - b["step_s"]
+                for a, b in zip(found["windows"][f"weak {n}"], found["windows"][f"weak {n}: apart"], strict=True)
             ),
-        }  # fmt: skip
+        }
     return result
 
 
@@ -238,12 +279,15 @@ HELP = {
 
 
 def all_reduce_s(size: float, gpus: int, cluster: Cluster) -> float:
-    """Seconds of an all-reduce of `size` bytes. Within a node a ring; between nodes every GPU exchanges its share in a ring for its
-    bytes and in a tree for its latency, as NCCL's trees do (Thakur et al., 2005, for the terms)."""
+    """Seconds of an all-reduce of `size` bytes. Within a node a ring; between nodes every GPU exchanges its share in a
+    ring for its bytes and in a tree for its latency, as NCCL's trees do (Thakur et al., 2005, for the terms).
+    """
     if gpus == 1:
         return 0.0
     inside, nodes = min(gpus, cluster.gpus_per_node), math.ceil(gpus / cluster.gpus_per_node)
-    seconds = 2 * (inside - 1) * cluster.node_latency_us * 1e-6 + 2 * (inside - 1) / inside * size / (cluster.node_gb_per_s * 1e9)
+    seconds = 2 * (inside - 1) * cluster.node_latency_us * 1e-6 + 2 * (inside - 1) / inside * size / (
+        cluster.node_gb_per_s * 1e9
+    )
     if nodes > 1:
         seconds += 2 * math.ceil(math.log2(nodes)) * cluster.net_latency_us * 1e-6
         seconds += 2 * (nodes - 1) / nodes * (size / inside) / (cluster.net_gb_per_s * 1e9)
@@ -251,7 +295,9 @@ def all_reduce_s(size: float, gpus: int, cluster: Cluster) -> float:
 
 
 def predict(messages: Sequence[int], gpus: int, images_per_gpu: float, cluster: Cluster) -> dict[str, float]:
-    """One step on so many GPUs: seconds of computing, of messages, of waiting for the slowest, together; images/s; efficiency."""
+    """One step on so many GPUs: seconds of computing, of messages, of waiting for the slowest, together; images/s;
+    efficiency.
+    """
     full = cluster.gpu_step_ms / 1000
     share = images_per_gpu / cluster.gpu_batch
     compute = full * (cluster.fixed_share + (1 - cluster.fixed_share) * share)
@@ -261,9 +307,13 @@ def predict(messages: Sequence[int], gpus: int, images_per_gpu: float, cluster: 
     step = compute + waiting + (1 - cluster.overlap) * sent
     rate, alone = gpus * images_per_gpu / step, cluster.gpu_batch / full
     return {
-        "compute_s": compute, "messages_s": sent, "waiting_s": waiting, "step_s": step, "images_per_s": rate,
+        "compute_s": compute,
+        "messages_s": sent,
+        "waiting_s": waiting,
+        "step_s": step,
+        "images_per_s": rate,
         "efficiency": rate / (gpus * alone),
-    }  # fmt: skip
+    }
 
 
 def predict_all(messages: Sequence[int], cluster: Cluster) -> list[dict[str, float]]:
@@ -272,7 +322,9 @@ def predict_all(messages: Sequence[int], cluster: Cluster) -> list[dict[str, flo
     for power in range(int(math.log2(cluster.most_gpus)) + 1):
         gpus = 2**power
         weak = predict(messages, gpus, cluster.gpu_batch, cluster)
-        strong = predict(messages, gpus, STRONG_GPUS * cluster.gpu_batch / gpus, cluster) if gpus >= STRONG_GPUS else None
+        strong = (
+            predict(messages, gpus, STRONG_GPUS * cluster.gpu_batch / gpus, cluster) if gpus >= STRONG_GPUS else None
+        )
         rows.append({"gpus": gpus, **weak, **({f"strong_{k}": v for k, v in strong.items()} if strong else {})})
     return rows
 
@@ -286,9 +338,18 @@ def show_prediction(preset: str, messages: Sequence[int], cluster: Cluster, rows
     for row in rows:
         cells = [f"{row[key] * 1e3:.2f}" for key in ("messages_s", "waiting_s", "step_s")]
         cells += [f"{row['images_per_s']:,.0f}", f"{row['efficiency']:.3f}"]
-        cells += [f"{row['strong_step_s'] * 1e3:.2f}", f"{row['strong_images_per_s']:,.0f}"] if "strong_step_s" in row else ["-", "-"]
+        cells += (
+            [f"{row['strong_step_s'] * 1e3:.2f}", f"{row['strong_images_per_s']:,.0f}"]
+            if "strong_step_s" in row
+            else ["-", "-"]
+        )
         table.append([f"{row['gpus']:,} GPUs", *cells])
-    print(f"\n{preset}: PREDICTED, not measured; {sum(messages) / 2**20:.1f} MiB of gradients in {len(messages)} messages; assumed:")
+    print(
+        f"\n{preset}: PREDICTED, not measured; {sum(messages) / 2**20:.1f} MiB of gradients in {len(messages)} "
+        "messages; assumed:"
+    )
     print("  " + "\n  ".join(f"{HELP[field]}: {value:g}" for field, value in vars(cluster).items()))
     print(f"strong: {STRONG_GPUS * cluster.gpu_batch} images a step, shared by {STRONG_GPUS} GPUs and more")
-    print_table(["", "messages ms", "waiting ms", "weak step ms", "images/s", "efficiency", "strong step ms", "images/s"], table)
+    print_table(
+        ["", "messages ms", "waiting ms", "weak step ms", "images/s", "efficiency", "strong step ms", "images/s"], table
+    )

@@ -1,7 +1,9 @@
-"""Programs that train, side by side on one machine: one goes on for a few seconds while all the others are stopped, in turn.
+"""Programs that train, side by side on one machine: one goes on for a few seconds while all the others are stopped, in
+turn.
 
-Two runs one after the other meet another machine each time, where other work or the clock's frequency comes and goes. Slices of a few
-seconds that alternate meet the same one. A program is stopped with all its processes (SIGSTOP), so it takes nothing from the others.
+Two runs one after the other meet another machine each time, where other work or the clock's frequency comes and goes.
+Slices of a few seconds that alternate meet the same one. A program is stopped with all its processes (SIGSTOP), so it
+takes nothing from the others.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class Program:
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], points: Callable[[], Points]) -> None:
         self.name, self.points = name, points
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(command, stdout=self._said, stderr=subprocess.STDOUT, env={**os.environ, **env})
+        self._process = subprocess.Popen(
+            command, stdout=self._said, stderr=subprocess.STDOUT, env={**os.environ, **env}
+        )
 
     def warm(self) -> None:
         """Until it has trained for a while; SystemExit with its words if it does not come to that."""
@@ -76,7 +80,10 @@ class Program:
         stop = time.time()
         inside = [point for point in self.points() if start + SETTLE_S <= point[0] <= stop]
         if len(inside) < 2:
-            raise SystemExit(f"{self.name}: {len(inside)} log lines in a slice of {seconds:g} s; give more --seconds\n{self._words()}")
+            raise SystemExit(
+                f"{self.name}: {len(inside)} log lines in a slice of {seconds:g} s; give more "
+                f"--seconds\n{self._words()}"
+            )
         (t0, n0), (t1, n1) = inside[0], inside[-1]
         rate = (n1 - n0) / (t1 - t0)
         return Slice(rate, (self._cpu_s() - cpu) / (rate * (stop - start)) * 1000)
@@ -114,7 +121,11 @@ class Program:
 def points_of_a_run(folder: Path) -> Points:
     """From the log of a run."""
     file = folder / "metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")] if file.exists() else []
+    lines = (
+        [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        if file.exists()
+        else []
+    )
     return [(line["time"], line["nimg"]) for line in lines if "images_per_s" in line]
 
 
@@ -122,7 +133,10 @@ def points_of_a_loop(file: Path) -> Points:
     """From a file with a line `TIME IMAGES` now and then."""
     if not file.exists():
         return []
-    return [(float(t), float(n)) for t, n in (line.split() for line in file.read_text().splitlines(keepends=True) if line.endswith("\n"))]
+    return [
+        (float(t), float(n))
+        for t, n in (line.split() for line in file.read_text().splitlines(keepends=True) if line.endswith("\n"))
+    ]
 
 
 @contextlib.contextmanager
@@ -157,7 +171,9 @@ def in_slices(programs: Mapping[str, Program], reference: str, rounds: int, seco
     return found
 
 
-def report(options: Any, command: str, found: dict[str, list[Slice]], reference: str, *, also: str | None = None) -> None:
+def report(
+    options: Any, command: str, found: dict[str, list[Slice]], reference: str, *, also: str | None = None
+) -> None:
     """The table, with ratios to what the reference did just before and after, and the JSON file.
 
     also: a second program, if it is among them, to give the others' ratios to, round by round.
@@ -174,7 +190,13 @@ def report(options: Any, command: str, found: dict[str, list[Slice]], reference:
             rows[-1].append(middle(of_second, 2) if name != also else "1")
     print_table(["", "images/s", "CPU s per kimg", f"of {reference}", *([f"of {also}"] if second else [])], rows)
     medians = {name: statistics.median(values) for name, values in ratios.items()}
-    write_found(options, command, {name: [vars(s) for s in slices] for name, slices in found.items()}, key="slices", median_ratios=medians)
+    write_found(
+        options,
+        command,
+        {name: [vars(s) for s in slices] for name, slices in found.items()},
+        key="slices",
+        median_ratios=medians,
+    )
 
 
 def middle(values: list[float], digits: int = 0) -> str:

@@ -1,4 +1,6 @@
-"""`stacked-mnist`: how many of 1,000 modes a recipe covers, beside the plain DCGAN and with parts of the recipe taken away."""
+"""`stacked-mnist`: how many of 1,000 modes a recipe covers, beside the plain DCGAN and with parts of the recipe taken
+away.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,21 @@ PRESET = Path(__file__).parent.parent / "configs" / "stacked-mnist.yaml"
 SAMPLES = 26_000  # as in Lin et al., PacGAN, 2018, and all who compare with it
 
 PLAIN = {
-    "batch_size": 64, "model.g_norm": "batch", "model.d_norm": "batch", "model.latent_dim": 100, "loss.name": "non-saturating",
-    "loss.r1_gamma": 0, "loss.r2_gamma": 0, "training.ema_half_life_kimg": [0],
-    **{f"optim.{player}.{name}": value for player in "gd" for name, value in (("lr", 2e-4), ("beta1", 0.5), ("beta2", 0.999))},
+    "batch_size": 64,
+    "model.g_norm": "batch",
+    "model.d_norm": "batch",
+    "model.latent_dim": 100,
+    "loss.name": "non-saturating",
+    "loss.r1_gamma": 0,
+    "loss.r2_gamma": 0,
+    "training.ema_half_life_kimg": [0],
+    **{
+        f"optim.{player}.{name}": value
+        for player in "gd"
+        for name, value in (("lr", 2e-4), ("beta1", 0.5), ("beta2", 0.999))
+    },
     **{f"optim.{player}.{name}_schedule.kind": "constant" for player in "gd" for name in ("lr", "beta2")},
-}  # fmt: skip
+}
 """DCGAN (Radford et al., 2016) at the preset's width."""
 R1 = {"loss.r2_gamma": 0}
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,28 +45,43 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "ns-r1r2": ("non-saturating + R1 + R2", {"loss.name": "non-saturating"}),
     "ns-r1": ("non-saturating + R1", {"loss.name": "non-saturating"} | R1),
 }
-"""Name -> what it is, and how its settings differ from the preset's. The last four are the ablation: the preset's networks and rates."""
+"""Name -> what it is, and how its settings differ from the preset's. The last four are the ablation: the preset's
+networks and rates.
+"""
 LONG = ("preset", "dcgan")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=float, default=20.0, help="training time of preset and dcgan (default: %(default)s)")
-    parser.add_argument("--ablation-minutes", type=float, default=5.0, help="training time of the others (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="training time of preset and dcgan (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ablation-minutes", type=float, default=5.0, help="training time of the others (default: %(default)s)"
+    )
     parser.add_argument("--kimg", type=float, help="the same budget of images for all, in place of a time")
-    parser.add_argument("--only", choices=list(RECIPES), nargs="+", default=list(RECIPES), help="recipes (default: all)")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="generated images that are counted (default: %(default)s)")
-    parser.add_argument("--storage", help="folder that keeps the runs; those that are complete are not trained again (default: none)")
+    parser.add_argument(
+        "--only", choices=list(RECIPES), nargs="+", default=list(RECIPES), help="recipes (default: all)"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES, help="generated images that are counted (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--storage", help="folder that keeps the runs; those that are complete are not trained again (default: none)"
+    )
     parser.add_argument("--pictures", metavar="FOLDER", help="write a grid of 100 images of each recipe there")
-    parser.add_argument("--json", metavar="FILE", help="where all that was found goes (default: benchmark-stacked-mnist.json)")
+    parser.add_argument(
+        "--json", metavar="FILE", help="where all that was found goes (default: benchmark-stacked-mnist.json)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Modes and KL of Stacked MNIST: the preset, the plain DCGAN in the same time, and the preset without R2 or relativistic pairing.
+    """Modes and KL of Stacked MNIST: the preset, the plain DCGAN in the same time, and the preset without R2 or
+    relativistic pairing.
 
-    Counted are 26,000 images of each run's best generator (lowest FID in the digit classifier's features) by the packaged digit
-    classifier on each of the three channels. KL is that of the counts to the distribution that the data is drawn from, in nats; of
-    so many images of a perfect generator it would still be about 999 / (2 x 26,000) = 0.019, and the row of real images says what
-    the classifier's mistakes add.
+    Counted are 26,000 images of each run's best generator (lowest FID in the digit classifier's features) by the
+    packaged digit classifier on each of the three channels. KL is that of the counts to the distribution that the data
+    is drawn from, in nats; of so many images of a perfect generator it would still be about 999 / (2 x 26,000) = 0.019,
+    and the row of real images says what the classifier's mistakes add.
     """
     from distgan.cli import parse_overrides
 
@@ -99,7 +126,9 @@ def train(name: str, storage: Path, minutes: float, kimg: float | None, typed: d
         file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     begun, ended_by, cpu_s = time.time(), None, None
     try:
-        _, meter = run_process([sys.executable, "-m", "distgan", "train", "--config", str(file)], {}, 6 * 60 * minutes + 3600)
+        _, meter = run_process(
+            [sys.executable, "-m", "distgan", "train", "--config", str(file)], {}, 6 * 60 * minutes + 3600
+        )
         cpu_s = meter.between(begun, time.time())
     except SystemExit as error:
         if "not finite" not in str(error):
@@ -107,9 +136,14 @@ def train(name: str, storage: Path, minutes: float, kimg: float | None, typed: d
         ended_by = "diverged"  # which is what an ablation may do
     lines = [json.loads(line) for line in (storage / name / "metrics.jsonl").read_text().splitlines()]
     return _course(lines) | {
-        "what": RECIPES[name][0], "settings": RECIPES[name][1], "typed": typed, "kimg": config.kimg, "ended_by": ended_by,
-        "wall_s": time.time() - begun, "cpu_s": cpu_s,
-    }  # fmt: skip
+        "what": RECIPES[name][0],
+        "settings": RECIPES[name][1],
+        "typed": typed,
+        "kimg": config.kimg,
+        "ended_by": ended_by,
+        "wall_s": time.time() - begun,
+        "cpu_s": cpu_s,
+    }
 
 
 def _rate(storage: Path, own: dict[str, Any]) -> float:
@@ -119,7 +153,13 @@ def _rate(storage: Path, own: dict[str, Any]) -> float:
     from distgan.config import load_config
 
     with tempfile.TemporaryDirectory(dir=storage.parent if not storage.exists() else storage, prefix=".rate-") as place:
-        trial = {"storage": place, "kimg": 10, "metrics.every_kimg": 100, "metrics.final_samples": 1000, "log.every_kimg": 1}
+        trial = {
+            "storage": place,
+            "kimg": 10,
+            "metrics.every_kimg": 100,
+            "metrics.final_samples": 1000,
+            "log.every_kimg": 1,
+        }
         file = Path(place) / "trial.yaml"
         file.write_text(yaml.safe_dump(load_config(PRESET, own | trial).model_dump(mode="json")))
         run_process([sys.executable, "-m", "distgan", "train", "--config", str(file)], {}, 600)
@@ -159,7 +199,9 @@ class Judge:
 
         self.real = open_images(load_config(PRESET).data.model_copy(update={"labels": True}))
         assert self.real.labels is not None
-        self.classify = get_extractor("digits", data_channels=3, resolution=self.real.resolution, data_name="stacked-mnist")
+        self.classify = get_extractor(
+            "digits", data_channels=3, resolution=self.real.resolution, data_name="stacked-mnist"
+        )
         # Channels are drawn independently of each other from the same digits (distgan/data/stacked.py)
         digits = np.stack([self.real.labels // 100, self.real.labels // 10 % 10, self.real.labels % 10])
         share = torch.from_numpy(np.bincount(digits.ravel(), minlength=10) / digits.size)
@@ -213,16 +255,33 @@ def _report(options: argparse.Namespace, real: dict[str, Any], found: dict[str, 
         last = one["course"][-1] if one["course"] else {}
         end = f"{last['modes']:.0f}, {last['class_kl']:.3f}" if last else "-"
         first = next((f"{at['minutes']:.1f}" for at in one["course"] if at["modes"] == 1000), "-")
-        rows.append([
-            one["what"], f"{one['trained_kimg']:.0f}", f"{one['minutes']:.1f}", str(one["modes"]), f"{one['kl']:.3f}", first,
-            one["ended_by"] or end,
-        ])  # fmt: skip
-    print(f"\n{options.samples:,} images by the packaged digit classifier; minutes of training on {len(os.sched_getaffinity(0))} cores")
+        rows.append(
+            [
+                one["what"],
+                f"{one['trained_kimg']:.0f}",
+                f"{one['minutes']:.1f}",
+                str(one["modes"]),
+                f"{one['kl']:.3f}",
+                first,
+                one["ended_by"] or end,
+            ]
+        )
+    print(
+        f"\n{options.samples:,} images by the packaged digit classifier; minutes of training on "
+        f"{len(os.sched_getaffinity(0))} cores"
+    )
     print_table(["", "kimg", "minutes", "modes", "KL", "1000 modes at (min)", "modes, KL to the set at the end"], rows)
     for name, one in found.items():
         for sentence in one["said"]:
             print(f"{name}: {sentence}")
     file = Path(options.json or "benchmark-stacked-mnist.json")
-    machine = {"cpus": len(os.sched_getaffinity(0)), "torch": torch.__version__, "distgan": __version__, "load_average": os.getloadavg()}
-    file.write_text(json.dumps({"command": "stacked-mnist", "machine": machine, "real": real, "found": found}, indent=1) + "\n")
+    machine = {
+        "cpus": len(os.sched_getaffinity(0)),
+        "torch": torch.__version__,
+        "distgan": __version__,
+        "load_average": os.getloadavg(),
+    }
+    file.write_text(
+        json.dumps({"command": "stacked-mnist", "machine": machine, "real": real, "found": found}, indent=1) + "\n"
+    )
     print(f"\n{file}")

@@ -1,4 +1,6 @@
-"""`startup`: from the command to the first training step, stage by stage, beside what Python, torch and Ray need themselves."""
+"""`startup`: from the command to the first training step, stage by stage, beside what Python, torch and Ray need
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ ray.get(actor.ready.remote())
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each contender starts (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="contenders (default: all)")
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="contenders (default: all)"
+    )
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-startup.json)")
 
 
@@ -63,10 +67,12 @@ CONTENDERS = ("yardstick", "yardstick, no dashboard", "distgan on Ray", "distgan
 
 
 def run(options: argparse.Namespace) -> int:
-    """Seconds from the command to the end of the first step, by stage; beside importing torch and ray.train and starting one actor.
+    """Seconds from the command to the end of the first step, by stage; beside importing torch and ray.train and
+    starting one actor.
 
-    The yardstick is `import torch, ray.train; ray.init()`, then one actor that imports torch and has answered; once as anybody
-    types it, once without Ray's dashboard. Each start is a process of its own; files are in the page cache after the first round.
+    The yardstick is `import torch, ray.train; ray.init()`, then one actor that imports torch and has answered; once as
+    anybody types it, once without Ray's dashboard. Each start is a process of its own; files are in the page cache
+    after the first round.
     """
     config = read_settings(options)
     with tempfile.TemporaryDirectory(prefix="distgan-benchmark-") as place:
@@ -88,7 +94,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def start(command: list[str], env: dict[str, str]) -> dict[str, Any]:
-    """Wall and processor seconds of a command, to the end of its last line of work: it is not waited for while it shuts down."""
+    """Wall and processor seconds of a command, to the end of its last line of work: it is not waited for while it shuts
+    down.
+    """
     with tempfile.NamedTemporaryFile("r") as marks:
         command = [*command[:-1], command[-1] + f"\nimport time; open({marks.name!r}, 'w').write(str(time.time()))"]
         seconds, cpu = _run(command, env, lambda: float(marks.read() or 0))
@@ -103,11 +111,17 @@ def first_step(config: Any, engine: str, place: Path, env: dict[str, str]) -> di
 
     name = f"start-{time.time_ns()}"
     short = {
-        "engine": engine, "storage": str(place), "name": name, "kimg": 4 * config.batch_size / 1000, "metrics.samples": 100,
+        "engine": engine,
+        "storage": str(place),
+        "name": name,
+        "kimg": 4 * config.batch_size / 1000,
+        "metrics.samples": 100,
         "metrics.final_samples": 100,
-    }  # fmt: skip
+    }
     settings, marks = place / f"{name}.yaml", place / f"{name}.marks"
-    settings.write_text(yaml.safe_dump(load_config(base=config.model_dump(mode="json"), overrides=short).model_dump(mode="json")))
+    settings.write_text(
+        yaml.safe_dump(load_config(base=config.model_dump(mode="json"), overrides=short).model_dump(mode="json"))
+    )
     marks.touch()
     env = env | {MARKS: str(marks), "PYTHONPATH": str(Path(__file__).parent.parent)}
     begun: dict[str, float] = {}
@@ -124,8 +138,9 @@ def first_step(config: Any, engine: str, place: Path, env: dict[str, str]) -> di
 def _run(
     command: list[str], env: dict[str, str], reached: Callable[[], float], begun: dict[str, float] | None = None
 ) -> tuple[float, float | None]:
-    """(wall, processor) seconds from starting a command to the time that `reached` tells. A run (it has `begun`) is stopped then, as
-    what it would do next, measuring and saving, is not asked for; another command ends by itself."""
+    """(wall, processor) seconds from starting a command to the time that `reached` tells. A run (it has `begun`) is
+    stopped then, as what it would do next, measuring and saving, is not asked for; another command ends by itself.
+    """
     stopped = False
     with tempfile.TemporaryFile("w+") as said:
         start = time.time()
@@ -162,7 +177,9 @@ def read_marks(file: Path) -> dict[str, float]:
 
 
 def stages(marks: dict[str, float]) -> dict[str, float]:
-    """Stage -> seconds, from the times of all marks and of "start"; they add up to the way from start to the last mark."""
+    """Stage -> seconds, from the times of all marks and of "start"; they add up to the way from start to the last
+    mark.
+    """
     result, last = {}, marks["start"]
     for text, mark in STAGES:
         if mark in marks:
@@ -174,7 +191,9 @@ def stages(marks: dict[str, float]) -> dict[str, float]:
 def show(found: dict[str, list[dict[str, Any]]]) -> None:
     for name, samples in found.items():
         if "stages" in samples[0]:
-            rows = [[stage, spread([s["stages"].get(stage, 0.0) for s in samples], 2)] for stage in samples[0]["stages"]]
+            rows = [
+                [stage, spread([s["stages"].get(stage, 0.0) for s in samples], 2)] for stage in samples[0]["stages"]
+            ]
             print(f"\n{name}: seconds of each stage, medians (lowest - highest) of {len(samples)}")
             print_table(["", "s"], rows)
     references = [name for name in found if name.startswith("yardstick")]
@@ -182,7 +201,10 @@ def show(found: dict[str, list[dict[str, Any]]]) -> None:
     for name, samples in found.items():
         cpu = [s["cpu_s"] for s in samples if s["cpu_s"] is not None]
         own = [s["seconds"] for s in samples]
-        ratios = [spread([a / b["seconds"] for a, b in zip(own, found[r], strict=True)], 2) if r != name else "1" for r in references]
+        ratios = [
+            spread([a / b["seconds"] for a, b in zip(own, found[r], strict=True)], 2) if r != name else "1"
+            for r in references
+        ]
         rows.append([name, spread(own, 2), spread(cpu, 2) if cpu else "-", *ratios])
     print("\nto the end of the first step, or until the actor has answered")
     print_table(["", "s", "CPU s", *(f"of {r}" for r in references)], rows)

@@ -1,4 +1,6 @@
-"""`step`: the step alone and what options do to it, beside the textbook loop, in one process that takes them in turn."""
+"""`step`: the step alone and what options do to it, beside the textbook loop, in one process that takes them in
+turn.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,34 @@ from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, text
 
 WARMUP = 8
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "step": (), "standard layout": ("standard layout",), "new images": ("new images",), "compile": ("compile",), "bf16": ("bf16",),
-}  # fmt: skip
+    "step": (),
+    "standard layout": ("standard layout",),
+    "new images": ("new images",),
+    "compile": ("compile",),
+    "bf16": ("bf16",),
+}
 """distgan's own step, and with options of a user's: names of ALSO."""
 
 TORCHS = "torch's operations"
 """The step without `distgan.second_order` and the layers for grey images."""
 
 ON_CUDA: dict[str, tuple[str, ...]] = {
-    "step": (), "new images": ("new images",), "standard layout": ("standard layout",), "float32": ("float32",),
-    "float32, standard layout": ("float32", "standard layout"), "recorded": ("recorded",), "eager": ("eager",),
+    "step": (),
+    "new images": ("new images",),
+    "standard layout": ("standard layout",),
+    "float32": ("float32",),
+    "float32, standard layout": ("float32", "standard layout"),
+    "recorded": ("recorded",),
+    "eager": ("eager",),
     "eager, compile": ("compile",),
-}  # fmt: skip
+}
 """The same for GPUs, where the defaults are bf16, channels_last, and CUDA graphs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", choices=("classic", "default"), default="classic", help="the tutorials' DCGAN, or distgan's default")
+    parser.add_argument(
+        "--recipe", choices=("classic", "default"), default="classic", help="the tutorials' DCGAN, or distgan's default"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of the process (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default: %(default)s)")
@@ -43,11 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Images a second of processor time: the textbook loop, the bare steps, distgan's step, and that with options of a user's.
+    """Images a second of processor time: the textbook loop, the bare steps, distgan's step, and that with options of a
+    user's.
 
-    All live in one process and take turns of a few seconds, so that a machine whose speed drifts drifts for all of them alike; the
-    clock is the process's own, which other processes do not move. The textbook loop loads its images in the same process here.
-    On a GPU the options are others, and the clock is the wall's, as the processor waits for the GPU.
+    All live in one process and take turns of a few seconds, so that a machine whose speed drifts drifts for all of them
+    alike; the clock is the process's own, which other processes do not move. The textbook loop loads its images in the
+    same process here. On a GPU the options are others, and the clock is the wall's, as the processor waits for the GPU.
     """
     import torch
 
@@ -60,10 +74,16 @@ def run(options: argparse.Namespace) -> int:
             found[name].append(rate)
         print(f"round {number + 1} of {options.rounds}: {name}: {rate:.0f}", file=sys.stderr, flush=True)
     clock = "" if torch.cuda.is_available() else " of processor time"
-    print(f"\n{said}, {options.threads} thread(s); images a second{clock}, medians of {options.rounds} turns (lowest - highest)")
+    print(
+        f"\n{said}, {options.threads} thread(s); images a second{clock}, medians of {options.rounds} turns (lowest - "
+        "highest)"
+    )
     first = next(iter(found))
     ratios = {name: [a / b for a, b in zip(rates, found[first], strict=True)] for name, rates in found.items()}
-    print_table(["", "images/s", f"of {first}"], [[name, spread(rates), spread(ratios[name], 2)] for name, rates in found.items()])
+    print_table(
+        ["", "images/s", f"of {first}"],
+        [[name, spread(rates), spread(ratios[name], 2)] for name, rates in found.items()],
+    )
     write_found(options, "step", found, median_ratios={name: statistics.median(r) for name, r in ratios.items()})
     return 0
 
@@ -105,7 +125,9 @@ def warm(step: Callable[[], int]) -> float:
 
 
 def now() -> float:
-    """Seconds of this process's processor time; with a GPU of the wall's, when all that was asked of the GPU is done."""
+    """Seconds of this process's processor time; with a GPU of the wall's, when all that was asked of the GPU is
+    done.
+    """
     import torch
 
     if not torch.cuda.is_available():

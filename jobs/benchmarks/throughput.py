@@ -1,4 +1,6 @@
-"""`throughput`: training steps a second, of distgan, of the textbook loop, and of the steps with nothing around them."""
+"""`throughput`: training steps a second, of distgan, of the textbook loop, and of the steps with nothing around
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,30 @@ from benchmarks.parts import settle
 from benchmarks.slices import Program, in_slices, points_of_a_loop, points_of_a_run, report, started
 
 CLASSIC = {
-    "data.name": "mnist10k", "data.resolution": 32, "batch_size": 64, "model.name": "dcgan", "model.g_width": 32, "model.d_width": 32,
-    "model.g_norm": "batch", "model.d_norm": "batch", "model.latent_dim": 100, "model.conditioning": "none", "loss.name": "non-saturating",
-    "loss.r1_gamma": 0, "loss.r2_gamma": 0, "augment.kind": "none",
-    **{f"optim.{player}.{name}": value for player in "gd" for name, value in (("lr", 2e-4), ("beta1", 0.5), ("beta2", 0.999))},
+    "data.name": "mnist10k",
+    "data.resolution": 32,
+    "batch_size": 64,
+    "model.name": "dcgan",
+    "model.g_width": 32,
+    "model.d_width": 32,
+    "model.g_norm": "batch",
+    "model.d_norm": "batch",
+    "model.latent_dim": 100,
+    "model.conditioning": "none",
+    "loss.name": "non-saturating",
+    "loss.r1_gamma": 0,
+    "loss.r2_gamma": 0,
+    "augment.kind": "none",
+    **{
+        f"optim.{player}.{name}": value
+        for player in "gd"
+        for name, value in (("lr", 2e-4), ("beta1", 0.5), ("beta2", 0.999))
+    },
     **{f"optim.{player}.{name}_schedule.kind": "constant" for player in "gd" for name in ("lr", "beta2")},
-}  # fmt: skip
-"""DCGAN on 32 x 32 digits, as the tutorials have it: what all contenders of `throughput` train unless told otherwise."""
+}
+"""DCGAN on 32 x 32 digits, as the tutorials have it: what all contenders of `throughput` train unless told
+otherwise.
+"""
 
 
 TELL_S = 0.25
@@ -46,20 +65,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=6, help="length of a turn (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="where the figures go (default: benchmark-throughput.json)")
     parser.add_argument(
-        "--workers", type=int, default=1, help="compare so many one-thread workers with one worker that has as many threads"
+        "--workers",
+        type=int,
+        default=1,
+        help="compare so many one-thread workers with one worker that has as many threads",
     )
     parser.add_argument(
-        "--also", nargs="+", choices=ALSO, default=[], help="distgan alone again, with these added one after another: %(choices)s"
+        "--also",
+        nargs="+",
+        choices=ALSO,
+        default=[],
+        help="distgan alone again, with these added one after another: %(choices)s",
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="contenders to compare with the bare steps, by their names in the table")
-    parser.add_argument("--loader-workers", type=int, default=2, help="processes of the textbook loop's DataLoader (default: %(default)s)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="contenders to compare with the bare steps, by their names in the table",
+    )
+    parser.add_argument(
+        "--loader-workers",
+        type=int,
+        default=2,
+        help="processes of the textbook loop's DataLoader (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Training steps a second: distgan under Ray and alone, the textbook loop, and the step functions with nothing around them.
+    """Training steps a second: distgan under Ray and alone, the textbook loop, and the step functions with nothing
+    around them.
 
-    All are started and take turns of a few seconds, the others stopped meanwhile with all their processes. Logs, sample grids and
-    checkpoints of distgan are on, at their default cadence, and in the figures; measurements (FID) are off.
+    All are started and take turns of a few seconds, the others stopped meanwhile with all their processes. Logs, sample
+    grids and checkpoints of distgan are on, at their default cadence, and in the figures; measurements (FID) are off.
     """
     from distgan.cli import parse_overrides
     from distgan.config import load_config
@@ -118,7 +155,13 @@ class _Trial:
 
             self._count += 1
             name = f"run-{self._count}"
-            own = {"engine": engine, "storage": str(self.place), "name": name, "kimg": 10**6, "metrics.every_kimg": 10**6}
+            own = {
+                "engine": engine,
+                "storage": str(self.place),
+                "name": name,
+                "kimg": 10**6,
+                "metrics.every_kimg": 10**6,
+            }
             config = load_config(base=self.config, overrides=own | changes)
             file = self.place / f"{name}.yaml"
             file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -133,7 +176,16 @@ class _Trial:
         def start() -> Program:
             file, progress = self.place / "config.json", self.place / f"{name}.progress"
             file.write_text(json.dumps(self.config))
-            command = [sys.executable, sys.argv[0], "loop", name, str(file), str(progress), "--loader-workers", str(self.loader_workers)]
+            command = [
+                sys.executable,
+                sys.argv[0],
+                "loop",
+                name,
+                str(file),
+                str(progress),
+                "--loader-workers",
+                str(self.loader_workers),
+            ]
             return Program(name, command, self.env, lambda: points_of_a_loop(progress))
 
         return start
@@ -175,9 +227,11 @@ def run_loop(options: argparse.Namespace) -> None:
 
 
 def limit_steps(config: Any) -> Iterator[int]:
-    """Both steps of distgan's algorithm on tensors that are at hand; yields the images of each. No logs, averages or checkpoints.
+    """Both steps of distgan's algorithm on tensors that are at hand; yields the images of each. No logs, averages or
+    checkpoints.
 
-    In the run's precision and layout; nothing is recorded as a CUDA graph."""
+    In the run's precision and layout; nothing is recorded as a CUDA graph.
+    """
     import torch
 
     from distgan.data import open_images
@@ -251,8 +305,8 @@ def torchs_own() -> Iterator[None]:
 def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
     """The loop as tutorials have it: PIL images through transforms in a DataLoader, losses read at every step.
 
-    Without penalties and with cross-entropy it is PyTorch's DCGAN tutorial. Other losses have one backward pass a player, each penalty
-    an inner gradient of its own. An average of G is kept where distgan keeps one.
+    Without penalties and with cross-entropy it is PyTorch's DCGAN tutorial. Other losses have one backward pass a
+    player, each penalty an inner gradient of its own. An average of G is kept where distgan keeps one.
     """
     import copy
 
@@ -280,7 +334,9 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
 
         def __getitem__(self, index: int) -> Any:
             pixels = stored.images[index].transpose(1, 2, 0)
-            image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L" if channels == 1 else "RGB")
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert(
+                "L" if channels == 1 else "RGB"
+            )
             return prepare(image), int(stored.labels[index]) if labelled else 0
 
     device = default_device()
@@ -290,9 +346,15 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
     g, d, loss, n_dis = config.optim.g, config.optim.d, config.loss, config.training.n_dis
     g_opt = torch.optim.Adam(G.parameters(), lr=g.lr, betas=(g.beta1, g.beta2))
     d_opt = torch.optim.Adam(D.parameters(), lr=d.lr, betas=(d.beta1, d.beta2))
-    classic = loss.name == "non-saturating" and n_dis == 1 and not (loss.r1_gamma or loss.r2_gamma or loss.gp_lambda or labelled)
+    classic = (
+        loss.name == "non-saturating"
+        and n_dis == 1
+        and not (loss.r1_gamma or loss.r2_gamma or loss.gp_lambda or labelled)
+    )
     criterion = nn.BCELoss()
-    loader = DataLoader(Pictures(), batch_size=config.batch_size, shuffle=True, num_workers=loader_workers, drop_last=True)
+    loader = DataLoader(
+        Pictures(), batch_size=config.batch_size, shuffle=True, num_workers=loader_workers, drop_last=True
+    )
 
     def noise(n: int) -> Any:
         return torch.randn(n, config.model.latent_dim, device=device)
@@ -309,7 +371,11 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
             total = total + loss.r2_gamma / 2 * inner(fake, c).square().sum(1).mean()
         if loss.gp_lambda:
             share = torch.rand(len(x), 1, 1, 1, device=device)
-            total = total + loss.gp_lambda * (inner(share * x + (1 - share) * fake, c).norm(dim=1) - loss.gp_target).square().mean()
+            total = (
+                total
+                + loss.gp_lambda
+                * (inner(share * x + (1 - share) * fake, c).norm(dim=1) - loss.gp_target).square().mean()
+            )
         return total * loss.penalty_every
 
     number = 0

@@ -18,20 +18,26 @@ CONTENDERS = ("distgan", "function", "nested", "ray-dcgan")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=1, help="rounds, each contender once in each (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="rounds, each contender once in each (default: %(default)s)"
+    )
     parser.add_argument("--trials", type=int, default=6, help="trials of a search (default: %(default)s)")
     parser.add_argument("--concurrent", type=int, default=2, help="trials at once (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=32, help="training steps of a trial, of 32 images each (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=32, help="training steps of a trial, of 32 images each (default: %(default)s)"
+    )
     parser.add_argument("--only", choices=CONTENDERS, nargs="+", default=CONTENDERS, help="contenders")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Seconds a trial: distgan's reused processes, a plain function, the documented Train in Tune, and Ray's own DCGAN example.
+    """Seconds a trial: distgan's reused processes, a plain function, the documented Train in Tune, and Ray's own DCGAN
+    example.
 
-    The first three do the same work: the training loop of distgan, measured and saved three times. Ray's example does its own, with
-    as many steps, on the same digits. Every search runs in a process of its own; the start of Ray is not counted.
+    The first three do the same work: the training loop of distgan, measured and saved three times. Ray's example does
+    its own, with as many steps, on the same digits. Every search runs in a process of its own; the start of Ray is not
+    counted.
     """
     if options.contender:
         print(json.dumps(measure(options.contender, options.trials, options.concurrent, options.steps)))
@@ -39,15 +45,34 @@ def run(options: argparse.Namespace) -> int:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in options.only}
     for _ in range(options.rounds):
         for name in found:
-            words = ["--contender", name, "--trials", options.trials, "--concurrent", options.concurrent, "--steps", options.steps]
+            words = [
+                "--contender",
+                name,
+                "--trials",
+                options.trials,
+                "--concurrent",
+                options.concurrent,
+                "--steps",
+                options.steps,
+            ]
             command = [sys.executable, "-m", "benchmarks.tune", *map(str, words)]
-            env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+            env = {
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parent.parent),
+                "OMP_NUM_THREADS": "1",
+                "RAY_AUTH_MODE": "disabled",
+            }
             done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, timeout=1800, check=True)
             found[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
     if options.json:
-        Path(options.json).write_text(json.dumps({"trials": options.trials, "concurrent": options.concurrent, "found": found}, indent=1))
+        Path(options.json).write_text(
+            json.dumps({"trials": options.trials, "concurrent": options.concurrent, "found": found}, indent=1)
+        )
     print(f"{'':12}{'s a trial':>12}{'trials an hour':>18}{'against nested':>18}")
-    each = {name: statistics.median(sample["seconds"] / sample["trials"] for sample in samples) for name, samples in found.items()}
+    each = {
+        name: statistics.median(sample["seconds"] / sample["trials"] for sample in samples)
+        for name, samples in found.items()
+    }
     for name, seconds in each.items():
         ratio = f"{each['nested'] / seconds:.1f} x" if "nested" in each else ""
         print(f"{name:12}{seconds:12.2f}{3600 / seconds:18.0f}{ratio:>18}")
@@ -60,13 +85,20 @@ def measure(name: str, trials: int, concurrent: int, steps: int) -> dict[str, fl
     from distgan.orchestration.cluster import cluster
 
     with tempfile.TemporaryDirectory(prefix="distgan-benchmark-") as place:
-        os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+        os.environ |= {
+            "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+            "RAY_AIR_NEW_OUTPUT": "0",
+            "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        }
         with cluster(RayConfig()) as found:
             if found.total("CPU") < concurrent:
                 raise SystemExit(f"--concurrent {concurrent}: this machine has {found.total('CPU'):g} CPUs")
             search: dict[str, Callable[[str, int, int, int], int]] = {
-                "distgan": _distgan, "function": _function, "nested": _nested, "ray-dcgan": _ray_dcgan,
-            }  # fmt: skip
+                "distgan": _distgan,
+                "function": _function,
+                "nested": _nested,
+                "ray-dcgan": _ray_dcgan,
+            }
             begin = time.perf_counter()
             ended = search[name](place, trials, concurrent, steps)
             seconds = time.perf_counter() - begin
@@ -81,13 +113,29 @@ def settings(place: str, trials: int, concurrent: int, steps: int) -> Any:
 
     kimg = steps * 32 / 1000
     words = {
-        "storage": place, "name": "search", "kimg": kimg, "batch_size": 32, "data.limit": 512,
-        "log.tensorboard": False, "log.every_kimg": kimg / 3,
-        "log.samples_every_kimg": kimg / 3, "metrics.every_kimg": kimg / 3, "metrics.samples": 200, "metrics.final_samples": 200,
-        "checkpoint.every_kimg": kimg / 3, "tune.trials": trials, "tune.concurrent": concurrent, "tune.grace_share": 1 / 3,
-        "tune.scheduler": "none", "tune.searcher": "random", "tune.confirm_top": 0, "ray.cpus_per_worker": 1,
-    }  # fmt: skip
-    return load_config(overrides=words, base={"tune": {"space": {"g_lr": {"loguniform": [1e-4, 1e-3]}}}}).for_classes(10)
+        "storage": place,
+        "name": "search",
+        "kimg": kimg,
+        "batch_size": 32,
+        "data.limit": 512,
+        "log.tensorboard": False,
+        "log.every_kimg": kimg / 3,
+        "log.samples_every_kimg": kimg / 3,
+        "metrics.every_kimg": kimg / 3,
+        "metrics.samples": 200,
+        "metrics.final_samples": 200,
+        "checkpoint.every_kimg": kimg / 3,
+        "tune.trials": trials,
+        "tune.concurrent": concurrent,
+        "tune.grace_share": 1 / 3,
+        "tune.scheduler": "none",
+        "tune.searcher": "random",
+        "tune.confirm_top": 0,
+        "ray.cpus_per_worker": 1,
+    }
+    return load_config(overrides=words, base={"tune": {"space": {"g_lr": {"loguniform": [1e-4, 1e-3]}}}}).for_classes(
+        10
+    )
 
 
 def _distgan(place: str, trials: int, concurrent: int, steps: int) -> int:
@@ -166,7 +214,9 @@ def _nested(place: str, trials: int, concurrent: int, steps: int) -> int:
 
 
 def _ray_dcgan(place: str, trials: int, concurrent: int, steps: int) -> int:
-    """The class that Ray bundles as its GAN example, on the packaged digits in place of a download, with an untrained classifier."""
+    """The class that Ray bundles as its GAN example, on the packaged digits in place of a download, with an untrained
+    classifier.
+    """
     import ray
     from ray import tune
     from ray.tune.examples.pbt_dcgan_mnist import common, pbt_dcgan_mnist_trainable
@@ -202,7 +252,9 @@ def _digits(data_dir: str = "") -> Any:
     return torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
 
 
-def _tune(trainable: Any, place: str, trials: int, concurrent: int, space: dict[str, Any], resources: dict[str, float]) -> int:
+def _tune(
+    trainable: Any, place: str, trials: int, concurrent: int, space: dict[str, Any], resources: dict[str, float]
+) -> int:
     from ray import tune
 
     results = tune.Tuner(

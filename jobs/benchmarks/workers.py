@@ -1,7 +1,8 @@
 """Groups of worker processes that stay: started once, they train a window when they are told to, and sleep otherwise.
 
-So several contenders, each with its own number of workers and threads, can take turns within seconds, and what else the machine
-does meets all alike. Commands and answers are lines of JSON on stdin and stdout; a worker is `python -m benchmarks.workers SETTINGS`.
+So several contenders, each with its own number of workers and threads, can take turns within seconds, and what else the
+machine does meets all alike. Commands and answers are lines of JSON on stdin and stdout; a worker is `python -m
+benchmarks.workers SETTINGS`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ class Group:
     """`workers` processes of `threads` threads that train `config` together, or (`joined` false) each for itself."""
 
     def __init__(
-        self, config: dict[str, Any], workers: int, threads: int, *, joined: bool = True, env: dict[str, str] | None = None
+        self,
+        config: dict[str, Any],
+        workers: int,
+        threads: int,
+        *,
+        joined: bool = True,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.workers, self.threads, self.joined = workers, threads, joined
         self._place = tempfile.TemporaryDirectory(prefix="distgan-benchmark-")
@@ -35,14 +42,22 @@ class Group:
         self._errors = [place / f"stderr-{rank}" for rank in range(workers)]
         for rank in range(workers):
             settings = {
-                "config": config, "rank": rank if joined else 0, "workers": workers if joined else 1, "threads": threads,
-                "meeting": f"file://{place}/meeting", "folder": str(place / "run"),
-            }  # fmt: skip
+                "config": config,
+                "rank": rank if joined else 0,
+                "workers": workers if joined else 1,
+                "threads": threads,
+                "meeting": f"file://{place}/meeting",
+                "folder": str(place / "run"),
+            }
             with open(self._errors[rank], "w") as errors:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "benchmarks.workers", json.dumps(settings)],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **here},
-                )  # fmt: skip
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    env={**os.environ, **here},
+                )
             self._processes.append(process)
 
     def __enter__(self) -> Group:
@@ -67,7 +82,9 @@ class Group:
         return [process.pid for process in self._processes]
 
     def ask(self, command: str, timeout_s: float = 300, **settings: Any) -> list[dict[str, Any]]:
-        """All workers' answers to one command, by rank. SystemExit with a worker's words if one fails or takes too long."""
+        """All workers' answers to one command, by rank. SystemExit with a worker's words if one fails or takes too
+        long.
+        """
         for process in self._processes:
             assert process.stdin
             try:
@@ -84,7 +101,10 @@ class Group:
                 line = process.stdout.readline()
                 if not line:
                     self._kill()  # the others wait for it
-                    raise SystemExit(f"a worker ended in `{command}`, or took more than {timeout_s:g} s:\n{errors.read_text()[-3000:]}")
+                    raise SystemExit(
+                        f"a worker ended in `{command}`, or took more than {timeout_s:g} "
+                        f"s:\n{errors.read_text()[-3000:]}"
+                    )
                 answers.append(json.loads(line))
             return answers
         finally:
@@ -132,7 +152,10 @@ class Worker:
     def open(self) -> dict[str, Any]:
         """Open the data."""
         self.config, self.images, self.feed = open_data(self.config, self.context)
-        return {"bytes": int(self.images.images.nbytes), "file": str(getattr(_base(self.images.images), "filename", "") or "")}
+        return {
+            "bytes": int(self.images.images.nbytes),
+            "file": str(getattr(_base(self.images.images), "filename", "") or ""),
+        }
 
     def read_all(self) -> dict[str, Any]:
         """Look at every image once, through batches as the loop takes them."""
@@ -155,8 +178,11 @@ class Worker:
         settle(device)
         self.context.barrier()
         return {
-            "seconds": time.perf_counter() - start, "cpu_s": time.process_time() - cpu, "images": parts.state.nimg - images, "steps": steps,
-        }  # fmt: skip
+            "seconds": time.perf_counter() - start,
+            "cpu_s": time.process_time() - cpu,
+            "images": parts.state.nimg - images,
+            "steps": steps,
+        }
 
     def all_reduce(self, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
         """Median seconds of an all-reduce of so many bytes of float32, for each size."""

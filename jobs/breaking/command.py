@@ -16,11 +16,28 @@ from typing import Any
 INSIDE = Path(__file__).resolve().with_name("inside")
 INTERVAL_KIMG = 10.0
 SETTINGS = {
-    "workers": 2, "batch-size": 64, "seed": 0, "data.limit": 1024, "model.name": "mlp", "model.latent-dim": 16, "model.g-width": 16,
-    "model.d-width": 16, "training.ema-half-life-kimg": 5, "metrics.names": "fid", "metrics.every-kimg": 100, "metrics.samples": 256,
-    "metrics.final-samples": 256, "checkpoint.every-kimg": INTERVAL_KIMG, "checkpoint.pause-s": 0, "log.every-kimg": 1,
-    "log.samples-every-kimg": 50, "log.grid": 16, "ray.cpus-per-worker": 1, "ray.gpus-per-worker": 0, "ray.max-failures": -1,
-}  # fmt: skip
+    "workers": 2,
+    "batch-size": 64,
+    "seed": 0,
+    "data.limit": 1024,
+    "model.name": "mlp",
+    "model.latent-dim": 16,
+    "model.g-width": 16,
+    "model.d-width": 16,
+    "training.ema-half-life-kimg": 5,
+    "metrics.names": "fid",
+    "metrics.every-kimg": 100,
+    "metrics.samples": 256,
+    "metrics.final-samples": 256,
+    "checkpoint.every-kimg": INTERVAL_KIMG,
+    "checkpoint.pause-s": 0,
+    "log.every-kimg": 1,
+    "log.samples-every-kimg": 50,
+    "log.grid": 16,
+    "ray.cpus-per-worker": 1,
+    "ray.gpus-per-worker": 0,
+    "ray.max-failures": -1,
+}
 
 
 @dataclass
@@ -60,9 +77,13 @@ class Command:
         settings = {**SETTINGS, "name": name, "storage": storage, "kimg": kimg}
         self.arguments = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
         self.environment = {
-            **os.environ, "PYTHONPATH": f"{INSIDE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "DISTGAN_CHAOS": str(self.switches),
-            "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary), "DISTGAN_COLLECTIVE_TIMEOUT_S": "60",
-        }  # fmt: skip
+            **os.environ,
+            "PYTHONPATH": f"{INSIDE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            "DISTGAN_CHAOS": str(self.switches),
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.temporary),
+            "DISTGAN_COLLECTIVE_TIMEOUT_S": "60",
+        }
         self.temporary.mkdir(exist_ok=True)
         self.driver: subprocess.Popen[bytes] | None = None
         self.ours: dict[tuple[int, int], Process] = {}
@@ -79,8 +100,12 @@ class Command:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "distgan", "train", *self.arguments],
-                env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     def look(self, *, closely: bool = True) -> dict[str, Any]:
         """Take note of the processes (not closely: if the last time was a while ago), and return the run's status."""

@@ -1,4 +1,6 @@
-"""Faults. Each breaks something of a run and returns how that shows, as a question to be asked until the answer is yes."""
+"""Faults. Each breaks something of a run and returns how that shows, as a question to be asked until the answer is
+yes.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def everything_terminated(run: Command, pick: random.Random) -> Noticed:
 
 
 def storage_away(run: Command, pick: random.Random) -> Noticed:
-    """Every read and write fails for some seconds, longer than from one checkpoint to the next. Over when it is back."""
+    """Every read and write fails for some seconds, longer than from one checkpoint to the next. Over when it is
+    back.
+    """
     run.switch("away")
     until = time.monotonic() + pick.uniform(8, 12)
 
@@ -156,9 +160,22 @@ def second_driver(run: Command, pick: random.Random) -> Noticed:
 FAULTS = {
     f.__name__.replace("_", " "): f
     for f in (
-        worker_killed, worker_raises, rendezvous_breaks, raylet_killed, gcs_killed, driver_killed, driver_terminated, interrupted,
-        everything_terminated, storage_away, disk_full, checkpoint_truncated, checkpoint_bit_flipped, checkpoint_missing,
-        ray_books_garbled, second_driver,
+        worker_killed,
+        worker_raises,
+        rendezvous_breaks,
+        raylet_killed,
+        gcs_killed,
+        driver_killed,
+        driver_terminated,
+        interrupted,
+        everything_terminated,
+        storage_away,
+        disk_full,
+        checkpoint_truncated,
+        checkpoint_bit_flipped,
+        checkpoint_missing,
+        ray_books_garbled,
+        second_driver,
     )
-}  # fmt: skip
+}
 DAMAGES = ("checkpoint truncated", "checkpoint bit flipped", "checkpoint missing")

@@ -23,7 +23,18 @@ def folder():
 
 def broken(folder, only, seed=1):
     """What the chaos job found: one fault of each kind."""
-    command = [sys.executable, str(CHAOS), "--faults", str(len(only)), "--only", ",".join(only), "--seed", str(seed), "--work", str(folder)]
+    command = [
+        sys.executable,
+        str(CHAOS),
+        "--faults",
+        str(len(only)),
+        "--only",
+        ",".join(only),
+        "--seed",
+        str(seed),
+        "--work",
+        str(folder),
+    ]
     said = subprocess.run(command, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, timeout=1700)
     assert said.returncode == 0, said.stdout + said.stderr
     result = json.loads((folder / "result.json").read_text())
@@ -40,4 +51,7 @@ def test_a_cluster_that_lost_its_gcs_leaves_nothing_behind(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_survives_what_its_machine_can_do_to_it(folder):
-    broken(folder, ["worker killed", "raylet killed", "gcs killed", "driver killed", "rendezvous breaks", "everything terminated"])
+    broken(
+        folder,
+        ["worker killed", "raylet killed", "gcs killed", "driver killed", "rendezvous breaks", "everything terminated"],
+    )

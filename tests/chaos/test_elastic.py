@@ -1,4 +1,6 @@
-"""An elastic run on a cluster of two nodes: one is lost, comes back, and is taken away with notice. Minutes: `pytest -m slow`."""
+"""An elastic run on a cluster of two nodes: one is lost, comes back, and is taken away with notice. Minutes: `pytest -m
+slow`.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,36 @@ from distgan.training.logs import read_status
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 INTERVAL = 20_000
 SETTINGS = {
-    "workers": "{min: 1, max: 2}", "kimg": 100_000, "batch-size": 63, "data.limit": 1024, "model.name": "mlp", "model.latent-dim": 16,
-    "model.g-width": 16, "model.d-width": 16, "metrics.every-kimg": 100_000, "log.every-kimg": 1, "log.samples-every-kimg": 100_000,
-    "checkpoint.every-kimg": INTERVAL / 1000, "ray.cpus-per-worker": 1, "ray.gpus-per-worker": 0, "ray.start-timeout-s": 20,
-    "ray.max-failures": -1, "name": "elastic",
-}  # fmt: skip
+    "workers": "{min: 1, max: 2}",
+    "kimg": 100_000,
+    "batch-size": 63,
+    "data.limit": 1024,
+    "model.name": "mlp",
+    "model.latent-dim": 16,
+    "model.g-width": 16,
+    "model.d-width": 16,
+    "metrics.every-kimg": 100_000,
+    "log.every-kimg": 1,
+    "log.samples-every-kimg": 100_000,
+    "checkpoint.every-kimg": INTERVAL / 1000,
+    "ray.cpus-per-worker": 1,
+    "ray.gpus-per-worker": 0,
+    "ray.start-timeout-s": 20,
+    "ray.max-failures": -1,
+    "name": "elastic",
+}
 
 
 @pytest.fixture
 def nodes(monkeypatch):
     """A Ray cluster of this process: a head with one CPU. Other nodes can be added to it and removed."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    for name, value in {"initial_delay_ms": 1000, "period_ms": 1000, "timeout_ms": 2000, "failure_threshold": 3}.items():
+    for name, value in {
+        "initial_delay_ms": 1000,
+        "period_ms": 1000,
+        "timeout_ms": 2000,
+        "failure_threshold": 3,
+    }.items():
         monkeypatch.setenv(f"RAY_health_check_{name}", str(value))
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "180")
     from ray.cluster_utils import Cluster
@@ -40,7 +60,11 @@ def nodes(monkeypatch):
 class Run:
     def __init__(self, address: str, storage: Path) -> None:
         self.folder = Folder(storage).child("elastic")
-        words = [w for key, value in {**SETTINGS, "storage": storage, "ray.address": address}.items() for w in (f"--{key}", str(value))]
+        words = [
+            w
+            for key, value in {**SETTINGS, "storage": storage, "ray.address": address}.items()
+            for w in (f"--{key}", str(value))
+        ]
         self.log = storage.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "distgan", "train", *words], stdout=log, stderr=log)
@@ -82,7 +106,9 @@ def test_a_run_shrinks_grows_and_hears_notices(nodes, tmp_path):
         before = run.status()
         drain(nodes.address, second, 15)
         run.until(
-            lambda now: any(int(n) % INTERVAL > 2000 for n in run.folder.list("checkpoints") if n.isdigit()), "checkpoint out of turn", 14
+            lambda now: any(int(n) % INTERVAL > 2000 for n in run.folder.list("checkpoints") if n.isdigit()),
+            "checkpoint out of turn",
+            14,
         )
         run.until(run.restarted(before), "the other node goes on alone")
         assert run.status()["workers"] == 1

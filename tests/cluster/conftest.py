@@ -1,7 +1,7 @@
 """Three hosts on one machine: network namespaces behind a bridge, each with its own address, interfaces and Ray node.
 
-Everything of a host runs in its namespace, so that a host is ended by ending exactly the processes in there. (`ray stop` would end
-every Ray on the machine.)
+Everything of a host runs in its namespace, so that a host is ended by ending exactly the processes in there. (`ray
+stop` would end every Ray on the machine.)
 """
 
 from __future__ import annotations
@@ -57,10 +57,15 @@ class Lab:
         home.mkdir()
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DISTGAN_"))}
         self.env = kept | {
-            "HOME": str(home), "PATH": f"{RAY.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token), "DISTGAN_CACHE": str(folder / "cache"),
+            "HOME": str(home),
+            "PATH": f"{RAY.parent}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token),
+            "DISTGAN_CACHE": str(folder / "cache"),
             **{f"RAY_health_check_{name}": value for name, value in QUICK.items()},
-        }  # fmt: skip
+        }
 
     def up(self) -> None:
         ip("link", "add", self.bridge, "type", "bridge")
@@ -103,10 +108,14 @@ class Lab:
             self.kill(host)
         raise AssertionError(done.stdout + done.stderr)
 
-    def run(self, host: str, *command: str, env: Mapping[str, str | None] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, host: str, *command: str, env: Mapping[str, str | None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """A command on a host, to its end; variables that are None in `env` are taken away."""
         variables = {k: v for k, v in {**self.env, **(env or {})}.items() if v is not None}
-        return subprocess.run(self._on(host, command), env=variables, capture_output=True, text=True, timeout=200, cwd=self.shared)
+        return subprocess.run(
+            self._on(host, command), env=variables, capture_output=True, text=True, timeout=200, cwd=self.shared
+        )
 
     def distgan(self, *words: str, env: Mapping[str, str | None] | None = None) -> subprocess.CompletedProcess[str]:
         return self.run(HEAD, sys.executable, "-m", "distgan", *words, env=env)
@@ -129,7 +138,9 @@ class Lab:
     def kill(self, host: str) -> None:
         """End every process of a host at once, as a power cut does."""
         for _ in range(20):
-            found = subprocess.run(["ip", "netns", "pids", self.space(host)], capture_output=True, text=True).stdout.split()
+            found = subprocess.run(
+                ["ip", "netns", "pids", self.space(host)], capture_output=True, text=True
+            ).stdout.split()
             if not found:
                 return
             for pid in found:

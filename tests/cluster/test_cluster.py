@@ -1,4 +1,6 @@
-"""The whole way on three hosts: submit, train, lose a host and get it back, tokens, doctor. One cluster for all, two to three minutes."""
+"""The whole way on three hosts: submit, train, lose a host and get it back, tokens, doctor. One cluster for all, two to
+three minutes.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,15 @@ ADDRESSES = {"a": "10.77.0.1", "b": "10.77.0.2", "c": "10.77.0.3"}
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 LONGER = {
-    "workers": 2, "kimg": 6.4, "checkpoint.every_kimg": 0.64, "checkpoint.pause_s": 0, "log.every_kimg": 0.32,
-    "log.samples_every_kimg": 6.4, "metrics.every_kimg": 6.4, "ray.start_timeout_s": 120,
-}  # fmt: skip
+    "workers": 2,
+    "kimg": 6.4,
+    "checkpoint.every_kimg": 0.64,
+    "checkpoint.pause_s": 0,
+    "log.every_kimg": 0.32,
+    "log.samples_every_kimg": 6.4,
+    "metrics.every_kimg": 6.4,
+    "ray.start_timeout_s": 120,
+}
 """Some ten seconds of training, so that there is time for trouble in the middle."""
 
 
@@ -68,7 +76,17 @@ def train_undisturbed(lab, config: RunConfig, folder: Path) -> None:
     """The same run as two plain processes of torch, without Ray and without trouble."""
     file = folder / "plain.yaml"
     file.write_text(dump_config(config.model_copy(update={"engine": "local", "storage": str(folder), "name": "plain"})))
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "distgan", "train", "--config", str(file)]
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "distgan",
+        "train",
+        "--config",
+        str(file),
+    ]
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     env |= {"OMP_NUM_THREADS": "1", "DISTGAN_CACHE": lab.env["DISTGAN_CACHE"]}
     done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=240)
@@ -129,7 +147,9 @@ def test_no_token_and_a_wrong_one(lab, env, said):
 
 
 def test_an_address_that_is_not_there(lab):
-    assert "http://10.77.0.9:8265: cannot be reached" in refusal(lab.distgan("submit", "--status", "--address", "10.77.0.9"))
+    assert "http://10.77.0.9:8265: cannot be reached" in refusal(
+        lab.distgan("submit", "--status", "--address", "10.77.0.9")
+    )
 
 
 def test_a_full_disk_on_submit(lab, checkout):
@@ -144,7 +164,9 @@ def test_a_full_disk_on_submit(lab, checkout):
 
 
 def test_the_doctor_finds_nothing_wrong(lab):
-    done = lab.distgan("doctor", "--address", f"{ADDRESSES['a']}:6379", "--storage", str(lab.shared), "--mib", "4", "--json")
+    done = lab.distgan(
+        "doctor", "--address", f"{ADDRESSES['a']}:6379", "--storage", str(lab.shared), "--mib", "4", "--json"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["problems"] == []
@@ -157,7 +179,17 @@ def test_the_doctor_finds_nothing_wrong(lab):
 def test_a_job_can_be_looked_at_and_stopped_and_shows_its_figures(lab, checkout, tiny: Callable[..., RunConfig]):
     config = tiny(engine="ray", storage=str(lab.shared), name="long", **{**LONGER, "kimg": 10000})
     (checkout / "long.yaml").write_text(dump_config(config))
-    words = ["submit", "train", "--address", lab.url, "--working-dir", str(checkout), "--config", "long.yaml", "--no-wait"]
+    words = [
+        "submit",
+        "train",
+        "--address",
+        lab.url,
+        "--working-dir",
+        str(checkout),
+        "--config",
+        "long.yaml",
+        "--no-wait",
+    ]
     done = lab.distgan(*words, "--job-id", "long-1")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "long-1"), done.stdout + done.stderr
     run, log = lab.shared / "long", lab.folder / "attach.log"
@@ -183,4 +215,6 @@ def test_a_job_can_be_looked_at_and_stopped_and_shows_its_figures(lab, checkout,
     status = json.loads((run / "status.json").read_text())
     assert status["state"] == "stopped"
     assert (run / "checkpoints" / f"{status['nimg']:012d}" / "manifest.json").exists()
-    assert lab.token.read_text() not in log.read_text() + "".join(p.read_text(errors="replace") for p in run.rglob("*") if p.is_file())
+    assert lab.token.read_text() not in log.read_text() + "".join(
+        p.read_text(errors="replace") for p in run.rglob("*") if p.is_file()
+    )

@@ -19,7 +19,12 @@ def saved(folder: Path, array: np.ndarray, **more: object) -> ImageSet:
     np.save(folder / "faces.npy", array)
     config = DataConfig(name=str(folder / "faces.npy"), **more)
     result, spec = open_images(config), describe(config)
-    assert (spec.n, spec.channels, spec.resolution, spec.classes) == (len(result), result.channels, result.resolution, result.classes)
+    assert (spec.n, spec.channels, spec.resolution, spec.classes) == (
+        len(result),
+        result.channels,
+        result.resolution,
+        result.classes,
+    )
     assert result.images.dtype == np.uint8
     assert result.images.flags.c_contiguous
     return result
@@ -67,7 +72,9 @@ def test_many_images_are_converted_in_parts_and_in_order(tmp_path: Path) -> None
     levels = np.arange(2100) % 251
     np.save(tmp_path / "many.npy", np.tile(levels.astype(np.uint8)[:, None, None], (1, 8, 8)))
     steps: list[tuple[str, int, int]] = []
-    result = open_images(DataConfig(name=str(tmp_path / "many.npy"), resolution=4), progress=lambda *step: steps.append(step))
+    result = open_images(
+        DataConfig(name=str(tmp_path / "many.npy"), resolution=4), progress=lambda *step: steps.append(step)
+    )
     assert np.array_equal(result.images[:, 0, 2, 2], levels)
     assert steps == [("reading many", done, 2100) for done in (1024, 2048, 2100)]
 
@@ -126,7 +133,9 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         describe(DataConfig(name=str(tmp_path / "labels.npz"), split="test"))
 
 
-def test_large_arrays_are_mapped_from_where_they_are(tmp_path: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arrays_are_mapped_from_where_they_are(
+    tmp_path: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = saved(tmp_path, PIXELS, limit=5)
     monkeypatch.setattr(distgan.data.arrays, "IN_MEMORY", 100)
     large = saved(tmp_path, PIXELS, limit=5)

@@ -42,7 +42,9 @@ def test_a_flat_folder(pictures: Pictures) -> None:
 
 
 def test_sub_folders_are_classes_and_any_limit_shows_them_all(pictures: Pictures) -> None:
-    folder = pictures("dog/1.png", "dog/2.png", "dog/3.png", "ant/x.png", "cat/deep/1.png", ".hidden/1.png", "__MACOSX/1.png")
+    folder = pictures(
+        "dog/1.png", "dog/2.png", "dog/3.png", "ant/x.png", "cat/deep/1.png", ".hidden/1.png", "__MACOSX/1.png"
+    )
     result = open_images(DataConfig(name=str(folder)))
     assert result.classes == ("ant", "cat", "dog") == describe(DataConfig(name=str(folder))).classes
     assert result.labels is not None
@@ -84,7 +86,8 @@ def test_an_archive_equals_its_folder(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sides", "expected"), [((20, 16), 16), ((9, 9), 16), ((33, 200), 32), ((63, 64), 32), ((64, 65), 64), ((300, 500), 64)]
+    ("sides", "expected"),
+    [((20, 16), 16), ((9, 9), 16), ((33, 200), 32), ((63, 64), 32), ((64, 65), 64), ((300, 500), 64)],
 )
 def test_derived_resolution(pictures: Pictures, sides: tuple[int, int], expected: int) -> None:
     config = DataConfig(name=str(pictures("1.png", "2.png", size=sides)))
@@ -216,7 +219,10 @@ def test_two_processes_at_once_build_once(pictures: Pictures, own_folders: Path)
         "images = open_images(DataConfig(name=sys.argv[1]), progress=lambda *step: built.append(step))\n"
         "print(images.fingerprint, len(images), bool(built))"
     )
-    runs = [subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     lines = [run.communicate(timeout=120)[0].split() for run in runs]
     assert lines[0][:2] == lines[1][:2]
     assert sorted(line[2] for line in lines) == ["False", "True"]

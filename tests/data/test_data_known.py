@@ -29,7 +29,9 @@ def idx(array: np.ndarray) -> bytes:
     return b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
-def put_idx(folder: Path, n: int = 12, part: str = "train", zipped: bool = False, dot: bool = False, seed: int = 0) -> np.ndarray:
+def put_idx(
+    folder: Path, n: int = 12, part: str = "train", zipped: bool = False, dot: bool = False, seed: int = 0
+) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(seed).integers(0, 256, (n, 28, 28), dtype=np.uint8)
     for kind, array in (("images-idx3", images), ("labels-idx1", (np.arange(n) % 10).astype(np.uint8))):
@@ -69,7 +71,10 @@ def test_digits_at_other_sizes() -> None:
 
 
 def test_importing_is_cheap() -> None:
-    script = "import sys, distgan.data; sys.exit(any(m.split('.')[0] in ('PIL', 'torchvision', 'scipy', 'ray') for m in sys.modules))"
+    script = (
+        "import sys, distgan.data; sys.exit(any(m.split('.')[0] in ('PIL', 'torchvision', 'scipy', 'ray') for m in "
+        "sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
@@ -98,7 +103,8 @@ def test_places_of_idx_files(tmp_path: Path, place: str, zipped: bool, dot: bool
 
 def test_sets_with_the_same_file_names_are_kept_apart(tmp_path: Path) -> None:
     found = {
-        name: put_idx(tmp_path / folder, seed=k) for k, (name, folder) in enumerate((("mnist", "MNIST/raw"), ("kmnist", "KMNIST/raw")))
+        name: put_idx(tmp_path / folder, seed=k)
+        for k, (name, folder) in enumerate((("mnist", "MNIST/raw"), ("kmnist", "KMNIST/raw")))
     }
     for name, images in found.items():
         assert np.array_equal(open_images(DataConfig(name=name, root=str(tmp_path))).images[:, 0], images)
@@ -110,7 +116,9 @@ def test_the_files_of_another_set_are_recognised(tmp_path: Path, monkeypatch: py
     import hashlib
 
     put_idx(tmp_path)
-    monkeypatch.setitem(SETS["kmnist"].label_md5, "train", hashlib.md5(idx((np.arange(12) % 10).astype(np.uint8))).hexdigest())
+    monkeypatch.setitem(
+        SETS["kmnist"].label_md5, "train", hashlib.md5(idx((np.arange(12) % 10).astype(np.uint8))).hexdigest()
+    )
     with pytest.raises(ConfigError, match=r"are those of kmnist, not of mnist; set data\.name=kmnist"):
         describe(DataConfig(name="mnist", root=str(tmp_path)))
     assert describe(DataConfig(name="kmnist", root=str(tmp_path))).n == 12
@@ -143,7 +151,12 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 def cifar(n: int, seed: int, key: str = "labels", protocol: int = 2) -> tuple[np.ndarray, bytes]:
     data = np.random.default_rng(seed).integers(0, 256, (n, 3072), dtype=np.uint8)
-    batch = {b"data": data, key.encode(): [k % 10 for k in range(n)], b"filenames": [b"x.png"] * n, b"batch_label": b"of tests"}
+    batch = {
+        b"data": data,
+        key.encode(): [k % 10 for k in range(n)],
+        b"filenames": [b"x.png"] * n,
+        b"batch_label": b"of tests",
+    }
     return data.reshape(n, 3, 32, 32), pickle.dumps(batch, protocol)
 
 
@@ -268,10 +281,12 @@ def test_stacked_digits(tmp_path: Path) -> None:
     assert result.images.shape == (300, 3, 28, 28)
     assert len(result.classes) == 1000
     assert result.labels is not None
-    place = {image.tobytes(): label for image, label in zip(digits.images, digits.labels, strict=True)}  # type: ignore[arg-type]
+    assert digits.labels is not None
+    place = {image.tobytes(): label for image, label in zip(digits.images, digits.labels, strict=True)}
     for image, label in zip(result.images, result.labels, strict=True):
         assert label == sum(
-            weight * place[np.ascontiguousarray(plane).tobytes()] for weight, plane in zip((100, 10, 1), image, strict=True)
+            weight * place[np.ascontiguousarray(plane).tobytes()]
+            for weight, plane in zip((100, 10, 1), image, strict=True)
         )
     assert len(np.unique(result.labels)) > 200
     longer = open_images(DataConfig(name="stacked-mnist", limit=400, resolution=32, cache=str(tmp_path / "other")))
@@ -294,7 +309,12 @@ def test_stacked_digits_from_the_full_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in KNOWN_SETS if name not in ("mnist10k", "stacked-mnist")])
 def test_absent_sets(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "train .* meta", "svhn": "train_32x32.mat", "stl10": "train_X.bin"}
+    expected = {
+        "cifar10": "cifar-10-python.tar.gz",
+        "cifar100": "train .* meta",
+        "svhn": "train_32x32.mat",
+        "stl10": "train_X.bin",
+    }
     expected["celeba"] = "img_align_celeba"
     pattern = rf"data\.name = {name}.*{tmp_path}.*{{}}.*{expected.get(name, 'train-images-idx3-ubyte')}"
     with pytest.raises(ConfigError, match=pattern.format(r"data\.download is off").replace("+", r"\+")):

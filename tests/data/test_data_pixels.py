@@ -90,7 +90,11 @@ def test_floats(top: float) -> None:
 
 
 def test_values_without_a_meaning_are_refused() -> None:
-    for values in (np.full((8, 8), -1.0, np.float32), np.full((8, 8), np.nan, np.float32), np.full((8, 8), 1 << 20, np.int32)):
+    for values in (
+        np.full((8, 8), -1.0, np.float32),
+        np.full((8, 8), np.nan, np.float32),
+        np.full((8, 8), 1 << 20, np.int32),
+    ):
         with pytest.raises(ValueError, match="no known meaning"):
             decode(encoded(Image.fromarray(values), "TIFF"), Target(1, 8))
 
@@ -106,7 +110,15 @@ def test_cmyk() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int) -> None:
-    turned = {1: GREY, 2: GREY[:, ::-1], 3: GREY[::-1, ::-1], 4: GREY[::-1], 5: GREY.T, 6: np.rot90(GREY, -1), 7: GREY[::-1, ::-1].T}
+    turned = {
+        1: GREY,
+        2: GREY[:, ::-1],
+        3: GREY[::-1, ::-1],
+        4: GREY[::-1],
+        5: GREY.T,
+        6: np.rot90(GREY, -1),
+        7: GREY[::-1, ::-1].T,
+    }
     turned[8] = np.rot90(GREY)
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -1,4 +1,6 @@
-"""A generator on disk rebuilds without the run it came from, and its samples do not depend on how many are asked for."""
+"""A generator on disk rebuilds without the run it came from, and its samples do not depend on how many are asked
+for.
+"""
 
 import dataclasses
 import json
@@ -22,7 +24,12 @@ SMALL = {"latent_dim": 4, "g_width": 4, "d_width": 4}
 KINDS = {
     "grey": (ModelConfig(name="mlp", **SMALL), 1, 12, ()),
     "colour": (ModelConfig(name="dcgan", **SMALL), 3, 16, ()),
-    "classes": (ModelConfig(name="dcgan", conditioning="projection", latent="uniform", **SMALL), 1, 16, ("cat", "dog", "axolotl")),
+    "classes": (
+        ModelConfig(name="dcgan", conditioning="projection", latent="uniform", **SMALL),
+        1,
+        16,
+        ("cat", "dog", "axolotl"),
+    ),
 }
 
 
@@ -33,7 +40,13 @@ def export(folder, kind):
         if buffer.is_floating_point():
             buffer.add_(0.1)
     save_generator(
-        folder, G.state_dict(), model, channels=channels, resolution=resolution, classes=classes, info={"run": "tiny", "kimg": 1.5}
+        folder,
+        G.state_dict(),
+        model,
+        channels=channels,
+        resolution=resolution,
+        classes=classes,
+        info={"run": "tiny", "kimg": 1.5},
     )
     return G.eval()
 
@@ -65,10 +78,13 @@ def test_the_files_are_enough_elsewhere(exported, tmp_path):
     if kind != "grey":
         return  # one process is enough
     code = (
-        "import sys; from distgan.export.sample import write_samples; write_samples(sys.argv[1], 3, sys.argv[2]);"
-        "assert not [m for m in sys.modules if m.startswith(('distgan.training', 'distgan.gan', 'distgan.data', 'ray'))]"
+        "import sys; from distgan.export.sample import write_samples; write_samples(sys.argv[1], 3, "
+        "sys.argv[2]);assert not [m for m in sys.modules if m.startswith(('distgan.training', 'distgan.gan', "
+        "'distgan.data', 'ray'))]"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "elsewhere"), str(tmp_path / "o.npy")], check=True, timeout=100)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "elsewhere"), str(tmp_path / "o.npy")], check=True, timeout=100
+    )
     write_samples(folder.path(), 3, str(tmp_path / "here.npy"))
     assert (np.load(tmp_path / "o.npy") == np.load(tmp_path / "here.npy")).all()
 
@@ -76,7 +92,11 @@ def test_the_files_are_enough_elsewhere(exported, tmp_path):
 def test_the_json_says_what_goes_in_and_comes_out(exported):
     _, folder, kind = exported
     meta = json.loads(folder.read("generator.json"))
-    assert meta["input"] == {"z": [4], "latent": "uniform" if kind == "classes" else "normal", "label": kind == "classes"}
+    assert meta["input"] == {
+        "z": [4],
+        "latent": "uniform" if kind == "classes" else "normal",
+        "label": kind == "classes",
+    }
     assert meta["output"]["shape"] == [KINDS[kind][1], KINDS[kind][2], KINDS[kind][2]]
 
 
@@ -189,7 +209,9 @@ def test_labels(tmp_path):
     write_samples(folder.path(), 4, str(tmp_path / "dogs.npy"), label="dog")
     z = torch.arange(4)
     assert (np.load(tmp_path / "dogs.npy") == generator.sample(z, 0, 1).numpy()[:, 0]).all()
-    with pytest.raises(ConfigError, match="--label dgo: no such class; allowed: cat, dog, axolotl, or 0 to 2; did you mean dog"):
+    with pytest.raises(
+        ConfigError, match="--label dgo: no such class; allowed: cat, dog, axolotl, or 0 to 2; did you mean dog"
+    ):
         find_label(generator, "dgo")
     with pytest.raises(ConfigError, match="allowed: cat, dog"):
         find_label(generator, "3")

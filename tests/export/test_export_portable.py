@@ -21,7 +21,9 @@ FAMILIES = ("mlp", "dcgan", "resnet", "r3gan")
 
 def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch"):
     """A generator on disk that shows what goes in: no weight is as small as at the start of training, none is 0."""
-    model = ModelConfig(name=name, g_norm=norm, latent_dim=6, g_width=4, d_width=4, conditioning="projection" if classes else "none")
+    model = ModelConfig(
+        name=name, g_norm=norm, latent_dim=6, g_width=4, d_width=4, conditioning="projection" if classes else "none"
+    )
     G = build_generator(model, channels=3, resolution=16, n_classes=len(classes), seed=3)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -31,7 +33,9 @@ def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch"
                 tensor.add_(0.1 * noise.abs())
             else:
                 tensor.copy_(noise * (1.5 * (tensor.shape[0] / tensor.numel()) ** 0.5))
-    save_generator(folder, G.state_dict(), model, channels=3, resolution=16, classes=classes, info={"run": "tiny", "kimg": 1.5})
+    save_generator(
+        folder, G.state_dict(), model, channels=3, resolution=16, classes=classes, info={"run": "tiny", "kimg": 1.5}
+    )
     generator = load_generator(folder)
     images = generator.sample(torch.arange(8)).float()
     assert images.std(0).mean() > 1, "the noise must be seen in the images, or comparing them tells nothing"
@@ -54,15 +58,17 @@ def test_every_family_can_be_traced_with_any_number_of_images(tmp_path, name, no
 def test_the_exported_program_needs_nothing_of_this_package(tmp_path):
     generator = export(Folder(tmp_path / "g"))
     said = export_generator(str(tmp_path / "g"), str(tmp_path / "new" / "g.pt2"))
-    assert said.startswith(f"generator of tiny at 1.5 kimg: {tmp_path}/new/g.pt2 (5 images compared with the original: off by at most")
+    assert said.startswith(
+        f"generator of tiny at 1.5 kimg: {tmp_path}/new/g.pt2 (5 images compared with the original: off by at most"
+    )
     z, label = torch.randn(7, 6), torch.arange(7) % 3
     np.save(tmp_path / "z.npy", z.numpy())
     code = (
-        "import sys, json, numpy as np, torch; extra = {'generator.json': ''};"
-        "program = torch.export.load(sys.argv[1], extra_files=extra);"
-        "z = torch.from_numpy(np.load(sys.argv[2])); x = program.module()(z, torch.arange(7) % 3);"
-        "np.save(sys.argv[3], x.detach().numpy()); assert json.loads(extra['generator.json'])['classes'] == ['cat', 'dog', 'axolotl'];"
-        "assert not [m for m in sys.modules if m.startswith('distgan')]"
+        "import sys, json, numpy as np, torch; extra = {'generator.json': ''};program = "
+        "torch.export.load(sys.argv[1], extra_files=extra);z = torch.from_numpy(np.load(sys.argv[2])); x = "
+        "program.module()(z, torch.arange(7) % 3);np.save(sys.argv[3], x.detach().numpy()); assert "
+        "json.loads(extra['generator.json'])['classes'] == ['cat', 'dog', 'axolotl'];assert not [m for m in "
+        "sys.modules if m.startswith('distgan')]"
     )
     words = [str(tmp_path / "new" / "g.pt2"), str(tmp_path / "z.npy"), str(tmp_path / "x.npy")]
     subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=100, cwd=tmp_path)
@@ -106,16 +112,17 @@ def test_a_network_that_comes_out_different_is_not_written(tmp_path, monkeypatch
 
 def test_own_networks_that_cannot_be_traced_are_told_so(tmp_path, monkeypatch):
     (tmp_path / "branching.py").write_text(
-        "import torch\nclass G(torch.nn.Module):\n"
-        "    def __init__(self, **k):\n        super().__init__(); self.w = torch.nn.Linear(k['latent_dim'], 3 * 16 * 16)\n"
-        "    def forward(self, z, c=None):\n        x = torch.tanh(self.w(z)).view(-1, 3, 16, 16)\n"
-        "        return x if float(z.sum()) > 0 else -x\n"
+        "import torch\nclass G(torch.nn.Module):\n    def __init__(self, **k):\n        super().__init__(); self.w = "
+        "torch.nn.Linear(k['latent_dim'], 3 * 16 * 16)\n    def forward(self, z, c=None):\n        x = "
+        "torch.tanh(self.w(z)).view(-1, 3, 16, 16)\n        return x if float(z.sum()) > 0 else -x\n"
     )
     monkeypatch.chdir(tmp_path)
     model = ModelConfig(generator="branching:G", latent_dim=6, conditioning="none")
     weights = build_generator(model, channels=3, resolution=16).state_dict()
     save_generator(Folder("g"), weights, model, channels=3, resolution=16, classes=(), info={"run": "tiny", "kimg": 1})
-    with pytest.raises(ConfigError, match=r"model\.generator = 'branching:G': cannot be traced.*must not branch on values") as caught:
+    with pytest.raises(
+        ConfigError, match=r"model\.generator = 'branching:G': cannot be traced.*must not branch on values"
+    ) as caught:
         export_generator("g", "g.pt2")
     assert "\n" not in str(caught.value)
 

@@ -68,8 +68,13 @@ def test_every_kind_of_file_holds_the_same_walk(tmp_path, monkeypatch, capsys):
     with Image.open("w.gif") as animation:
         assert animation.n_frames == 8  # there and back: 0 1 2 3 4 3 2 1
         assert animation.info["loop"] == 0
-        turned = [np.asarray(frame.convert("RGB")).astype(int)[::4, ::4][2:18, 20:36] for frame in ImageSequence.Iterator(animation)]
-    nearest = [int(np.abs(shown - array[1].astype(int)).mean((1, 2, 3)).argmin()) for shown in turned]  # 256 colours a frame
+        turned = [
+            np.asarray(frame.convert("RGB")).astype(int)[::4, ::4][2:18, 20:36]
+            for frame in ImageSequence.Iterator(animation)
+        ]
+    nearest = [
+        int(np.abs(shown - array[1].astype(int)).mean((1, 2, 3)).argmin()) for shown in turned
+    ]  # 256 colours a frame
     assert nearest == [0, 1, 2, 3, 4, 3, 2, 1]
 
 

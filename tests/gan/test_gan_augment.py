@@ -55,7 +55,9 @@ def test_flips_turns_and_shifts_are_exact():
     flipped = pipeline("ada", ["flip"])(x, index, 1.0, "s")
     assert all(min(float((f - g).abs().max()) for g in (a, a.flip(2))) < 1e-5 for f, a in zip(flipped, x, strict=True))
     turned = pipeline("ada", ["rotate90"])(x, index, 1.0, "s")
-    kinds = [min(range(4), key=lambda k: float((t - a.rot90(k, (1, 2))).abs().max())) for t, a in zip(turned, x, strict=True)]
+    kinds = [
+        min(range(4), key=lambda k: float((t - a.rot90(k, (1, 2))).abs().max())) for t, a in zip(turned, x, strict=True)
+    ]
     assert all(float((t - a.rot90(k, (1, 2))).abs().max()) < 1e-4 for t, a, k in zip(turned, x, kinds, strict=True))
     assert set(kinds) == {0, 1, 2, 3}
     shifted = pipeline("diffaugment", ["translate"])(x, index, 1.0, "s")

@@ -13,7 +13,9 @@ from distgan.gan.schedules import apply_adam, value
 
 def constant_adam(**changes):
     """Adam whose settings stay where they start, but for what a test changes."""
-    return AdamConfig(**{"beta1": 0.5, "beta2": 0.999, "lr_schedule": Schedule(), "beta2_schedule": Schedule(), **changes})
+    return AdamConfig(
+        **{"beta1": 0.5, "beta2": 0.999, "lr_schedule": Schedule(), "beta2_schedule": Schedule(), **changes}
+    )
 
 
 def net(start=0.0):
@@ -61,7 +63,9 @@ def test_half_lives_follow_their_schedule():
     for nimg, half_life in ((0, 0), (500, 5000), (1000, 10_000), (1500, 20_000), (9000, 30_000)):
         nn.init.zeros_(ema.modules[0][0].weight)
         ema.update(net(1.0), 100, nimg)
-        assert ema.modules[0][0].weight.item() == pytest.approx(1 - (0.5 ** (100 / half_life) if half_life else 0), abs=1e-5)
+        assert ema.modules[0][0].weight.item() == pytest.approx(
+            1 - (0.5 ** (100 / half_life) if half_life else 0), abs=1e-5
+        )
 
 
 def test_state_round_trip():

@@ -25,7 +25,13 @@ CLOSED = {
     "non-saturating": lambda r, f: (-s(r).log() - (1 - s(f)).log(), s(r) - 1, s(f), -s(f).log(), s(f) - 1),
     "minimax": lambda r, f: (-s(r).log() - (1 - s(f)).log(), s(r) - 1, s(f), (1 - s(f)).log(), -s(f)),
     "least-squares": lambda r, f: ((r - 1) ** 2 / 2 + f**2 / 2, r - 1, f, (f - 1) ** 2 / 2, f - 1),
-    "hinge": lambda r, f: ((1 - r).clamp(0) + (1 + f).clamp(0), -(r < 1).double(), (f > -1).double(), -f, -torch.ones(4).double()),
+    "hinge": lambda r, f: (
+        (1 - r).clamp(0) + (1 + f).clamp(0),
+        -(r < 1).double(),
+        (f > -1).double(),
+        -f,
+        -torch.ones(4).double(),
+    ),
     "wasserstein": lambda r, f: (f - r, -torch.ones(4).double(), torch.ones(4).double(), -f, -torch.ones(4).double()),
     "relativistic": lambda r, f: (-s(r - f).log(), -s(f - r), s(f - r), -s(f - r).log(), -s(r - f)),
 }
@@ -98,7 +104,9 @@ def test_r1_and_r2():
     torch.testing.assert_close(stats["r2"], r2.detach())
     expected = 0.5 * (3 * r1 + 5 * r2) / 2
     torch.testing.assert_close(added, expected)
-    for got, want in zip(torch.autograd.grad(added, [D.w, D.a]), torch.autograd.grad(expected, [D.w, D.a]), strict=True):
+    for got, want in zip(
+        torch.autograd.grad(added, [D.w, D.a]), torch.autograd.grad(expected, [D.w, D.a]), strict=True
+    ):
         torch.testing.assert_close(got, want)
 
 
@@ -141,7 +149,13 @@ def test_a_penalty_under_autocast_is_float32():
     D.forward = lambda x, c=None: nn.Sequential.forward(D, x)
     with torch.autocast("cpu", torch.bfloat16):
         loss, stats = d_step_loss(
-            lambda z, c: z.view(-1, 1, 2, 2), D, torch.randn(3, 1, 2, 2), None, torch.randn(3, 4), None, plain_loss(r1_gamma=1)
+            lambda z, c: z.view(-1, 1, 2, 2),
+            D,
+            torch.randn(3, 1, 2, 2),
+            None,
+            torch.randn(3, 4),
+            None,
+            plain_loss(r1_gamma=1),
         )
     assert loss.dtype == stats["r1"].dtype == torch.float32
     assert math.isfinite(float(loss))

@@ -1,4 +1,6 @@
-"""Every loss with every penalty on every kind of networks: 200 steps of the real loop on two workers, which must not drift apart."""
+"""Every loss with every penalty on every kind of networks: 200 steps of the real loop on two workers, which must not
+drift apart.
+"""
 
 import itertools
 import socket
@@ -16,10 +18,22 @@ from distgan.training.state import TrainState
 
 STEPS, BATCH = 200, 8
 BASE = {
-    "batch_size": BATCH, "kimg": STEPS * BATCH / 1000, "data.limit": 64, "data.resolution": 16, "model.latent_dim": 4,
-    "model.g_width": 4, "model.d_width": 4, "model.g_norm": "none", "model.d_norm": "none", "model.conditioning": "none",
-    "loss.r1_gamma": 0, "loss.r2_gamma": 0, "optim.g.lr": 1e-3, "optim.d.lr": 1e-3, "training.ema_half_life_kimg": "[0.1]",
-}  # fmt: skip
+    "batch_size": BATCH,
+    "kimg": STEPS * BATCH / 1000,
+    "data.limit": 64,
+    "data.resolution": 16,
+    "model.latent_dim": 4,
+    "model.g_width": 4,
+    "model.d_width": 4,
+    "model.g_norm": "none",
+    "model.d_norm": "none",
+    "model.conditioning": "none",
+    "loss.r1_gamma": 0,
+    "loss.r2_gamma": 0,
+    "optim.g.lr": 1e-3,
+    "optim.d.lr": 1e-3,
+    "training.ema_half_life_kimg": "[0.1]",
+}
 PENALTIES = {
     "none": {},
     "r1": {"loss.r1_gamma": 1},
@@ -31,18 +45,36 @@ PENALTIES = {
 }
 NETS = {
     "mlp": {"model.name": "mlp", "model.conditioning": "auxiliary"},
-    "dcgan-batchnorm": {"model.name": "dcgan", "model.g_norm": "batch", "model.d_norm": "batch", "model.conditioning": "projection"},
+    "dcgan-batchnorm": {
+        "model.name": "dcgan",
+        "model.g_norm": "batch",
+        "model.d_norm": "batch",
+        "model.conditioning": "projection",
+    },
     "dcgan-spectral": {"model.name": "dcgan", "model.d_norm": "spectral"},
-    "resnet": {"model.name": "resnet", "model.g_norm": "batch", "model.d_norm": "spectral", "model.conditioning": "projection"},
+    "resnet": {
+        "model.name": "resnet",
+        "model.g_norm": "batch",
+        "model.d_norm": "spectral",
+        "model.conditioning": "projection",
+    },
     "r3gan": {"model.name": "r3gan", "model.conditioning": "projection"},
 }
-STATISTICS = ("dcgan-batchnorm", "resnet")  # batch norm sees a worker's own images, so that gradients are not those of one worker
+STATISTICS = (
+    "dcgan-batchnorm",
+    "resnet",
+)  # batch norm sees a worker's own images, so that gradients are not those of one worker
 ALL = list(itertools.product(NETS, LOSSES, PENALTIES))
 # Each network, loss and penalty at least once, and what is most used together
 SOME = [
-    ("mlp", "minimax", "gp0"), ("mlp", "least-squares", "decay"), ("dcgan-batchnorm", "non-saturating", "none"),
-    ("dcgan-spectral", "wasserstein", "gp"), ("resnet", "hinge", "r1"), ("r3gan", "relativistic", "r1r2"), ("mlp", "relativistic", "lazy"),
-]  # fmt: skip
+    ("mlp", "minimax", "gp0"),
+    ("mlp", "least-squares", "decay"),
+    ("dcgan-batchnorm", "non-saturating", "none"),
+    ("dcgan-spectral", "wasserstein", "gp"),
+    ("resnet", "hinge", "r1"),
+    ("r3gan", "relativistic", "r1r2"),
+    ("mlp", "relativistic", "lazy"),
+]
 
 
 def run(case, context, steps):
@@ -76,7 +108,9 @@ def worker(rank, port, cases, out):
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory, caches):
-    """two_workers(case, cases): what both ranks have after 200 steps; all `cases` are trained the first time one of them is asked for."""
+    """two_workers(case, cases): what both ranks have after 200 steps; all `cases` are trained the first time one of
+    them is asked for.
+    """
     done = {}
 
     def results(case, cases):
@@ -104,14 +138,20 @@ def check(case, ranks):
             assert torch.equal(tensor, b["state"][part][name]), f"{part}.{name}: the workers hold different values"
             assert bool(tensor.float().isfinite().all()), f"{part}.{name}"
     for part in ("G", "D"):
-        moved = [not torch.equal(tensor, fresh["state"][part][name]) for name, tensor in a["state"][part].items() if tensor.ndim > 1]
+        moved = [
+            not torch.equal(tensor, fresh["state"][part][name])
+            for name, tensor in a["state"][part].items()
+            if tensor.ndim > 1
+        ]
         assert all(moved)
     assert a["state"]["nimg"] == STEPS * BATCH
     assert a["first"].keys() == fresh["first"].keys()
     for name, gradient in fresh["first"].items():
         assert torch.equal(a["first"][name], b["first"][name]), name
         if net not in STATISTICS:  # G's first gradient comes after D's first update
-            torch.testing.assert_close(a["first"][name], gradient, atol=2e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(
+                a["first"][name], gradient, atol=2e-5, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+            )
 
 
 @pytest.mark.parametrize("case", SOME, ids="-".join)

@@ -45,7 +45,11 @@ MODELS = {
 BATCH_NORM = small_model("dcgan", g_norm="batch", d_norm="batch")
 CASES = [("mlp", loss, penalty, False) for loss, penalty in itertools.product(LOSSES, PENALTIES)]
 CASES += [(model, "relativistic", "r1r2", False) for model in MODELS if model != "mlp"]
-CASES += [("auxiliary", "hinge", "gp", False), ("projection", "non-saturating", "r1", True), ("mlp", "relativistic", "r1r2", True)]
+CASES += [
+    ("auxiliary", "hinge", "gp", False),
+    ("projection", "non-saturating", "r1", True),
+    ("mlp", "relativistic", "r1r2", True),
+]
 
 
 def build(model):
@@ -238,7 +242,9 @@ def test_statistics():
             return x.mean((1, 2, 3))
 
     x = torch.tensor([2.0, -1.0, 3.0, 4.0]).view(4, 1, 1, 1)
-    _, stats = d_step_loss(lambda z, c: torch.full((4, 1, 1, 1), -1.0), Mean(), x, None, torch.zeros(4, 1), None, plain_loss())
+    _, stats = d_step_loss(
+        lambda z, c: torch.full((4, 1, 1, 1), -1.0), Mean(), x, None, torch.zeros(4, 1), None, plain_loss()
+    )
     assert float(stats["sign_stat"]) == 0.5
     assert float(stats["logit_gap"]) == 3.0
     assert float(stats["d_fake"]) == pytest.approx(0.26894, abs=1e-5)

@@ -5,7 +5,9 @@ import os
 import pytest
 import torch
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as a run with training.deterministic has it from its beginning
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # as a run with training.deterministic has it from its beginning
 
 
 @pytest.fixture(autouse=True)

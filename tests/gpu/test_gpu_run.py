@@ -1,4 +1,6 @@
-"""Whole runs on a GPU: resumed equals uninterrupted, the GPU's results equal the CPU's, workers that share a GPU equal one."""
+"""Whole runs on a GPU: resumed equals uninterrupted, the GPU's results equal the CPU's, workers that share a GPU equal
+one.
+"""
 
 import numpy as np
 import pytest
@@ -22,31 +24,55 @@ from distgan.training.prepare import prepare
 
 pytestmark = pytest.mark.gpu
 
-PLAIN = {"model.g_norm": "none", "model.d_norm": "none", "optim.g.eps": 1e-3, "optim.d.eps": 1e-3, "training.precision": "fp32"}
+PLAIN = {
+    "model.g_norm": "none",
+    "model.d_norm": "none",
+    "optim.g.eps": 1e-3,
+    "optim.d.eps": 1e-3,
+    "training.precision": "fp32",
+}
 CONVOLUTIONAL = {
-    "model.name": "dcgan", "model.conditioning": "projection", "loss.name": "relativistic", "loss.r1_gamma": 0.1, "loss.r2_gamma": 0.1,
-    "model.g_norm": "none", "model.d_norm": "none",
-}  # fmt: skip
+    "model.name": "dcgan",
+    "model.conditioning": "projection",
+    "loss.name": "relativistic",
+    "loss.r1_gamma": 0.1,
+    "loss.r2_gamma": 0.1,
+    "model.g_norm": "none",
+    "model.d_norm": "none",
+}
 CASES = {
     "classic": {"training.precision": "auto"},
     "fp32": {"training.precision": "fp32"},
     "convolutional": CONVOLUTIONAL,
     "everything": CONVOLUTIONAL
     | {
-        "batch_size": 16, "training.n_dis": 2, "loss.penalty_every": 3, "data.mirror": True, "augment.kind": "ada", "augment.p": 0.1,
-        "augment.policy": "[translate, rotate, colour, cutout]", "augment.target": 0.6, "augment.ramp_kimg": 1,
-        "optim.g.lr_schedule.kind": "cosine", "optim.g.lr_schedule.final": 0.1, "loss.gamma_schedule.kind": "cosine",
-        "loss.gamma_schedule.final": 0.1, "optim.d.beta2_schedule.kind": "linear", "optim.d.beta2_schedule.final": 0.5,
+        "batch_size": 16,
+        "training.n_dis": 2,
+        "loss.penalty_every": 3,
+        "data.mirror": True,
+        "augment.kind": "ada",
+        "augment.p": 0.1,
+        "augment.policy": "[translate, rotate, colour, cutout]",
+        "augment.target": 0.6,
+        "augment.ramp_kimg": 1,
+        "optim.g.lr_schedule.kind": "cosine",
+        "optim.g.lr_schedule.final": 0.1,
+        "loss.gamma_schedule.kind": "cosine",
+        "loss.gamma_schedule.final": 0.1,
+        "optim.d.beta2_schedule.kind": "linear",
+        "optim.d.beta2_schedule.final": 0.5,
     },
     "off the device": {"data.device_mib": 0, "training.compile": "off"},
-}  # fmt: skip
+}
 
 
 def run(config, device, on_tick=None):
     """Train as `distgan train --engine local` does; returns (status, folder)."""
     prepared = prepare(config)
     context = Context(device)
-    return loop.train(prepared.config, context, prepared.folder, on_tick=lambda s: on_tick and on_tick(s, context)), prepared.folder
+    return loop.train(
+        prepared.config, context, prepared.folder, on_tick=lambda s: on_tick and on_tick(s, context)
+    ), prepared.folder
 
 
 def newest(folder):
@@ -55,7 +81,9 @@ def newest(folder):
 
 def distance(a, b):
     """The largest difference of two states' G and D."""
-    return max(float((a[part][name].double() - b[part][name].double()).abs().max()) for part in "GD" for name in a[part])
+    return max(
+        float((a[part][name].double() - b[part][name].double()).abs().max()) for part in "GD" for name in a[part]
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -101,7 +129,9 @@ def test_the_metrics_are_the_cpu_s(caches):
     names = ["fid", "kid", "precision-recall", "density-coverage", "inception-score"]
     found = []
     for place in ("cpu", "cuda"):
-        extractor = get_extractor("digits", torch.device(place), None, data_channels=1, resolution=28, data_name="mnist10k")
+        extractor = get_extractor(
+            "digits", torch.device(place), None, data_channels=1, resolution=28, data_name="mnist10k"
+        )
         found.append(evaluate_images(made, real, names, extractor))
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
@@ -111,14 +141,17 @@ def test_the_metrics_are_the_cpu_s(caches):
 def test_draws_are_the_cpu_s(device):
     index = torch.arange(1000)
     assert torch.equal(bits(3, "x", index, 5), bits(3, "x", index.to(device), 5).cpu())
-    torch.testing.assert_close(normal(3, "x", index, 5), normal(3, "x", index.to(device), 5).cpu(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        normal(3, "x", index, 5), normal(3, "x", index.to(device), 5).cpu(), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("device_mib", [0, 512])
 def test_batches_are_the_cpu_s(device, caches, device_mib):
     real = open_images(load_config(overrides={"data.name": "mnist10k", "data.limit": 37}).data)
     here, there = (
-        Feed(real, place, DataOrder(37, 3), device_mib=device_mib, mirror=True, seed=3) for place in (torch.device("cpu"), device)
+        Feed(real, place, DataOrder(37, 3), device_mib=device_mib, mirror=True, seed=3)
+        for place in (torch.device("cpu"), device)
     )
     for start in (5, 20, 35, 500, 8190, 20000):
         there.prefetch(start, start + 15)
@@ -187,8 +220,12 @@ def test_gradients_go_through_nccl(device):
         assert context.broadcast({"a": 1}) == {"a": 1}
         context.world_size = 2  # so that the network is treated as one of several
         torch.manual_seed(0)
-        plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 1)).to(device)
-        copy = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 1)).to(device)
+        plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 1)).to(
+            device
+        )
+        copy = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 1)).to(
+            device
+        )
         copy.load_state_dict(plain.state_dict())
         replica = replicate(copy, context)
         assert any(isinstance(m, nn.SyncBatchNorm) for m in replica.modules())

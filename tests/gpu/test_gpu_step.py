@@ -24,20 +24,34 @@ CASES = {
     "spectral": SMALL | {"model.name": "dcgan", "model.d_norm": "spectral", "loss.name": "hinge", "training.n_dis": 2},
     "r3gan": SMALL | PENALISED | {"model.name": "r3gan", "data.resolution": 32},
     "resnet": {"model.name": "resnet", "data.resolution": 32, "model.d_norm": "spectral", "loss.name": "hinge"},
-    "lazy penalties": SMALL | PENALISED | {"loss.penalty_every": 2, "loss.gamma_schedule.kind": "cosine", "loss.gamma_schedule.final": 0.1},
+    "lazy penalties": SMALL
+    | PENALISED
+    | {"loss.penalty_every": 2, "loss.gamma_schedule.kind": "cosine", "loss.gamma_schedule.final": 0.1},
     "parts": SMALL | PENALISED | {"model.name": "dcgan", "training.accumulate": 2},
     "reused": SMALL
     | PENALISED
-    | {"model.name": "dcgan", "training.reuse_fakes": True, "model.conditioning": "projection", "loss.penalty_every": 2},
+    | {
+        "model.name": "dcgan",
+        "training.reuse_fakes": True,
+        "model.conditioning": "projection",
+        "loss.penalty_every": 2,
+    },
     "reused, batch norm": {"model.name": "dcgan", "training.reuse_fakes": True},
     "ada": SMALL
     | PENALISED
     | {
-        "model.name": "dcgan", "augment.kind": "ada", "augment.p": 0.6, "augment.target": 0.6, "augment.ramp_kimg": 0.5,
-        "augment.policy": "[flip, rotate90, translate, rotate, scale, colour, cutout]", "data.mirror": True,
+        "model.name": "dcgan",
+        "augment.kind": "ada",
+        "augment.p": 0.6,
+        "augment.target": 0.6,
+        "augment.ramp_kimg": 0.5,
+        "augment.policy": "[flip, rotate90, translate, rotate, scale, colour, cutout]",
+        "data.mirror": True,
     },
-    "diffaugment": SMALL | PENALISED | {"model.name": "dcgan", "augment.kind": "diffaugment", "augment.p_schedule.warmup_kimg": 1},
-}  # fmt: skip
+    "diffaugment": SMALL
+    | PENALISED
+    | {"model.name": "dcgan", "augment.kind": "diffaugment", "augment.p_schedule.warmup_kimg": 1},
+}
 
 
 @pytest.fixture
@@ -48,22 +62,33 @@ def build(device, caches):
         config = load_config(overrides={**TINY, "training.precision": "fp32", "training.compile": "off", **changes})
         images = open_images(config.data)
         config = config.for_classes(len(images.classes))
-        feed = Feed(images, device, DataOrder(images.n, 0), device_mib=config.data.device_mib, mirror=config.data.mirror, seed=0)
+        feed = Feed(
+            images, device, DataOrder(images.n, 0), device_mib=config.data.device_mib, mirror=config.data.mirror, seed=0
+        )
         n_classes = len(images.classes) if config.model.conditioning != "none" else 0
-        state = TrainState(config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=device)
+        state = TrainState(
+            config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=device
+        )
         return state, Alternation(config, Context(device), state, feed, images)
 
     return make
 
 
 def weights(state):
-    return [*state.G.state_dict().values(), *state.D.state_dict().values(), *state.ema.state_dict().values(), state.augment_p]
+    return [
+        *state.G.state_dict().values(),
+        *state.D.state_dict().values(),
+        *state.ema.state_dict().values(),
+        state.augment_p,
+    ]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("case", CASES)
 def test_recorded_steps_are_eager_steps(build, case, precision):
-    """Same weights and same statistics. Kernels that add in no fixed order leave rounding errors, which a few steps keep small."""
+    """Same weights and same statistics. Kernels that add in no fixed order leave rounding errors, which a few steps
+    keep small.
+    """
     found = []
     for how in ("off", "off", "cuda-graphs"):
         state, step = build(**CASES[case], **{"training.compile": how, "training.precision": precision})
@@ -116,7 +141,9 @@ def test_bf16_points_the_way_float32_does(build, case):
     for precision in ("fp32", "bf16"):
         state, step = build(**CASES[case], **{"training.precision": precision})
         step()
-        gradients.append([torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (state.D, state.G)])
+        gradients.append(
+            [torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (state.D, state.G)]
+        )
     for a, b in zip(*gradients, strict=True):
         found = float(torch.nn.functional.cosine_similarity(a, b, dim=0))
         print(case, found)
@@ -126,7 +153,9 @@ def test_bf16_points_the_way_float32_does(build, case):
 def test_what_cannot_be_recorded_is_said(build, monkeypatch):
     state, step = build(**CASES["dcgan"], **{"training.compile": "cuda-graphs"})
     forward = type(state.G).forward
-    monkeypatch.setattr(type(state.G), "forward", lambda self, z, c=None: forward(self, z * float(z.abs().max() > 0), c))
+    monkeypatch.setattr(
+        type(state.G), "forward", lambda self, z, c=None: forward(self, z * float(z.abs().max() > 0), c)
+    )
     for _ in range(3):
         step()
     with pytest.raises(RunError, match=r"training.compile = 'cuda-graphs': this step cannot be recorded .*compile off"):
@@ -135,7 +164,9 @@ def test_what_cannot_be_recorded_is_said(build, monkeypatch):
 
 
 def test_batch_norm_over_several_workers_is_not_recorded(build, monkeypatch):
-    monkeypatch.setattr(Context, "__init__", lambda self, device=None: vars(self).update(rank=0, world_size=2, device=device))
+    monkeypatch.setattr(
+        Context, "__init__", lambda self, device=None: vars(self).update(rank=0, world_size=2, device=device)
+    )
     with pytest.raises(ConfigError, match=r"cuda-graphs': batch norm over several workers"):
         build(**{"training.compile": "cuda-graphs"})
 

@@ -1,4 +1,6 @@
-"""The cores of the benchmarks on a tiny run: every table comes out, its parts add up, and what was changed for it is put back."""
+"""The cores of the benchmarks on a tiny run: every table comes out, its parts add up, and what was changed for it is
+put back.
+"""
 
 import argparse
 import json
@@ -22,7 +24,18 @@ def test_the_command_knows_all_of_them(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         benchmark.main()
     said = capsys.readouterr().out
-    for name in ("throughput", "scaling", "startup", "checkpoint", "evaluate", "tune", "data", "memory", "profile", "step"):
+    for name in (
+        "throughput",
+        "scaling",
+        "startup",
+        "checkpoint",
+        "evaluate",
+        "tune",
+        "data",
+        "memory",
+        "profile",
+        "step",
+    ):
         assert f"benchmark.py {name}" in said
 
 
@@ -99,7 +112,10 @@ def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monk
     assert made[0][0].model.g_width == 4
     assert "dcgan (widths 4, 4), non-saturating, 32 x 32 x 1" in capsys.readouterr().out
 
-    options.recipe, options.settings = "default", [*settings, "--augment.kind", "ada"]  # which the textbook loop does not know
+    options.recipe, options.settings = (
+        "default",
+        [*settings, "--augment.kind", "ada"],
+    )  # which the textbook loop does not know
     assert list(steps.prepare(options)[0]) == ["bare steps", "step", "new images", steps.TORCHS]
     with steps.torchs_own():
         assert not second_order._differentiated(torch.ones(1, requires_grad=True))
@@ -131,8 +147,8 @@ def test_turns_are_compared_with_the_turns_beside_them(tmp_path, monkeypatch, ca
     monkeypatch.setattr(slices, "WARMUP_S", 0.2)
     monkeypatch.setattr(slices, "SETTLE_S", 0.1)
     script = (
-        "import sys, time\nn = 0\nwith open(sys.argv[1], 'w', buffering=1) as f:\n"
-        "    while True:\n        time.sleep(0.01)\n        n += int(sys.argv[2])\n        print(time.time(), n, file=f)\n"
+        "import sys, time\nn = 0\nwith open(sys.argv[1], 'w', buffering=1) as f:\n    while True:\n        "
+        "time.sleep(0.01)\n        n += int(sys.argv[2])\n        print(time.time(), n, file=f)\n"
     )
 
     def make(name, speed):
@@ -163,7 +179,11 @@ def test_a_second_program_to_compare_with_is_met_round_by_round(tmp_path, capsys
     made = {"limit": [Slice(100.0, 1.0)] * 3, "ours": found(90.0, 180.0), "theirs": found(60.0, 120.0)}
     options = argparse.Namespace(json=str(tmp_path / "x.json"), rounds=2, seconds=1)
     report(options, "some", made, "limit", also="theirs")
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith(("limit", "ours", "theirs"))}
+    rows = {
+        line.split()[0]: line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(("limit", "ours", "theirs"))
+    }
     assert "1.50 (1.50 - 1.50)" in rows["ours"]
     assert "1.67 (1.67 - 1.67)" in rows["limit"]
     report(options, "some", {k: v for k, v in made.items() if k != "theirs"}, "limit", also="theirs")
@@ -175,7 +195,13 @@ def test_a_program_that_ends_says_why(tmp_path):
 
     with (
         pytest.raises(SystemExit, match=r"broken: ended with status 3\nno such thing"),
-        slices.started({"broken": lambda: slices.Program("broken", [sys.executable, "-c", "print('no such thing'); exit(3)"], {}, list)}),
+        slices.started(
+            {
+                "broken": lambda: slices.Program(
+                    "broken", [sys.executable, "-c", "print('no such thing'); exit(3)"], {}, list
+                )
+            }
+        ),
     ):
         pass
 
@@ -204,7 +230,8 @@ def test_a_measurement_is_taken_apart(tiny, capsys):
 def test_the_share_of_measuring(tiny):
     assert evaluate.share(1.0, every_kimg=10, images_per_s=1000) == pytest.approx(1 / 11)
     config = tiny(**{"kimg": 100, "metrics.every_kimg": 40, "metrics.samples": 500, "metrics.final_samples": 1000})
-    # two measurements on the way, at 40 and 80 kimg, and the last one: 2000 images, of a ms each, beside 100 s of training
+    # two measurements on the way, at 40 and 80 kimg, and the last one: 2000 images, of a ms each, beside 100 s of
+    # training
     assert evaluate.over_a_run(1e-3, config, images_per_s=1000) == pytest.approx(2 / 102, rel=1e-3)
 
 
@@ -218,8 +245,11 @@ def test_a_folder_is_decoded_opened_and_read_beside_torchvision(tmp_path, capsys
     assert found["entries"]["decoded into the cache"][0]["images"] == 48
     assert found["cache_bytes"] == 48 * 3 * 16 * 16 + 128
     assert set(found["batches"]) == {
-        "gathered ahead by a thread", "gathered when asked for", "held on the device", "ImageFolder, 0 loader processes",
-    }  # fmt: skip
+        "gathered ahead by a thread",
+        "gathered when asked for",
+        "held on the device",
+        "ImageFolder, 0 loader processes",
+    }
     data.show(found, argparse.Namespace(images=48, side=16, batch=16))
     assert "x 0 loader processes" in capsys.readouterr().out
 
@@ -260,7 +290,9 @@ def test_what_of_a_file_is_mapped_is_found(tmp_path):
 def test_a_watch_sees_a_short_peak():
     """In a process of its own: this one may have memory of others' to reuse."""
     program = "import time; input(); block = bytearray(b'1') * 64 * 2**20; time.sleep(0.3); del block; print(); input()"
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
         with memory.Watch(child.pid, every_s=0.001) as watch:
             before = watch.highest["uss"]
             print(file=child.stdin, flush=True)
@@ -276,7 +308,9 @@ def test_stages_add_up_and_marks_that_are_missing_are_skipped(tmp_path, capsys):
     file = tmp_path / "marks"
     times = {"driver": 10.5, "prepared": 12.0, "torch": 13.0, "stepped": 15.0}
     lines = [json.dumps({"mark": mark, "time": at}) for mark, at in times.items()]
-    file.write_text("\n".join([*lines, json.dumps({"mark": "torch", "time": 13.5})]) + "\n")  # of two workers, the later one counts
+    file.write_text(
+        "\n".join([*lines, json.dumps({"mark": "torch", "time": 13.5})]) + "\n"
+    )  # of two workers, the later one counts
     marks = startup.read_marks(file)
     assert marks["torch"] == 13.5
     found = startup.stages({**marks, "start": 10.0})

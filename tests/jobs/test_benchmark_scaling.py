@@ -56,7 +56,14 @@ def test_messages_hold_all_gradients(tiny):
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
 def test_contenders_take_turns_and_tables_come_out(tiny, capsys):
     found = scaling.measure(tiny(), most=2, rounds=2, seconds=0.05, repeats=2)
-    assert set(found["windows"]) == {"base", "weak 2", "weak 2: threads", "weak 2: apart", "strong 2", "strong 2: threads"}
+    assert set(found["windows"]) == {
+        "base",
+        "weak 2",
+        "weak 2: threads",
+        "weak 2: apart",
+        "strong 2",
+        "strong 2: threads",
+    }
     for windows in found["windows"].values():
         assert len(windows) == 2
         assert all(value > 0 for w in windows for value in w.values())

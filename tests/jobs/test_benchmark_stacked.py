@@ -1,4 +1,6 @@
-"""Counting modes of Stacked MNIST: the judge on real and on collapsed images, the course of a run, and the whole command, small."""
+"""Counting modes of Stacked MNIST: the judge on real and on collapsed images, the course of a run, and the whole
+command, small.
+"""
 
 import json
 import math
@@ -48,14 +50,30 @@ def test_the_course_counts_training_time_alone():
     lines = [
         {"nimg": 1000, "kimg": 1.0, "time": 5.0, "images_per_s": 100.0},
         {"nimg": 1000, "kimg": 1.0, "time": 5.0, "event": "a word"},
-        {"nimg": 4000, "kimg": 4.0, "time": 99.0, "images_per_s": 50.0, "modes": 7.0, "class_kl": 1.5, "fid": 9.0, "samples": 500.0},
+        {
+            "nimg": 4000,
+            "kimg": 4.0,
+            "time": 99.0,
+            "images_per_s": 50.0,
+            "modes": 7.0,
+            "class_kl": 1.5,
+            "fid": 9.0,
+            "samples": 500.0,
+        },
     ]
     found = stacked._course(lines)
     assert found["minutes"] == pytest.approx((10 + 60) / 60)
     assert found["trained_kimg"] == 4
     assert found["said"] == ["a word"]
     (measured,) = found["course"]
-    assert measured == {"minutes": pytest.approx(70 / 60), "kimg": 4.0, "modes": 7.0, "class_kl": 1.5, "fid": 9.0, "samples": 500.0}
+    assert measured == {
+        "minutes": pytest.approx(70 / 60),
+        "kimg": 4.0,
+        "modes": 7.0,
+        "class_kl": 1.5,
+        "fid": 9.0,
+        "samples": 500.0,
+    }
 
 
 def test_the_recipes_are_the_preset_with_one_thing_changed():
@@ -63,7 +81,11 @@ def test_the_recipes_are_the_preset_with_one_thing_changed():
     assert base.loss.name == "relativistic"
     assert base.loss.r1_gamma == base.loss.r2_gamma > 0
     gamma = base.loss.r2_gamma
-    for name, loss, r2 in [("rpgan-r1", "relativistic", 0), ("ns-r1r2", "non-saturating", gamma), ("ns-r1", "non-saturating", 0)]:
+    for name, loss, r2 in [
+        ("rpgan-r1", "relativistic", 0),
+        ("ns-r1r2", "non-saturating", gamma),
+        ("ns-r1", "non-saturating", 0),
+    ]:
         config = load_config(stacked.PRESET, stacked.RECIPES[name][1])
         assert (config.loss.name, config.loss.r1_gamma, config.loss.r2_gamma) == (loss, base.loss.r1_gamma, r2)
         assert config.model_copy(update={"loss": base.loss}) == base
@@ -77,8 +99,30 @@ def test_the_recipes_are_the_preset_with_one_thing_changed():
 def test_the_command_trains_counts_and_writes(tmp_path, capfd, monkeypatch):
     import benchmark
 
-    small = ["--model.g_width", "4", "--model.d_width", "4", "--metrics.samples", "100", "--data.limit", "500", "--log.grid", "4"]
-    words = ["stacked-mnist", "--kimg", "0.128", "--samples", "300", "--only", "preset", "ns-r1", "--storage", str(tmp_path / "runs")]
+    small = [
+        "--model.g_width",
+        "4",
+        "--model.d_width",
+        "4",
+        "--metrics.samples",
+        "100",
+        "--data.limit",
+        "500",
+        "--log.grid",
+        "4",
+    ]
+    words = [
+        "stacked-mnist",
+        "--kimg",
+        "0.128",
+        "--samples",
+        "300",
+        "--only",
+        "preset",
+        "ns-r1",
+        "--storage",
+        str(tmp_path / "runs"),
+    ]
     words += ["--pictures", str(tmp_path / "pictures"), "--json", str(tmp_path / "found.json")]
     words += ["--", *small, "--metrics.every_kimg", "0.064"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words])

@@ -1,4 +1,6 @@
-"""The Evaluator: sharded equals single, cache, what each figure says about good, noisy and collapsed generators, mistakes."""
+"""The Evaluator: sharded equals single, cache, what each figure says about good, noisy and collapsed generators,
+mistakes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from distgan.config import METRICS, ConfigError
-from distgan.metrics import Evaluator, Extractor, Moments, TorchDistributed, evaluate_images, frechet_distance, get_extractor
+from distgan.metrics import (
+    Evaluator,
+    Extractor,
+    Moments,
+    TorchDistributed,
+    evaluate_images,
+    frechet_distance,
+    get_extractor,
+)
 from distgan.storage import Folder
 
 ALL = list(METRICS)
@@ -60,7 +70,9 @@ def worker(rank: int, world: int, folder: str) -> None:
     part = x[cuts[rank] : cuts[rank + 1]]
     reduced = Moments(5).update(part).all_reduce(context, x[:4].mean(0))
     rows = context.all_gather_rows(part)
-    cached = measure(61, context, Path(folder) / f"cache{rank}")  # no shared folder: only the first rank ever has the file
+    cached = measure(
+        61, context, Path(folder) / f"cache{rank}"
+    )  # no shared folder: only the first rank ever has the file
     again = measure(61, context, Path(folder) / f"cache{rank}")
     try:
         Evaluator(REAL, None, "f", extractor(f"net{rank}"), ALL, context=context)
@@ -139,7 +151,9 @@ def test_second_construction_reads_the_cache_and_damage_is_made_good(tmp_path, c
 def test_storage_keeps_the_statistics_for_a_machine_that_has_never_seen_the_data(tmp_path) -> None:
     def seen(cache: Path) -> tuple[int, float]:
         Linear.seen = 0
-        evaluator = Evaluator(REAL, LABELS, "f", extractor(), ["fid"], cache_dir=cache, store=Folder(tmp_path / "run" / "statistics"))
+        evaluator = Evaluator(
+            REAL, LABELS, "f", extractor(), ["fid"], cache_dir=cache, store=Folder(tmp_path / "run" / "statistics")
+        )
         return Linear.seen, evaluator.evaluate(made_images, 20)["fid"]
 
     (first, fid), (elsewhere, again) = seen(tmp_path / "a"), seen(tmp_path / "b")
@@ -194,14 +208,19 @@ class Images:
 
 
 def test_what_the_figures_say_about_digits(digits) -> None:
-    """Other real digits are near the floor; noise hurts fidelity, a missing class and one single image hurt diversity."""
+    """Other real digits are near the floor; noise hurts fidelity, a missing class and one single image hurt
+    diversity.
+    """
     images, labels = digits[0].numpy(), digits[1].numpy()
     split = np.random.default_rng(0).permutation(10000)
     real, fresh = Images(images[split[:1500]], labels[split[:1500]]), split[1500:2500]
     net = get_extractor("auto", data_channels=1, resolution=28, data_name="mnist10k")
     good = evaluate_images(images[fresh], real, ALL, net)
     noisy = evaluate_images(
-        np.clip(images[fresh] + np.random.default_rng(1).normal(0, 60, images[fresh].shape), 0, 255).astype(np.uint8), real, ALL, net
+        np.clip(images[fresh] + np.random.default_rng(1).normal(0, 60, images[fresh].shape), 0, 255).astype(np.uint8),
+        real,
+        ALL,
+        net,
     )
     few = evaluate_images(images[fresh[labels[fresh] < 5]], real, ALL, net)
     assert good["fid"] < 2 * good["floor_fid"]
@@ -228,8 +247,13 @@ def test_class_accuracy_where_the_classifier_knows_the_labels(digits) -> None:
     pick = torch.arange(50, 250)
     evaluator = Evaluator(images.numpy(), labels.numpy(), "f", net, ["fid"])
     assert evaluator.evaluate(lambda i: images[pick[i]], 200, lambda i: labels[pick[i]])["class_accuracy"] > 0.97
-    assert evaluator.evaluate(lambda i: images[pick[i]], 200, lambda i: (labels[pick[i]] + 1) % 10)["class_accuracy"] < 0.03
-    foreign = Evaluator(images.numpy(), (labels.numpy() + 3) % 10, "f", net, ["fid"])  # classes in an order of their own
+    assert (
+        evaluator.evaluate(lambda i: images[pick[i]], 200, lambda i: (labels[pick[i]] + 1) % 10)["class_accuracy"]
+        < 0.03
+    )
+    foreign = Evaluator(
+        images.numpy(), (labels.numpy() + 3) % 10, "f", net, ["fid"]
+    )  # classes in an order of their own
     assert "class_accuracy" not in foreign.evaluate(lambda i: images[pick[i]], 200, lambda i: labels[pick[i]])
 
 

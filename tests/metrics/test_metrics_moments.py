@@ -29,7 +29,9 @@ def test_moments_in_any_batches_are_numpys(sizes: tuple[int, ...]) -> None:
 
 def test_merge_equals_one_pass_and_takes_empty_sides() -> None:
     x = features(40, 5, 1)
-    merged = Moments(5).merge(Moments(5)).merge(Moments(5).update(x[:3])).merge(Moments(5).update(x[3:])).merge(Moments(5))
+    merged = (
+        Moments(5).merge(Moments(5)).merge(Moments(5).update(x[:3])).merge(Moments(5).update(x[3:])).merge(Moments(5))
+    )
     whole = Moments(5).update(x)
     torch.testing.assert_close(merged.cov, whole.cov, rtol=1e-12, atol=1e-12)
     assert merged.n == whole.n == 40

@@ -9,7 +9,13 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from distgan.metrics import ClassStatistics, density_coverage, kernel_distance, kernel_distance_subsets, precision_recall
+from distgan.metrics import (
+    ClassStatistics,
+    density_coverage,
+    kernel_distance,
+    kernel_distance_subsets,
+    precision_recall,
+)
 from distgan.metrics.kid import kernel_sum
 from distgan.metrics.manifold import radii
 
@@ -40,13 +46,21 @@ def test_kid_subsets_agree_with_torch_fidelity(two_sets) -> None:
     assert mean == pytest.approx(kernel_distance(*two_sets), abs=error)
     assert std == pytest.approx(theirs["kernel_inception_distance_std"], rel=0.3)
     assert (mean, std) == kernel_distance_subsets(*two_sets, subsets=200, size=100)
-    whole = kernel_distance_subsets(*(s[:270] for s in two_sets), subsets=2, size=1000)  # fewer images than a subset: all of them
-    assert whole == (pytest.approx(kernel_distance(two_sets[0][:270], two_sets[1]), rel=1e-9), pytest.approx(0, abs=1e-12))
+    whole = kernel_distance_subsets(
+        *(s[:270] for s in two_sets), subsets=2, size=1000
+    )  # fewer images than a subset: all of them
+    assert whole == (
+        pytest.approx(kernel_distance(two_sets[0][:270], two_sets[1]), rel=1e-9),
+        pytest.approx(0, abs=1e-12),
+    )
 
 
 def test_kid_of_one_distribution_is_zero_on_average() -> None:
     generator = torch.Generator().manual_seed(3)
-    values = [kernel_distance(torch.randn(20, 4, generator=generator), torch.randn(30, 4, generator=generator)) for _ in range(400)]
+    values = [
+        kernel_distance(torch.randn(20, 4, generator=generator), torch.randn(30, 4, generator=generator))
+        for _ in range(400)
+    ]
     assert np.mean(values) == pytest.approx(0, abs=4 * np.std(values) / 20)
     assert min(values) < 0  # an estimate cut off at zero would be biased
     with pytest.raises(ValueError, match="at least 2"):
@@ -79,7 +93,9 @@ def test_extremes_of_the_manifold_metrics() -> None:
     real = torch.randn(60, 4, generator=torch.Generator().manual_seed(1))
     assert precision_recall(real, real) == (1.0, 1.0)
     assert precision_recall(real + 1000, real) == (0.0, 0.0)
-    one = real[:1].repeat(60, 1) + 1e-3 * torch.randn(60, 4, generator=torch.Generator().manual_seed(2))  # collapsed to one image
+    one = real[:1].repeat(60, 1) + 1e-3 * torch.randn(
+        60, 4, generator=torch.Generator().manual_seed(2)
+    )  # collapsed to one image
     precision, recall = precision_recall(one, real)
     density, coverage = density_coverage(one, real)
     assert precision == 1.0

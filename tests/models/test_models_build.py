@@ -1,4 +1,6 @@
-"""Every family at every resolution and conditioning: shapes, ranges, gradients everywhere, the same weights from the same seed."""
+"""Every family at every resolution and conditioning: shapes, ranges, gradients everywhere, the same weights from the
+same seed.
+"""
 
 import subprocess
 import sys
@@ -21,13 +23,22 @@ CASES = [
     (name, resolution, conditioning, g_norm, d_norm)
     for name in MODELS
     for resolution, conditioning in product(SIZES[name], CONDITIONING)
-    for g_norm, d_norm in ([("none", "none")] if name == "r3gan" else [("batch", "batch"), ("batch", "spectral"), ("none", "none")])
+    for g_norm, d_norm in (
+        [("none", "none")] if name == "r3gan" else [("batch", "batch"), ("batch", "spectral"), ("none", "none")]
+    )
 ]
 
 
 def classic_model(**changes):
     """Networks as in the DCGAN paper, batch norm in both and no labels, but for what a test changes."""
-    classic = {"latent_dim": 100, "g_width": 64, "d_width": 64, "g_norm": "batch", "d_norm": "batch", "conditioning": "none"}
+    classic = {
+        "latent_dim": 100,
+        "g_width": 64,
+        "d_width": 64,
+        "g_norm": "batch",
+        "d_norm": "batch",
+        "conditioning": "none",
+    }
     return ModelConfig(**{**classic, **changes})
 
 
@@ -39,7 +50,9 @@ def build(model, **size):
 def test_shapes_and_gradients(name, resolution, conditioning, g_norm, d_norm):
     torch.manual_seed(0)
     n, classes = 4, 3
-    model = ModelConfig(name=name, conditioning=conditioning, g_norm=g_norm, d_norm=d_norm, latent_dim=5, g_width=4, d_width=4)
+    model = ModelConfig(
+        name=name, conditioning=conditioning, g_norm=g_norm, d_norm=d_norm, latent_dim=5, g_width=4, d_width=4
+    )
     size = {"channels": 2, "resolution": resolution, "n_classes": classes}
     G, D = build(model, **size)
     c = torch.arange(n) % classes if conditioning != "none" else None
@@ -91,7 +104,9 @@ def test_large_images(name, resolution, norm):
 @pytest.mark.parametrize("conditioning", ["projection", "auxiliary"])
 def test_the_class_matters(name, conditioning):
     torch.manual_seed(0)
-    model = ModelConfig(name=name, conditioning=conditioning, g_norm="none", d_norm="none", latent_dim=5, g_width=4, d_width=4)
+    model = ModelConfig(
+        name=name, conditioning=conditioning, g_norm="none", d_norm="none", latent_dim=5, g_width=4, d_width=4
+    )
     G, D = build(model, channels=1, resolution=16, n_classes=3)
     z = torch.randn(2, 5)
     assert not torch.allclose(G(z, torch.tensor([0, 0])), G(z, torch.tensor([1, 1])))
@@ -272,7 +287,10 @@ def test_an_own_class_beside_one_of_the_family(conditioning):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"generator": "own_networks:G", "g_args": {"side": 14}}, ["model.generator", "(3, 1, 14, 14)", "(3, 1, 28, 28)"]),
+        (
+            {"generator": "own_networks:G", "g_args": {"side": 14}},
+            ["model.generator", "(3, 1, 14, 14)", "(3, 1, 28, 28)"],
+        ),
         ({"generator": "own_networks:G", "g_args": {"gain": 5.0}}, ["model.generator", "[-1, 1]", "tanh"]),
         ({"generator": "own_networks:G", "g_args": {"speed": 1}}, ["model.generator", "speed", "model.g_args"]),
         ({"generator": "own_networks:H"}, ["has no H", "it has G, D, Broken"]),
@@ -281,7 +299,10 @@ def test_an_own_class_beside_one_of_the_family(conditioning):
         ({"generator": "own_networks:NotANetwork"}, ["NotANetwork", "torch.nn.Module"]),
         ({"discriminator": "own_networks:D", "d_args": {"column": True}}, ["model.discriminator", "(3, 1)", "(3,)"]),
         ({"discriminator": "own_networks:Broken"}, ["model.discriminator", "RuntimeError", "D(x (N, C, H, W), c)"]),
-        ({"discriminator": "own_networks:D", "conditioning": "auxiliary"}, ["auxiliary", "tuple", "class logits (N, 4)"]),
+        (
+            {"discriminator": "own_networks:D", "conditioning": "auxiliary"},
+            ["auxiliary", "tuple", "class logits (N, 4)"],
+        ),
     ],
 )
 def test_own_classes_are_checked(model, words):
@@ -291,10 +312,9 @@ def test_own_classes_are_checked(model, words):
 
 def test_limits_are_known_without_torch():
     code = (
-        "import sys; from distgan.models import allowed_resolutions, check_family; from distgan.config import ModelConfig\n"
-        "assert allowed_resolutions('dcgan')[1] == 28 and allowed_resolutions('mlp') is None\n"
-        "check_family(ModelConfig(), resolution=28, n_classes=0)\n"
-        "assert 'torch' not in sys.modules"
+        "import sys; from distgan.models import allowed_resolutions, check_family; from distgan.config import "
+        "ModelConfig\nassert allowed_resolutions('dcgan')[1] == 28 and allowed_resolutions('mlp') is "
+        "None\ncheck_family(ModelConfig(), resolution=28, n_classes=0)\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -322,7 +342,9 @@ def test_r3gan_computes_in_bf16_between_ends_in_float32():
     seen = {}
 
     def watch(name, module):
-        module.register_forward_hook(lambda _, inputs, output: seen.__setitem__(name, (inputs[0].dtype, output.dtype, output.shape[-1])))
+        module.register_forward_hook(
+            lambda _, inputs, output: seen.__setitem__(name, (inputs[0].dtype, output.dtype, output.shape[-1]))
+        )
 
     for name, module in [("project", G.project), ("output", G.output), ("from image", D.body[0]), ("head", D.head)]:
         watch(name, module)
@@ -371,7 +393,11 @@ def test_layers_for_grey_images_are_the_plain_layers(bias):
     for grey, plain, shape in (
         (layers.GreyConv2d(1, 6, 4, 2, 1, bias=bias), nn.Conv2d(1, 6, 4, 2, 1, bias=bias), (3, 1, 12, 12)),
         (layers.GreyConv2d(1, 6, 3, 1, 1, bias=bias), nn.Conv2d(1, 6, 3, 1, 1, bias=bias), (3, 1, 5, 8)),
-        (layers.GreyConvTranspose2d(6, 1, 4, 2, 1, bias=bias), nn.ConvTranspose2d(6, 1, 4, 2, 1, bias=bias), (3, 6, 7, 7)),
+        (
+            layers.GreyConvTranspose2d(6, 1, 4, 2, 1, bias=bias),
+            nn.ConvTranspose2d(6, 1, 4, 2, 1, bias=bias),
+            (3, 6, 7, 7),
+        ),
     ):
         plain.load_state_dict(grey.state_dict())
         x, found = torch.randn(shape), []
@@ -397,9 +423,13 @@ def test_layers_for_grey_images_train_after_they_have_sampled():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("norm", ["none", "spectral"])
-@pytest.mark.parametrize(("conditioning", "n_classes"), [("none", 0), ("projection", 3), ("projection", layers.FEW + 1), ("auxiliary", 3)])
+@pytest.mark.parametrize(
+    ("conditioning", "n_classes"), [("none", 0), ("projection", 3), ("projection", layers.FEW + 1), ("auxiliary", 3)]
+)
 def test_the_head_is_its_formula(conditioning, n_classes, norm, layout):
-    """On feature maps of either layout, in float32 whatever autocast says; values, gradients, and those of gradients."""
+    """On feature maps of either layout, in float32 whatever autocast says; values, gradients, and those of
+    gradients.
+    """
     torch.manual_seed(0)
     head = layers.Head(2 * 9, n_classes, conditioning, norm, layers.he_init).eval()
     maps = torch.randn(5, 2, 3, 3).contiguous(memory_format=layout).requires_grad_()
@@ -418,7 +448,9 @@ def test_the_head_is_its_formula(conditioning, n_classes, norm, layout):
 
     def penalty(logits):
         (g,) = torch.autograd.grad((logits**3).sum(), maps, create_graph=True)
-        return torch.autograd.grad(g.square().sum() + logits.sum(), [*weights, maps], retain_graph=True, allow_unused=True)
+        return torch.autograd.grad(
+            g.square().sum() + logits.sum(), [*weights, maps], retain_graph=True, allow_unused=True
+        )
 
     for a, b in zip(penalty(found), penalty(logits), strict=True):
         if b is not None:  # no loss is on the classes here, which then have none or zeros
@@ -434,7 +466,9 @@ def test_a_head_with_classes_asks_for_them():
 @pytest.mark.parametrize("name", ["mlp", "dcgan", "resnet"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_spectral_norm_iterates_once_a_pass(name, channels, monkeypatch):
-    """Each look at such a weight is an iteration: a second one in a pass moves D without anyone's asking, and costs time."""
+    """Each look at such a weight is an iteration: a second one in a pass moves D without anyone's asking, and costs
+    time.
+    """
     kind, asked = nn.utils.parametrizations._SpectralNorm, []
     iterate = kind._power_method
     model = classic_model(name=name, d_width=4, d_norm="spectral", conditioning="projection")

@@ -1,4 +1,6 @@
-"""conditioning = "auto": decided by the data's classes, once, and then the same networks as if it had been written out."""
+"""conditioning = "auto": decided by the data's classes, once, and then the same networks as if it had been written
+out.
+"""
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ DECIDED = [(0, "none"), (1, "none"), (2, "projection"), (10, "projection")]  # o
 
 
 def small_model(name, conditioning):
-    return ModelConfig(name=name, conditioning=conditioning, latent_dim=5, g_width=4, d_width=4, g_norm="none", d_norm="none")
+    return ModelConfig(
+        name=name, conditioning=conditioning, latent_dim=5, g_width=4, d_width=4, g_norm="none", d_norm="none"
+    )
 
 
 def build(model, n_classes):
@@ -35,7 +39,13 @@ def test_what_was_asked_for_stays(conditioning, n_classes):
 @pytest.mark.parametrize(("n_classes", "decided"), DECIDED)
 def test_a_run_is_decided_in_this_one_setting(n_classes, decided):
     config = load_config(
-        overrides={"model.conditioning": "auto", "model.name": "resnet", "model.g_width": 8, "kimg": 7, "loss.r1_gamma": 2}
+        overrides={
+            "model.conditioning": "auto",
+            "model.name": "resnet",
+            "model.g_width": 8,
+            "kimg": 7,
+            "loss.r1_gamma": 2,
+        }
     )
     settled = config.for_classes(n_classes)
     assert config.model.conditioning == "auto"  # not changed in place

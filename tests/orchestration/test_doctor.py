@@ -1,4 +1,6 @@
-"""The doctor's judgement of what nodes say about themselves, and one examination of this machine. Several hosts: tests/cluster."""
+"""The doctor's judgement of what nodes say about themselves, and one examination of this machine. Several hosts:
+tests/cluster.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,21 @@ from distgan.orchestration import doctor
 from distgan.orchestration.doctor import Findings, as_text, examine, judge_facts
 
 WELL = {
-    "name": "a (10.0.0.1)", "ray_cpus": 8, "ray_gpus": 1, "python": "3.11.7", "ray": "2.60.0", "torch": "2.14.1", "distgan": "0.1.0",
-    "cuda": "13.0", "gpus": ["H100"], "interface": "eth0", "address": "10.0.0.1", "shm_free": 2**32, "disk_free": 2**36, "files": 65536,
-}  # fmt: skip
+    "name": "a (10.0.0.1)",
+    "ray_cpus": 8,
+    "ray_gpus": 1,
+    "python": "3.11.7",
+    "ray": "2.60.0",
+    "torch": "2.14.1",
+    "distgan": "0.1.0",
+    "cuda": "13.0",
+    "gpus": ["H100"],
+    "interface": "eth0",
+    "address": "10.0.0.1",
+    "shm_free": 2**32,
+    "disk_free": 2**36,
+    "files": 65536,
+}
 
 
 def judged(**other) -> Findings:
@@ -76,8 +90,8 @@ def test_a_node_that_does_not_answer_is_named(monkeypatch):
     found = Findings(nodes={"1": dict(WELL)})
     assert doctor._answers(found, {"1": object()}, "does not answer") == {}
     assert found.problems == [
-        "a (10.0.0.1): ModuleNotFoundError: No module named 'distgan'; install distgan there, use its image, or run this as "
-        "`distgan submit doctor`"
+        "a (10.0.0.1): ModuleNotFoundError: No module named 'distgan'; install distgan there, use its image, or run "
+        "this as `distgan submit doctor`"
     ]
 
 

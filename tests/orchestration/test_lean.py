@@ -58,7 +58,13 @@ def stand_in(tmp_path):
     parents = []
 
     def start(names):
-        agent = [sys.executable, str(tmp_path / "agent.py"), str(tmp_path / "log"), f"--session-dir={tmp_path}", "--node-id=ab"]
+        agent = [
+            sys.executable,
+            str(tmp_path / "agent.py"),
+            str(tmp_path / "log"),
+            f"--session-dir={tmp_path}",
+            "--node-id=ab",
+        ]
         agent += ["--node-ip-address=127.0.0.1", "--my-port=0"]
         command = [sys.executable, "-c", PARENT, sys.executable, "-S", standby.__file__, names, "--", *agent]
         parents.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
@@ -129,12 +135,16 @@ with cluster(load_config().ray):
 
 def test_a_private_cluster_has_no_agents_until_they_are_wanted():
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run([sys.executable, "-c", PRIVATE], env=env, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PRIVATE], env=env, capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.stdout.split() == ["None", "2", "0", "told", "2", "1"], done.stderr[-3000:]
 
 
 def test_a_worker_that_is_alone_answers_when_it_is_over(monkeypatch):
-    """On Ray's own classes: the question how it is going waits, but for a while only, and tells the end and the error as without."""
+    """On Ray's own classes: the question how it is going waits, but for a while only, and tells the end and the error
+    as without.
+    """
     from ray.train.v2._internal.execution import context
     from ray.train.v2._internal.execution.worker_group import worker
     from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRunner

@@ -34,10 +34,14 @@ def test_every_figure_is_exported_and_passed_on(gauges):
     assert passed == [{"kimg": 3.2, "images_per_s": 900.0, "fid": 17.5, "d_loss": 1.2, "note": "text", "flag": True}]
     assert gauges.pop(("distgan_reported_at_seconds", "mnist")) > 1.7e9
     assert gauges == {
-        ("distgan_kimg", "mnist"): 3.2, ("distgan_total_kimg", "mnist"): 50, ("distgan_images_per_s", "mnist"): 900.0,
-        ("distgan_fid", "mnist"): 17.5, ("distgan_value", "d_loss", "mnist"): 1.2, ("distgan_healthy", "mnist"): 1,
+        ("distgan_kimg", "mnist"): 3.2,
+        ("distgan_total_kimg", "mnist"): 50,
+        ("distgan_images_per_s", "mnist"): 900.0,
+        ("distgan_fid", "mnist"): 17.5,
+        ("distgan_value", "d_loss", "mnist"): 1.2,
+        ("distgan_healthy", "mnist"): 1,
         ("distgan_workers", "mnist"): 2,
-    }  # fmt: skip
+    }
 
 
 def test_what_is_not_finite_is_unhealthy_and_not_drawn(gauges):

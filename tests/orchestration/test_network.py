@@ -30,7 +30,11 @@ def test_two_workers_meet_on_loopback_alone():
     first.set("key", "value")
     assert second.get("key") == b"value"
     if Path("/proc/net/tcp").exists():
-        lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+        lines = [
+            line.split()
+            for table in ("tcp", "tcp6")
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        ]
         assert [w[1] for w in lines if w[3] == "0A" and w[1].endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
 
 

@@ -44,19 +44,29 @@ def test_placements(nodes, settings, expected):
         (
             [CPU2],
             {"workers": 4},
-            r"workers = 4: there are 2 CPUs and 0 GPUs on 1 node, room for 2 workers of 1 CPU; allowed: auto, or 1 to 2",
+            r"workers = 4: there are 2 CPUs and 0 GPUs on 1 node, room for 2 workers of 1 CPU; "
+            r"allowed: auto, or 1 to 2",
         ),
         ([CPU2], {"workers": 2, "ray.cpus_per_worker": 2}, r"room for 1 worker of 2 CPUs; allowed: auto, or 1 to 1"),
         (
             [CPU2, {"CPU": 3.0}],
             {"workers": 2, "ray.cpus_per_worker": 4},
-            r"ray\.cpus_per_worker = 4: no node has room for a worker of 4 CPUs \(there are 5 CPUs .* on 2 nodes\); allowed: 1 to 3",
+            r"ray\.cpus_per_worker = 4: no node has room for a worker of 4 CPUs "
+            r"\(there are 5 CPUs .* on 2 nodes\); allowed: 1 to 3",
         ),
-        ([GPU8], {"workers": 16, "batch_size": 64}, r"64 CPUs and 8 GPUs on 1 node, room for 8 workers of \d+ CPUs? and 1 GPU"),
+        (
+            [GPU8],
+            {"workers": 16, "batch_size": 64},
+            r"64 CPUs and 8 GPUs on 1 node, room for 8 workers of \d+ CPUs? and 1 GPU",
+        ),
         ([CPU2], {"ray.gpus_per_worker": 1}, r"ray\.gpus_per_worker = 1: no node .* allowed: 0 to 0"),
         ([{"CPU": 0.0}], {}, "no node of the cluster has that and a CPU"),
         ([], {}, "no node"),
-        ([CPU2], {"training.compile": "cuda-graphs"}, r"training\.compile = 'cuda-graphs': needs a GPU, and the workers have none"),
+        (
+            [CPU2],
+            {"training.compile": "cuda-graphs"},
+            r"training\.compile = 'cuda-graphs': needs a GPU, and the workers have none",
+        ),
         ([CPU2], {"workers": "{min: 3, max: 8}"}, r"workers = 3: .*room for 2"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Search spaces: bad ones are refused in one line each before Ray is imported; good ones give valid configs and hold the preset."""
+"""Search spaces: bad ones are refused in one line each before Ray is imported; good ones give valid configs and hold
+the preset.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,10 @@ def test_a_bad_space_gives_one_clear_line(case: str) -> None:
         ({"scheduler": "pbt", "space": {"beta1": {"choice": [0, 0.5]}}}, "explores numbers"),
         ({"scheduler": "pbt", "trials": 1}, "allowed: at least 2"),
         ({"space": {"beta1": {"grid": [0.0, 0.5]}}}, "optuna does not walk grids"),
-        ({"space": {"beta1": {"grid": [0.0, 0.1, 0.2, 0.5]}}, "searcher": "random", "trials": 3}, "allowed: at least 4"),
+        (
+            {"space": {"beta1": {"grid": [0.0, 0.1, 0.2, 0.5]}}, "searcher": "random", "trials": 3},
+            "allowed: at least 4",
+        ),
     ],
 )
 def test_a_bad_search_gives_one_clear_line(tune: dict[str, object], hint: str) -> None:
@@ -79,8 +84,16 @@ TYPED: dict[str, tuple[str, list[str], str]] = {
     "text for a number": ("g_lr: {loguniform: [low, high]}\n", [], "'low' is no number"),
     "empty": ("beta1: {choice: []}\n", [], "is empty"),
     "no space": ("trials: 3\nspace: {}\n", [], "holds no space"),
-    "out of range": ("g_lr: {loguniform: [1.0e-4, 100]}\n", [], "100.0 is not allowed: optim.g.lr = 100.0: allowed: a number > 0"),
-    "out of range together": ("g_lr: {uniform: [1, 9]}\nd_lr_ratio: {uniform: [1, 4]}\n", [], "is not allowed: optim.d.lr"),
+    "out of range": (
+        "g_lr: {loguniform: [1.0e-4, 100]}\n",
+        [],
+        "100.0 is not allowed: optim.g.lr = 100.0: allowed: a number > 0",
+    ),
+    "out of range together": (
+        "g_lr: {uniform: [1, 9]}\nd_lr_ratio: {uniform: [1, 4]}\n",
+        [],
+        "is not allowed: optim.d.lr",
+    ),
     "reversed": ("g_lr: {loguniform: [1.0e-2, 1.0e-4]}\n", [], "the first number must be below the second"),
     "logarithm of zero": ("r1_gamma: {loguniform: [0, 1]}\n", [], "must begin above 0"),
     "set twice": (RATE + "optim.g.lr: {loguniform: [1.0e-4, 1.0e-2]}\n", [], "keep one of them"),
@@ -101,9 +114,23 @@ def tune(folder: Path, text: str, words: list[str]) -> subprocess.CompletedProce
     (folder / "ray").mkdir()
     (folder / "ray/__init__.py").write_text("raise SystemExit('ray was imported')")
     return subprocess.run(
-        [sys.executable, "-m", "distgan", "tune", "--search", str(folder / "space.yaml"), "--storage", str(folder / "runs"), *words],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(folder)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "distgan",
+            "tune",
+            "--search",
+            str(folder / "space.yaml"),
+            "--storage",
+            str(folder / "runs"),
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )
 
 
 @pytest.mark.parametrize("case", TYPED, ids=str)
@@ -146,7 +173,11 @@ def test_the_searches_among_the_jobs_can_be_started(file: str, base: str | None)
 def test_the_default_space_lies_around_the_configs_own_values_and_takes_more() -> None:
     config = load_config(overrides={"tune.also": "[loss, n_dis, batch, r1_gamma]"})
     domains = open_space(config).domains
-    for key, own in (("g_lr", config.optim.g.lr), ("gamma", config.loss.r1_gamma), ("one_minus_beta2", 1 - config.optim.g.beta2)):
+    for key, own in (
+        ("g_lr", config.optim.g.lr),
+        ("gamma", config.loss.r1_gamma),
+        ("one_minus_beta2", 1 - config.optim.g.beta2),
+    ):
         assert domains[key].low < own < domains[key].high
     assert {"loss", "n_dis", "batch", "d_lr_ratio", "beta1"} < set(domains)
     assert "r1_gamma" not in domains  # gamma is both
@@ -158,8 +189,12 @@ def test_the_default_space_lies_around_the_configs_own_values_and_takes_more() -
 
 
 def test_a_search_file_wins_over_the_config_and_the_command_line_over_both(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"kimg": 3, "tune": {"trials": 5, "space": {"beta2": {"uniform": [0.5, 0.9]}}}}))
-    (tmp_path / "s.yaml").write_text("trials: 7\ntime_s: 60\nbeta1: {uniform: [0.0, 0.9]}\nspace: {g_lr: {loguniform: [1.0e-4, 1.0e-3]}}\n")
+    (tmp_path / "c.yaml").write_text(
+        yaml.safe_dump({"kimg": 3, "tune": {"trials": 5, "space": {"beta2": {"uniform": [0.5, 0.9]}}}})
+    )
+    (tmp_path / "s.yaml").write_text(
+        "trials: 7\ntime_s: 60\nbeta1: {uniform: [0.0, 0.9]}\nspace: {g_lr: {loguniform: [1.0e-4, 1.0e-3]}}\n"
+    )
     config = read_settings(str(tmp_path / "c.yaml"), str(tmp_path / "s.yaml"), {"tune.time_s": "30"})
     assert (config.kimg, config.tune.trials, config.tune.time_s) == (3, 7, 30)
     assert set(config.tune.space) == {"beta1", "g_lr"}
@@ -168,10 +203,14 @@ def test_a_search_file_wins_over_the_config_and_the_command_line_over_both(tmp_p
 def test_values_reach_the_settings_they_stand_for() -> None:
     space = space_of(
         {
-            "g_lr": {"loguniform": [1e-4, 1e-2]}, "d_lr_ratio": {"choice": [1, 2]}, "beta1": {"choice": [0, 0.5]},
-            "one_minus_beta2": {"loguniform": [1e-3, 1e-1]}, "loss": {"choice": ["hinge", "relativistic"]}, "batch": {"choice": [16, 32]},
+            "g_lr": {"loguniform": [1e-4, 1e-2]},
+            "d_lr_ratio": {"choice": [1, 2]},
+            "beta1": {"choice": [0, 0.5]},
+            "one_minus_beta2": {"loguniform": [1e-3, 1e-1]},
+            "loss": {"choice": ["hinge", "relativistic"]},
+            "batch": {"choice": [16, 32]},
         }
-    )  # fmt: skip
+    )
     values = {"d_lr_ratio": 2, "g_lr": 1e-3, "beta1": 0, "one_minus_beta2": 0.1, "loss": "hinge", "batch": 16}
     config = space.apply(values)
     assert (config.optim.g.lr, config.optim.d.lr) == (1e-3, 2e-3)
@@ -183,7 +222,9 @@ def test_values_reach_the_settings_they_stand_for() -> None:
 
 
 def test_the_configs_own_values_are_trial_0_exactly_even_outside_the_space() -> None:
-    space = space_of({"g_lr": {"loguniform": [1e-8, 1e-7]}, "n_dis": {"choice": [2, 3]}, "one_minus_beta2": {"uniform": [0.3, 0.4]}})
+    space = space_of(
+        {"g_lr": {"loguniform": [1e-8, 1e-7]}, "n_dis": {"choice": [2, 3]}, "one_minus_beta2": {"uniform": [0.3, 0.4]}}
+    )
     assert space.draw(0, 1) == space.preset
     assert space.preset["n_dis"] == 1
     assert 1 in space.domains["n_dis"].choices
@@ -193,10 +234,13 @@ def test_the_configs_own_values_are_trial_0_exactly_even_outside_the_space() -> 
 def test_draws_are_the_same_every_time_lie_inside_and_spread() -> None:
     space = space_of(
         {
-            "g_lr": {"loguniform": [1e-5, 1e-2]}, "beta1": {"quniform": [0.0, 0.9, 0.1]}, "n_dis": {"randint": [1, 4]},
-            "loss.r1_gamma": {"uniform": [0, 10]}, "model.latent_dim": {"lograndint": [1, 9]},
+            "g_lr": {"loguniform": [1e-5, 1e-2]},
+            "beta1": {"quniform": [0.0, 0.9, 0.1]},
+            "n_dis": {"randint": [1, 4]},
+            "loss.r1_gamma": {"uniform": [0, 10]},
+            "model.latent_dim": {"lograndint": [1, 9]},
         }
-    )  # fmt: skip
+    )
     draws = [space.draw(i, 7) for i in range(1, 200)]
     assert draws == [space.draw(i, 7) for i in range(1, 200)]
     assert all(domain.holds(draw[key]) for draw in draws for key, domain in space.domains.items())

@@ -1,4 +1,6 @@
-"""Jobs: what is refused before anything is sent, what is sent, how a log is followed, when a job is sent again. No cluster needed."""
+"""Jobs: what is refused before anything is sent, what is sent, how a log is followed, when a job is sent again. No
+cluster needed.
+"""
 
 from __future__ import annotations
 
@@ -73,13 +75,28 @@ def server(monkeypatch):
 def test_settings_of_the_command_and_of_submit_may_be_mixed(tmp_path, monkeypatch):
     monkeypatch.setenv("NCCL_DEBUG", "INFO")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "laptop0")
-    words = ["train", "--kimg", "5", "--address", "h", "--env", "A=b=c", "--working-dir", str(tmp_path), "--", "--workers", "2"]
+    words = [
+        "train",
+        "--kimg",
+        "5",
+        "--address",
+        "h",
+        "--env",
+        "A=b=c",
+        "--working-dir",
+        str(tmp_path),
+        "--",
+        "--workers",
+        "2",
+    ]
     request = submit.read_request(words, COMMANDS)
     assert request.action == "train"
     assert request.settings == ["--kimg", "5", "--workers", "2"]
     assert request.address == "http://h:8265"
     assert request.env["A"] == "b=c"
-    assert request.env["NCCL_DEBUG"] == "INFO"  # what tunes the network travels, the name of an interface of here does not
+    assert (
+        request.env["NCCL_DEBUG"] == "INFO"
+    )  # what tunes the network travels, the name of an interface of here does not
     assert "NCCL_SOCKET_IFNAME" not in request.env
 
 
@@ -114,7 +131,10 @@ def test_what_cannot_be_meant_is_refused(words, said, tmp_path, monkeypatch):
 
 
 def test_a_file_on_a_shared_path_can_be_asked_for():
-    assert submit.read_request(["sample", "mnist", "--out", "/shared/grid.png"], COMMANDS).settings[-1] == "/shared/grid.png"
+    assert (
+        submit.read_request(["sample", "mnist", "--out", "/shared/grid.png"], COMMANDS).settings[-1]
+        == "/shared/grid.png"
+    )
 
 
 def test_a_config_is_named_as_the_job_will_find_it(tmp_path, monkeypatch):
@@ -166,7 +186,11 @@ def test_an_address_where_nobody_listens(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [
-        (401, "Unauthorized: Missing authentication token", "asks for a token and none was found; export RAY_AUTH_MODE=token"),
+        (
+            401,
+            "Unauthorized: Missing authentication token",
+            "asks for a token and none was found; export RAY_AUTH_MODE=token",
+        ),
         (403, "Forbidden: Invalid authentication token", "refuses this token"),
         (200, "<html>some other server</html>", "not the job server of a Ray cluster"),
     ],
@@ -221,8 +245,16 @@ def test_gitignore_is_respected_and_the_size_checked(tmp_path, monkeypatch):
     ("error", "kind", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), RunError, "the disk is full here"),
-        (RuntimeError("Request failed with status code 500: OSError: No space left on device"), RunError, "head node's disk is full"),
-        (RuntimeError("status code 500: ValueError: Job with submission_id k1 already exists"), ConfigError, "there is such a job"),
+        (
+            RuntimeError("Request failed with status code 500: OSError: No space left on device"),
+            RunError,
+            "head node's disk is full",
+        ),
+        (
+            RuntimeError("status code 500: ValueError: Job with submission_id k1 already exists"),
+            ConfigError,
+            "there is such a job",
+        ),
         (ConnectionResetError("reset"), RunError, "does not answer"),
     ],
 )
@@ -275,7 +307,8 @@ def test_a_broken_connection_shows_every_line_once(server, capsys):
 @pytest.mark.parametrize(
     "message",
     [
-        "worker 0: DistNetworkError: The client socket has timed out after 60000ms while trying to connect to (10.0.0.2, 4711)",
+        "worker 0: DistNetworkError: The client socket has timed out after 60000ms while trying to connect to "
+        "(10.0.0.2, 4711)",
         "worker 1: RuntimeError: Gloo connectFullMesh failed with [...] no error",
         "WorkerGroupStartupTimeoutError: The worker group startup timed out after 60.0 seconds",
     ],
@@ -328,7 +361,10 @@ def test_ctrl_c_leaves_the_job_running(server, monkeypatch, capsys):
         (details("FAILED", "python: No module named distgan", 1), "have no distgan; use an image that has it"),
         (details("FAILED", "sh: 1: exec: python: not found", 127), "find no `python`"),
         (details("FAILED", "x", 4), "failed with exit code 4"),
-        (details("FAILED", "Failed to set up runtime environment.\nimage quay.io/none not found"), "image quay.io/none not found"),
+        (
+            details("FAILED", "Failed to set up runtime environment.\nimage quay.io/none not found"),
+            "image quay.io/none not found",
+        ),
     ],
 )
 def test_a_failure_is_explained_in_a_line(info, said):

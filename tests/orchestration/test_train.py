@@ -1,6 +1,7 @@
 """Real runs on Ray, as few as will do: two workers of one CPU; the run continued, with a worker killed on the way.
 
-The reference is the same run under torchrun, undisturbed: Ray, the interruption and the failure must change no bit of it.
+The reference is the same run under torchrun, undisturbed: Ray, the interruption and the failure must change no bit of
+it.
 """
 
 import contextlib
@@ -52,15 +53,25 @@ class Place:
         # Ray's sockets lie there, and their paths may have 107 characters at most
         self.root = Path(tempfile.mkdtemp(prefix="dg-"))
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        self.env |= {"HOME": str(self.root), "RAY_TMPDIR": str(self.root), "DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1"}
+        self.env |= {
+            "HOME": str(self.root),
+            "RAY_TMPDIR": str(self.root),
+            "DISTGAN_CACHE": str(caches / "decoded"),
+            "OMP_NUM_THREADS": "1",
+        }
         self._started = []
 
     def start(self, launcher=("-m", "distgan"), **changes):
         words = [w for k, v in (WORDS | changes).items() for w in (f"--{k.replace('_', '-')}", str(v))]
         process = subprocess.Popen(
             [sys.executable, *launcher, "train", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.root, env=self.env, start_new_session=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.root,
+            env=self.env,
+            start_new_session=True,
+        )
         self._started.append(process)
         return process
 
@@ -103,7 +114,9 @@ def below(root):
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
                 if state != "Z":
                     parents[int(entry.name)] = int(parent)
-                    commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    commands[int(entry.name)] = (
+                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    )
 
     def descends(pid):
         while pid in parents:
@@ -116,7 +129,9 @@ def below(root):
 
 
 def listening(root):
-    """(address, port, command) of every TCP socket on which `root` and what descends from it listen, in the kernel's hexadecimal."""
+    """(address, port, command) of every TCP socket on which `root` and what descends from it listen, in the kernel's
+    hexadecimal.
+    """
     open_at = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
@@ -135,8 +150,14 @@ def listening(root):
 
 
 def is_loopback(address):
-    """127.x.x.x, ::1, or the former written as IPv6; each 32-bit word in the byte order of the machine (x86, ARM: reversed)."""
-    return address[-2:] == "7F" if len(address) == 8 else address in ("0" * 24 + "01000000", f"{'0' * 16}FFFF0000{address[-8:-2]}7F")
+    """127.x.x.x, ::1, or the former written as IPv6; each 32-bit word in the byte order of the machine (x86, ARM:
+    reversed).
+    """
+    return (
+        address[-2:] == "7F"
+        if len(address) == 8
+        else address in ("0" * 24 + "01000000", f"{'0' * 16}FFFF0000{address[-8:-2]}7F")
+    )
 
 
 def status_of(folder):
@@ -206,7 +227,9 @@ def test_a_larger_budget_goes_on_and_a_killed_worker_changes_nothing(place, half
     at = status_of(folder).get("kimg", 0)
     assert len(workers) == 2, f"found {workers} at {at} kimg"
     assert before < at < KIMG - 2, "no moment to kill a worker in"
-    assert not [command for _, command in below(process.pid) if "TrainController" in command], "it is to run in the driver"
+    assert not [command for _, command in below(process.pid) if "TrainController" in command], (
+        "it is to run in the driver"
+    )
     sockets = listening(process.pid)
     assert len(sockets) > 5, "Ray's own processes listen, as the workers do for each other"
     assert [where for where in sockets if not is_loopback(where[0])] == []
@@ -250,7 +273,8 @@ import sys
 from distgan.config import load_config
 from distgan.training.prepare import prepare
 for data in sys.argv[2:]:
-    print(prepare(load_config(overrides={"data.name": data, "data.resolution": 32, "storage": sys.argv[1], "name": data[-5:]})).images)
+    changes = {"data.name": data, "data.resolution": 32, "storage": sys.argv[1], "name": data[-5:]}
+    print(prepare(load_config(overrides=changes)).images)
 from distgan.orchestration.train import _trainer_class, run
 _trainer_class()
 import distgan.orchestration.search, distgan.orchestration.proposals

@@ -37,16 +37,37 @@ from distgan.training.loop import train
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 SEARCH = TINY | {
-    "tune.grace_share": 0.25, "tune.interval_share": 0.25, "tune.confirm_top": 0, "checkpoint.keep": 9, "ray.cpus_per_worker": 1,
-}  # fmt: skip
+    "tune.grace_share": 0.25,
+    "tune.interval_share": 0.25,
+    "tune.confirm_top": 0,
+    "checkpoint.keep": 9,
+    "ray.cpus_per_worker": 1,
+}
 
 # Small networks that do learn in so few images: an untrained one is measurably worse
 LEARNS = {
-    "model.latent_dim": 16, "model.g_width": 32, "model.d_width": 32, "model.g_norm": "none", "model.d_norm": "none", "data.limit": 500,
-    "model.conditioning": "projection", "loss.name": "relativistic", "loss.r1_gamma": 0.3, "loss.r2_gamma": 0.3, "optim.g.lr": 3e-3,
-    "optim.d.lr": 3e-3, "optim.g.beta1": 0, "optim.d.beta1": 0, "optim.g.beta2": 0.99, "optim.d.beta2": 0.99, "batch_size": 50, "kimg": 1.2,
-    "metrics.samples": 200, "metrics.final_samples": 200, "training.ema_half_life_kimg": "[0.1]",
-}  # fmt: skip
+    "model.latent_dim": 16,
+    "model.g_width": 32,
+    "model.d_width": 32,
+    "model.g_norm": "none",
+    "model.d_norm": "none",
+    "data.limit": 500,
+    "model.conditioning": "projection",
+    "loss.name": "relativistic",
+    "loss.r1_gamma": 0.3,
+    "loss.r2_gamma": 0.3,
+    "optim.g.lr": 3e-3,
+    "optim.d.lr": 3e-3,
+    "optim.g.beta1": 0,
+    "optim.d.beta1": 0,
+    "optim.g.beta2": 0.99,
+    "optim.d.beta2": 0.99,
+    "batch_size": 50,
+    "kimg": 1.2,
+    "metrics.samples": 200,
+    "metrics.final_samples": 200,
+    "training.ema_half_life_kimg": "[0.1]",
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +104,10 @@ def stamps(home):
 
 def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
     config = settings(
-        tmp_path, {"g_lr": {"loguniform": [1e-6, 1e-3]}, "beta1": {"choice": [0.0, 0.5]}},
+        tmp_path,
+        {"g_lr": {"loguniform": [1e-6, 1e-3]}, "beta1": {"choice": [0.0, 0.5]}},
         **{"tune.trials": 8, "tune.metric": "fid,kid", "tune.confirm_top": 1, "tune.confirm_seeds": 2},
-    )  # fmt: skip
+    )
     assert search(config) == 0
     said = capsys.readouterr().out
     assert "trials at once, of 1 worker with 1 CPU each" in said
@@ -117,20 +139,29 @@ def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
     assert search(config) == 0
     assert stamps(home) == before
     # and with more trials it goes on where it was
-    assert search(config.model_copy(update={"tune": config.tune.model_copy(update={"trials": 9, "confirm_top": 0})})) == 0
+    assert (
+        search(config.model_copy(update={"tune": config.tune.model_copy(update={"trials": 9, "confirm_top": 0})})) == 0
+    )
     assert len(table(home / "trials.csv")) == 9
     assert {k: v for k, v in stamps(home).items() if k in before} == before
 
 
 def test_a_population_exploits_for_real(ray_here, tmp_path):
     # With this seed trial 1 draws a rate of nearly nothing
-    words = LEARNS | {"tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5, "checkpoint.keep": 99}  # to look at all of them
+    words = LEARNS | {
+        "tune.scheduler": "pbt",
+        "tune.trials": 2,
+        "tune.quantile": 0.5,
+        "checkpoint.keep": 99,
+    }  # to look at all of them
     config = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **words)
     config = next(c for c in (config.model_copy(update={"seed": s}) for s in range(99)) if drawn_rate(c) < 1e-9)
     assert search(config) == 0
     # Whichever of the two took over last has its checkpoints since then
     home, step = Folder(tmp_path / "s/trials"), 300
-    number, lineage = max(((n, read_lineage(home.child(n))) for n in ("000", "001")), key=lambda found: found[1]["nimg"])
+    number, lineage = max(
+        ((n, read_lineage(home.child(n))) for n in ("000", "001")), key=lambda found: found[1]["nimg"]
+    )
     before, after = (entry["values"] for entry in lineage["schedule"][-2:])
     assert lineage["adopted"] >= 1
     assert lineage["schedule"][-1]["trial"] == int(number)
@@ -161,7 +192,9 @@ def test_the_configs_own_values_are_trained_to_the_end_however_bad(tmp_path, sch
     space = open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}}, **{"tune.scheduler": scheduler}))
     chosen = scheduler_of(space)
     good = [TuneTrial("t", config={"number": i, "values": {}}, stub=True) for i in range(1, 5)]
-    bad, own = (TuneTrial("t", config={"number": 9, "values": {}, "preset": preset}, stub=True) for preset in (False, True))
+    bad, own = (
+        TuneTrial("t", config={"number": 9, "values": {}, "preset": preset}, stub=True) for preset in (False, True)
+    )
     for trial in (*good, bad, own):
         chosen.on_trial_add(None, trial)
 
@@ -185,7 +218,9 @@ def waiting(kimg, saving_to=None):
 
 
 def population(tmp_path, *members):
-    scheduler = scheduler_of(open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}}, **{"tune.scheduler": "pbt"})))
+    scheduler = scheduler_of(
+        open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}}, **{"tune.scheduler": "pbt"}))
+    )
     scheduler._trial_state = IdMap(members)
     trials = [trial for trial, _ in members]
     return scheduler, SimpleNamespace(get_trials=lambda: trials, get_live_trials=lambda: trials)
@@ -247,7 +282,10 @@ def flat(values):
 
 def test_diverged_trials_never_win_nor_end_the_search(ray_here, tmp_path):
     space = {"optim.d.weight_decay": {"choice": [1e30]}, "g_lr": {"uniform": [1e-5, 1e-3]}}
-    assert search(settings(tmp_path, space, **{"tune.trials": 5, "tune.searcher": "random", "tune.scheduler": "median"})) == 0
+    assert (
+        search(settings(tmp_path, space, **{"tune.trials": 5, "tune.searcher": "random", "tune.scheduler": "median"}))
+        == 0
+    )
     rows = table(tmp_path / "s/trials.csv")
     lost = [row for row in rows if float(row["optim.d.weight_decay"])]
     assert lost
@@ -261,7 +299,9 @@ def test_other_schedulers_end(ray_here, tmp_path, scheduler):
     if scheduler == "pb2":
         pytest.importorskip("sklearn")
     config = settings(
-        tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **{"tune.trials": 4, "tune.scheduler": scheduler, "tune.searcher": "random"}
+        tmp_path,
+        {"g_lr": {"loguniform": [1e-5, 1e-3]}},
+        **{"tune.trials": 4, "tune.scheduler": scheduler, "tune.searcher": "random"},
     )
     assert search(config) == 0
     rows = table(tmp_path / "s/trials.csv")
@@ -345,14 +385,22 @@ class Driver:
         self.words = [w for k, v in words.items() for w in (f"--{k}", str(v))]
         self.home = tmp_path / "s"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
-        self.env |= {"DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1", "DISTGAN_SEARCH_UNDER_TEST": str(self.home)}
+        self.env |= {
+            "DISTGAN_CACHE": str(caches / "decoded"),
+            "OMP_NUM_THREADS": "1",
+            "DISTGAN_SEARCH_UNDER_TEST": str(self.home),
+        }
 
     def start(self, *words):
         words = words or ("tune", *self.words)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "distgan", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env,
+            [sys.executable, "-m", "distgan", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.env,
             start_new_session=True,
-        )  # fmt: skip
+        )
         return self.process
 
     def finish(self, timeout):
@@ -382,9 +430,13 @@ def rays_processes(home):
     found = {}
     for entry in Path("/proc").iterdir():
         try:
-            marked = entry.name.isdigit() and f"DISTGAN_SEARCH_UNDER_TEST={home}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            marked = entry.name.isdigit() and f"DISTGAN_SEARCH_UNDER_TEST={home}".encode() in (
+                entry / "environ"
+            ).read_bytes().split(b"\0")
             if marked and (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+                found[int(entry.name)] = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+                )
         except OSError:
             continue
     return found
@@ -437,7 +489,10 @@ def test_a_driver_killed_five_times_loses_no_trial_and_trains_nothing_twice(tmp_
     assert {row["state"] for row in rows} <= {"done", "stopped"}
     assert len(list((driver.home / "trials").iterdir())) == 6
     for row in rows:
-        lines = [json.loads(line) for line in (driver.home / f"trials/{int(row['trial']):03d}/metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line)
+            for line in (driver.home / f"trials/{int(row['trial']):03d}/metrics.jsonl").read_text().splitlines()
+        ]
         counts = [line["nimg"] for line in lines if "event" not in line]
         assert counts == sorted(set(counts)), seed  # each point of a curve once
     if scheduler == "asha":
@@ -491,9 +546,16 @@ def test_a_population_of_two_worker_trials_exploits_for_real(tmp_path, driver_of
     base = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **LEARNS)
     seed = next(s for s in range(99) if drawn_rate(base.model_copy(update={"seed": s})) < 1e-9)
     driver = driver_of(
-        **{"search": tmp_path / "space.yaml", "seed": seed, "workers": 2, "tune.scheduler": "pbt", "tune.trials": 2, "tune.quantile": 0.5,
-           **LEARNS},
-    )  # fmt: skip
+        **{
+            "search": tmp_path / "space.yaml",
+            "seed": seed,
+            "workers": 2,
+            "tune.scheduler": "pbt",
+            "tune.trials": 2,
+            "tune.quantile": 0.5,
+            **LEARNS,
+        }
+    )
     driver.start()
     said = driver.finish(800)
     home = Folder(driver.home / "trials")

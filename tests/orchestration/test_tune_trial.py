@@ -1,4 +1,6 @@
-"""One trial at a time, without a search: pausing changes nothing, exploits are exact, divergence ends well. No cluster."""
+"""One trial at a time, without a search: pausing changes nothing, exploits are exact, divergence ends well. No
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def run_out(trial: Trial) -> list[dict]:
 
 @pytest.fixture
 def searched(tiny):
-    return lambda **changes: tiny(**{"tune.grace_share": 0.25, "tune.interval_share": 0.25, "checkpoint.keep": 9, **changes})
+    return lambda **changes: tiny(
+        **{"tune.grace_share": 0.25, "tune.interval_share": 0.25, "checkpoint.keep": 9, **changes}
+    )
 
 
 def test_a_trial_that_stops_at_measurements_ends_as_one_that_does_not(searched, tmp_path):
@@ -60,10 +64,15 @@ def test_a_trial_that_stops_at_measurements_ends_as_one_that_does_not(searched, 
     assert [r["interval"] for r in results] == [1, 2, 3, 4]
     assert [r[OBJECTIVE] for r in results] == [r["fid"] for r in results]
     own = trial_config(config)
-    straight = own.model_copy(update={"optim": own.optim.model_copy(update={"g": own.optim.g.model_copy(update={"lr": 3e-4})})})
+    straight = own.model_copy(
+        update={"optim": own.optim.model_copy(update={"g": own.optim.g.model_copy(update={"lr": 3e-4})})}
+    )
     status = train(straight, Context(torch.device("cpu")), Folder(tmp_path / "straight"))
     assert status["values"]["fid"] == results[-1]["fid"]
-    a, b = CheckpointStore(home.child("000")).load(1024)[1], CheckpointStore(Folder(tmp_path / "straight")).load(1024)[1]
+    a, b = (
+        CheckpointStore(home.child("000")).load(1024)[1],
+        CheckpointStore(Folder(tmp_path / "straight")).load(1024)[1],
+    )
     assert equal(a, b)
 
 
@@ -204,7 +213,10 @@ def test_a_diverged_member_of_a_population_waits_for_other_weights(searched, tmp
 
 def test_a_replay_changes_values_where_the_schedule_says(searched, tmp_path):
     config, home = searched(**{"tune.scheduler": "pbt"}), Folder(tmp_path / "s")
-    schedule = [{"kimg": 0.0, "values": {"g_lr": 1e-3}, "trial": 0}, {"kimg": 0.512, "values": {"g_lr": 5e-4}, "trial": 1}]
+    schedule = [
+        {"kimg": 0.0, "values": {"g_lr": 1e-3}, "trial": 0},
+        {"kimg": 0.512, "values": {"g_lr": 5e-4}, "trial": 1},
+    ]
     trial = trial_class(config, home)({"number": 0, "values": schedule[-1]["values"], "schedule": schedule})
     results = run_out(trial)
     trial.stop()
@@ -235,7 +247,9 @@ def test_a_warm_start_goes_on_from_a_trial_and_refuses_other_networks(searched, 
     for source in ("search", "search/trials/000", str(tmp_path / "runs/search/trials/000")):
         target = Folder(tmp_path / source.replace("/", "-"))
         begin_warm(source, config.model_copy(update={"kimg": 2.048}), target)
-        assert equal(CheckpointStore(target).newest()[1]["ema"], CheckpointStore(home.child("000")).load(1024)[1]["ema"])
+        assert equal(
+            CheckpointStore(target).newest()[1]["ema"], CheckpointStore(home.child("000")).load(1024)[1]["ema"]
+        )
     status = train(config.model_copy(update={"kimg": 1.28}), Context(torch.device("cpu")), target)
     assert (status["state"], status["nimg"]) == ("complete", 1280)
     with pytest.raises(ConfigError, match="give --kimg above"):
@@ -266,7 +280,11 @@ def test_trials_are_measured_at_the_same_counts_on_the_same_samples(searched):
         ([{"CPU": 16, "GPU": 4}, {"CPU": 4}], {}, (Placement(1, 1, 4, 1.0), 4)),
         ([{"CPU": 2}], {"workers": 2}, (Placement(2, 2, 1, 0.0), 1)),
         ([{"CPU": 5}], {"workers": 2}, (Placement(2, 2, 1, 0.0), 2)),
-        ([{"CPU": 16, "GPU": 4}], {"workers": 2, "tune.trials_per_gpu": 2, "tune.trials": 9}, (Placement(2, 2, 1, 0.5), 4)),
+        (
+            [{"CPU": 16, "GPU": 4}],
+            {"workers": 2, "tune.trials_per_gpu": 2, "tune.trials": 9},
+            (Placement(2, 2, 1, 0.5), 4),
+        ),
     ],
 )
 def test_trials_at_once_always_fit(searched, nodes, changes, expected):
@@ -290,5 +308,7 @@ def test_what_does_not_fit_is_refused(searched):
 
 
 def test_torn_lines_are_passed_over(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"nimg": 1, "fid": 3.0}) + '\n{"nimg": 2, "d_loss": 1}\n{"nimg": 3, "fi')
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps({"nimg": 1, "fid": 3.0}) + '\n{"nimg": 2, "d_loss": 1}\n{"nimg": 3, "fi'
+    )
     assert [line["nimg"] for line in measurements(Folder(tmp_path), "fid")] == [1]

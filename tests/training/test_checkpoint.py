@@ -75,7 +75,9 @@ def test_the_state_is_copied_before_save_returns(folder, monkeypatch):
     assert equal(store.load(1)[1], state(1))
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "missing", "no manifest", "empty manifest", "strange manifest"])
+@pytest.mark.parametrize(
+    "harm", ["truncate", "flip", "empty", "missing", "no manifest", "empty manifest", "strange manifest"]
+)
 def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(folder, harm):
     store = saved(folder, 1000, 2000)
     where = f"{ROOM}/{2000:012d}"
@@ -157,7 +159,9 @@ def test_the_newest_and_the_best_are_kept(folder):
 
 
 def test_what_was_passed_over_does_not_push_out_what_is_good(folder):
-    """After two damaged ones the run goes on from an older one; its new checkpoints are older than the damaged, and must stay."""
+    """After two damaged ones the run goes on from an older one; its new checkpoints are older than the damaged, and
+    must stay.
+    """
     store = saved(folder, 1000, 2000, 3000, keep=3)
     for number in (2000, 3000):
         folder.write(f"{ROOM}/{number:012d}/state.pt", b"damaged")
@@ -261,7 +265,9 @@ def test_a_full_disk_is_told_at_once_and_old_checkpoints_stay(tmp_path, monkeypa
     store.wait()
     monkeypatch.setattr(Folder, "write", full_disk)
     store.save(2000, state(2000))
-    with pytest.raises(CheckpointWriteError, match=r"No space left on device: a checkpoint needs [\d,]+ bytes, [\d,]+ are free") as told:
+    with pytest.raises(
+        CheckpointWriteError, match=r"No space left on device: a checkpoint needs [\d,]+ bytes, [\d,]+ are free"
+    ) as told:
         store.wait()
     assert str(tmp_path / ROOM) in str(told.value)
     assert [n for n in os.listdir(tmp_path / ROOM) if n.startswith(".")] == []

@@ -56,7 +56,9 @@ def test_losses_without_a_draw_have_no_winner():
 
 def test_getting_worse_is_told_at_the_third_measurement():
     health = Health(CONFIG, {})
-    told = [health.look(10_000 * i, FINE, {"fid": fid}, best=2.0) for i, fid in enumerate([2.0, 4.1, 3.9, 5, 6, 7, 8], 1)]
+    told = [
+        health.look(10_000 * i, FINE, {"fid": fid}, best=2.0) for i, fid in enumerate([2.0, 4.1, 3.9, 5, 6, 7, 8], 1)
+    ]
     assert [bool(t) for t in told] == [False] * 5 + [True, False]
     assert "FID 7, and 2 was the best" in told[5][0]
 

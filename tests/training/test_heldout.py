@@ -26,7 +26,10 @@ class Knowing(torch.nn.Module):
     def forward(self, x, c):
         answers = [self.table[to_uint8(image).numpy().tobytes()] for image in x]
         logits = torch.tensor(
-            [[float(k == (a if a >= 0 else (int(t) + 1) % 10)) for k in range(10)] for a, t in zip(answers, c, strict=True)]
+            [
+                [float(k == (a if a >= 0 else (int(t) + 1) % 10)) for k in range(10)]
+                for a, t in zip(answers, c, strict=True)
+            ]
         )
         return DiscriminatorOutput(torch.zeros(len(x)), logits)
 
@@ -39,7 +42,9 @@ def test_accuracy_is_the_share_of_held_out_images_named_right():
     assert sorted([*held.index.tolist(), *held.rest.tolist()]) == list(range(256))
     assert torch.equal(HeldOut(config, images).index, held.index)
     assert not torch.equal(HeldOut(load_config(overrides=AUXILIARY | {"seed": 1}), images).index, held.index)
-    assert torch.equal(to_uint8(pixels(images, held.index, CPU)), torch.from_numpy(images.images[held.index.numpy()].copy()))
+    assert torch.equal(
+        to_uint8(pixels(images, held.index, CPU)), torch.from_numpy(images.images[held.index.numpy()].copy())
+    )
     D = Knowing(images, set(held.index[:48].tolist())).train()
     assert held.accuracy(D, Context(CPU), 20) == {"aux_accuracy_held_out": 0.75}
     assert D.training

@@ -27,7 +27,16 @@ def folder(tmp_path):
 
 def foreign(folder, **changes):
     """A lease of a driver on another machine."""
-    values = {"owner": "x", "beat": 1, "host": "node7", "machine": "other", "pid": 12, "started": 1, "held_s": 200, "written": 0}
+    values = {
+        "owner": "x",
+        "beat": 1,
+        "host": "node7",
+        "machine": "other",
+        "pid": 12,
+        "started": 1,
+        "held_s": 200,
+        "written": 0,
+    }
     folder.write(FILE, json.dumps(values | changes))
 
 
@@ -149,11 +158,18 @@ def test_a_run_that_is_driven_is_refused_before_anything_of_it_is_changed(tiny):
 
 
 def test_a_suspended_driver_that_was_given_up_stops_when_it_wakes(tiny):
-    """The local engine's lease is taken by another one while it trains: the loop ends with a checkpoint and leaves the run."""
+    """The local engine's lease is taken by another one while it trains: the loop ends with a checkpoint and leaves the
+    run.
+    """
     prepared = prepare(tiny(kimg=2000))
     context = Context()
     with Lease(prepared.folder, context.request_stop, beat_s=0.05) as lease:
-        status = train(prepared.config, context, prepared.folder, on_tick=lambda status: status["nimg"] < 1000 or foreign(prepared.folder))
+        status = train(
+            prepared.config,
+            context,
+            prepared.folder,
+            on_tick=lambda status: status["nimg"] < 1000 or foreign(prepared.folder),
+        )
         assert lease.lost.is_set()
     assert status["state"] == "stopped"
     assert status["nimg"] < 2_000_000

@@ -27,7 +27,10 @@ def add(storage, name, status=None, lease=None, age=0.0):
     folder = storage.child(name)
     folder.write("config.yaml", "")
     if status is not None:
-        folder.write("status.json", json.dumps({**status, "heartbeat": time.time() - age}) if isinstance(status, dict) else status)
+        folder.write(
+            "status.json",
+            json.dumps({**status, "heartbeat": time.time() - age}) if isinstance(status, dict) else status,
+        )
     if lease is not None:
         folder.write(FILE, json.dumps(lease))
     return folder
@@ -64,7 +67,9 @@ def test_the_driver_of_this_machine_is_known_to_live_or_not(storage):
     assert list_runs(storage)[0].state == "interrupted"
 
 
-@pytest.mark.parametrize("garbage", ["", "{", "[]", '{"state": 5, "kimg": "x", "best": [1], "heartbeat": "never"}', "\0"])
+@pytest.mark.parametrize(
+    "garbage", ["", "{", "[]", '{"state": 5, "kimg": "x", "best": [1], "heartbeat": "never"}', "\0"]
+)
 def test_one_damaged_run_hides_no_other(storage, garbage):
     add(storage, "a", garbage, {"pid": "x", "written": 5})
     add(storage, "b", STATUS)

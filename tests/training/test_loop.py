@@ -28,7 +28,9 @@ def run(config, on_tick=None):
     prepared = prepare(config)
     context = Context(CPU)
     try:
-        status = loop.train(prepared.config, context, prepared.folder, on_tick=lambda s: on_tick and on_tick(s, context))
+        status = loop.train(
+            prepared.config, context, prepared.folder, on_tick=lambda s: on_tick and on_tick(s, context)
+        )
     finally:  # what an interrupted process would not live to see
         for thread in threading.enumerate():
             if thread.name == "checkpoint-writer":
@@ -55,7 +57,11 @@ def assert_same_state(a, b):
 def curves(folder, *, all_lines=True):
     """metrics.jsonl without what depends on the clock."""
     found = [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("time", "images_per_s")} for line in found if all_lines or "fid" in line]
+    return [
+        {k: v for k, v in line.items() if k not in ("time", "images_per_s")}
+        for line in found
+        if all_lines or "fid" in line
+    ]
 
 
 CASES = {
@@ -100,7 +106,15 @@ def uninterrupted(tmp_path_factory):
 
 def test_what_a_run_leaves_behind(tiny, uninterrupted):
     folder = uninterrupted("batchnorm", tiny)
-    assert folder.list() == ["checkpoints", "config.yaml", "generator", "metrics.jsonl", "samples", "statistics", "status.json"]
+    assert folder.list() == [
+        "checkpoints",
+        "config.yaml",
+        "generator",
+        "metrics.jsonl",
+        "samples",
+        "statistics",
+        "status.json",
+    ]
     config = read_run_config(folder)
     assert not differences(config, tiny())
     lines = curves(folder)
@@ -299,7 +313,9 @@ def test_a_restart_after_a_rollback_takes_the_new_way_too(tiny, monkeypatch):
 
 def test_a_run_that_goes_on_diverging_ends_with_words(tiny, monkeypatch):
     poison(monkeypatch, lambda nimg, rollbacks: nimg == 704)
-    with pytest.raises(RunError, match=r"not finite at 0\.768 kimg \(rollbacks so far: 2\).*optim\.d\.lr.*training\.max_rollbacks"):
+    with pytest.raises(
+        RunError, match=r"not finite at 0\.768 kimg \(rollbacks so far: 2\).*optim\.d\.lr.*training\.max_rollbacks"
+    ):
         run(tiny(**{"training.max_rollbacks": 2}))
     assert newest(prepare(tiny()).folder)[0] == 512  # nothing that diverged was saved
 
@@ -333,8 +349,19 @@ def test_a_conditional_run_on_own_arrays(tiny, tmp_path):
     np.savez(tmp_path / "own.npz", images=pixels, labels=np.arange(50) % 3)
     config = tiny(
         kimg=0.128,
-        **{"data.name": str(tmp_path / "own.npz"), "data.limit": "null", "model.name": "dcgan", "model.conditioning": "auxiliary"},
-        **{"model.g_width": 4, "model.d_width": 4, "metrics.every_kimg": 5, "metrics.names": "[kid]", "checkpoint.best_metric": "kid"},
+        **{
+            "data.name": str(tmp_path / "own.npz"),
+            "data.limit": "null",
+            "model.name": "dcgan",
+            "model.conditioning": "auxiliary",
+        },
+        **{
+            "model.g_width": 4,
+            "model.d_width": 4,
+            "metrics.every_kimg": 5,
+            "metrics.names": "[kid]",
+            "checkpoint.best_metric": "kid",
+        },
     )
     status, folder = run(config)
     assert status["best"]["metric"] == "kid"
@@ -350,7 +377,12 @@ def test_a_run_that_goes_on_with_other_images_says_so(tiny, tmp_path):
         lines = [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines()]
         return [line["event"] for line in lines if "the images are not those" in line.get("event", "")]
 
-    how = {"data.name": str(tmp_path / "own.npy"), "data.limit": "null", "model.name": "dcgan", "metrics.names": "[kid]"}
+    how = {
+        "data.name": str(tmp_path / "own.npy"),
+        "data.limit": "null",
+        "model.name": "dcgan",
+        "metrics.names": "[kid]",
+    }
     how |= {"model.g_width": 4, "model.d_width": 4, "metrics.every_kimg": 5, "checkpoint.best_metric": "kid"}
     write(50)
     assert not told(run(tiny(kimg=0.128, **how))[1])
@@ -395,22 +427,36 @@ PLAIN = {"model.g_norm": "none", "model.d_norm": "none", "optim.g.eps": 1e-3, "o
 @pytest.mark.parametrize("loss", ["non-saturating", "relativistic", "wasserstein"])
 def test_a_batch_in_parts_is_the_batch(tiny, loss):
     changes = PLAIN | {
-        "loss.name": loss, "loss.r1_gamma": 0.5, "loss.gp_lambda": 1.0, "augment.kind": "ada", "augment.p": 0.7,
-        "augment.policy": "[translate, colour]", "model.conditioning": "auxiliary",
-    }  # fmt: skip
+        "loss.name": loss,
+        "loss.r1_gamma": 0.5,
+        "loss.gp_lambda": 1.0,
+        "augment.kind": "ada",
+        "augment.p": 0.7,
+        "augment.policy": "[translate, colour]",
+        "model.conditioning": "auxiliary",
+    }
     whole = newest(run(tiny(**changes, name="whole"))[1])[1]
     parts = newest(run(tiny(**changes, name="parts", **{"training.accumulate": 5}))[1])[1]
     for player in "GD":
         for name, weight in whole[player].items():
             torch.testing.assert_close(parts[player][name], weight, atol=1e-5, rtol=0)
-    lines = [json.loads(run(tiny(**changes, name=n))[1].read("metrics.jsonl").decode().splitlines()[0]) for n in ("whole",)]
-    again = json.loads(run(tiny(**changes, name="parts", **{"training.accumulate": 5}))[1].read("metrics.jsonl").decode().splitlines()[0])
+    lines = [
+        json.loads(run(tiny(**changes, name=n))[1].read("metrics.jsonl").decode().splitlines()[0]) for n in ("whole",)
+    ]
+    again = json.loads(
+        run(tiny(**changes, name="parts", **{"training.accumulate": 5}))[1]
+        .read("metrics.jsonl")
+        .decode()
+        .splitlines()[0]
+    )
     for name in ("d_loss", "g_loss", "r1", "gp", "d_aux_loss", "aux_accuracy", "d_grad_norm", "g_grad_norm"):
         assert again[name] == pytest.approx(lines[0][name], rel=1e-3), name
 
 
 def test_reused_images_train_the_generator_like_the_same_images_made_again(tiny, monkeypatch):
-    """With the noise of the D step in the G step too, making the images again gives the same weights as reusing them."""
+    """With the noise of the D step in the G step too, making the images again gives the same weights as reusing
+    them.
+    """
     reused = newest(run(tiny(**PLAIN, name="reused", **{"training.reuse_fakes": True}))[1])[1]
     draw = loop.Alternation._z
     monkeypatch.setattr(loop.Alternation, "_z", lambda self, player, at: draw(self, "d", at))
@@ -428,7 +474,12 @@ def test_labels_of_generated_images_are_the_data_s_or_balanced(tiny, monkeypatch
     shares = []
     for how in ("data", "balanced"):
         seen.clear()
-        data = {"data.name": str(tmp_path / "x.npz"), "data.limit": None, "model.conditioning": "projection", "metrics.names": "[]"}
+        data = {
+            "data.name": str(tmp_path / "x.npz"),
+            "data.limit": None,
+            "model.conditioning": "projection",
+            "metrics.names": "[]",
+        }
         run(tiny(**data, name=how, **{"training.fake_labels": how, "kimg": 0.512}))
         shares.append(torch.cat(seen).float().mean().item())
     assert shares[0] == pytest.approx(0.1, abs=0.04)
@@ -451,9 +502,13 @@ def test_compiled_networks_learn_the_same(tiny, gamma):
 
 
 def test_checkpoints_keep_a_pause(tiny, monkeypatch):
-    """A run that is through with an interval sooner writes fewer of them; the last and the best are written all the same."""
+    """A run that is through with an interval sooner writes fewer of them; the last and the best are written all the
+    same.
+    """
     saved, save = [], CheckpointStore.save
-    monkeypatch.setattr(CheckpointStore, "save", lambda self, nimg, *a, **how: (saved.append(nimg), save(self, nimg, *a, **how))[1])
+    monkeypatch.setattr(
+        CheckpointStore, "save", lambda self, nimg, *a, **how: (saved.append(nimg), save(self, nimg, *a, **how))[1]
+    )
     _, folder = run(tiny(**{"checkpoint.pause_s": 1000}))
     assert saved == [0, 512, 1024]  # those at 256 and 768 are left out; the first measurement is the best so far
     assert [line["nimg"] for line in curves(folder)] == list(range(128, 1025, 128))
@@ -474,12 +529,19 @@ def test_reports_between_two_that_are_due_go_into_the_next():
 
 @pytest.mark.parametrize("case", ["batchnorm", "everything", "reused"])
 def test_recorded_steps_follow_schedules_labels_and_augmentation(tiny, monkeypatch, case):
-    """Whatever changes from step to step reaches a recorded step too, with a stand-in for the graph (tests/gpu has real ones)."""
+    """Whatever changes from step to step reaches a recorded step too, with a stand-in for the graph (tests/gpu has real
+    ones).
+    """
     reused = {"training.reuse_fakes": True, "loss.r1_gamma": 0.5, "loss.penalty_every": 3}
     changes = CASES.get(case, reused) | {
-        "loss.gamma_schedule.kind": "cosine", "loss.gamma_schedule.final": 0.1, "training.accumulate": 1 if case == "reused" else 2,
-        "model.g_norm": "none", "model.d_norm": "none", "optim.g.eps": 1e-3, "optim.d.eps": 1e-3,
-    }  # fmt: skip
+        "loss.gamma_schedule.kind": "cosine",
+        "loss.gamma_schedule.final": 0.1,
+        "training.accumulate": 1 if case == "reused" else 2,
+        "model.g_norm": "none",
+        "model.d_norm": "none",
+        "optim.g.eps": 1e-3,
+        "optim.d.eps": 1e-3,
+    }
     eager, folder = run(tiny(**changes, name="eager"))
     fake_graph.install(monkeypatch.setattr)
     monkeypatch.setattr(loop, "records", lambda *a: True)
@@ -487,7 +549,8 @@ def test_recorded_steps_follow_schedules_labels_and_augmentation(tiny, monkeypat
     monkeypatch.setattr(fake_graph.Graph, "replay", lambda self: (replayed.append(self), replay(self)))
     recorded, other = run(tiny(**changes, name="recorded"))
     assert len(replayed) >= 40
-    # D with and without penalty, each also with norms (not here when reused); G, where it is with images of D's once for each of them
+    # D with and without penalty, each also with norms (not here when reused); G, where it is with images of D's once
+    # for each of them
     assert len(set(replayed)) == {"batchnorm": 3, "everything": 5, "reused": 6}[case]
     a, b = newest(folder)[1], newest(other)[1]
     for part in ("G", "D", "ema"):
@@ -505,5 +568,7 @@ def test_how_a_step_is_run_may_change_on_the_way(tiny):
     assert run(tiny(**{"training.compile": "off"}), lambda s, context: context.request_stop())[0]["state"] == "stopped"
     status, _ = run(tiny(**{"training.deterministic": True, "checkpoint.pause_s": 5}))
     assert status["state"] == "complete"
-    with pytest.raises(ConfigError, match=r"training\.compile = 'cuda-graphs': needs a GPU; allowed here: auto, off, on"):
+    with pytest.raises(
+        ConfigError, match=r"training\.compile = 'cuda-graphs': needs a GPU; allowed here: auto, off, on"
+    ):
         run(tiny(**{"training.compile": "cuda-graphs", "name": "other"}))

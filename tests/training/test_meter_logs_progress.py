@@ -218,12 +218,23 @@ def test_final_words_say_where_everything_is(tiny, tmp_path):
     best = {"metric": "fid", "value": 1.234, "nimg": 512}
     words = final_words(
         prepared,
-        {"state": "complete", "nimg": 1024, "kimg": 1.024, "total_kimg": 1.024, "best": best,
-         "values": {"class_kl": 0.01, "samples": 10000.0, "real_samples": 9000.0}},
-    )  # fmt: skip
+        {
+            "state": "complete",
+            "nimg": 1024,
+            "kimg": 1.024,
+            "total_kimg": 1.024,
+            "best": best,
+            "values": {"class_kl": 0.01, "samples": 10000.0, "real_samples": 9000.0},
+        },
+    )
     assert "10,000 generated images against 9,000 of mnist10k (train)" in words
     assert "FID 1.23 at 0.512 kimg, class KL 0.01" in words
-    for part in ("samples/000001.png", "/generator", "tensorboard --logdir", f"distgan sample tiny --storage '{tmp_path}/runs'"):
+    for part in (
+        "samples/000001.png",
+        "/generator",
+        "tensorboard --logdir",
+        f"distgan sample tiny --storage '{tmp_path}/runs'",
+    ):
         assert part in words
     stopped = final_words(prepared, {"state": "stopped", "kimg": 0.5, "total_kimg": 1.024})
     assert "stopped at 0.5 of 1.024 kimg" in stopped
@@ -240,12 +251,17 @@ def test_a_countdown_shows_long_jobs_and_no_short_ones(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     for out, expected in (
-        (Terminal(), "\r" + "decoding: 200 of 400 images".ljust(60) + "\r" + "decoding: 400 of 400 images".ljust(60) + "\n"),
+        (
+            Terminal(),
+            "\r" + "decoding: 200 of 400 images".ljust(60) + "\r" + "decoding: 400 of 400 images".ljust(60) + "\n",
+        ),
         (io.StringIO(), "decoding: 300 of 400 images\n"),
     ):
         clock[0] = 0.0
         shown = progress.Countdown(out, every_s=10)
-        for second, done in ((0.1, 100), (5, 200), (11, 300), (11.1, 400)) if not out.isatty() else ((0.1, 100), (0.4, 200), (0.5, 400)):
+        for second, done in (
+            ((0.1, 100), (5, 200), (11, 300), (11.1, 400)) if not out.isatty() else ((0.1, 100), (0.4, 200), (0.5, 400))
+        ):
             clock[0] = second
             shown("decoding", done, 400)
         shown.close()

@@ -22,7 +22,14 @@ def test_it_is_torch_s_also_when_it_goes_on(decay):
     settings = AdamConfig(lr=0.01, weight_decay=decay)
     optimiser = adam(ours, settings)
     kind = torch.optim.AdamW if decay else torch.optim.Adam
-    reference = kind(theirs.parameters(), lr=0.01, betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=decay, fused=True)
+    reference = kind(
+        theirs.parameters(),
+        lr=0.01,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=decay,
+        fused=True,
+    )
     for number in range(6):
         for network, each in ((ours, optimiser), (theirs, reference)):
             each.zero_grad(set_to_none=True)
@@ -57,7 +64,9 @@ for kimg in (0.512, 1.024):
 
 
 def test_a_run_does_without_torch_s_compiler(tmp_path, caches):
-    """At its start, when it goes on, and when it measures and exports: importing it takes longer than all else that a start does."""
+    """At its start, when it goes on, and when it measures and exports: importing it takes longer than all else that a
+    start does.
+    """
     plan = json.dumps(TINY | {"storage": str(tmp_path)})
     command = [sys.executable, "-c", RUN, plan, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

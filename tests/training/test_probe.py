@@ -33,7 +33,9 @@ def test_what_is_linear_is_found_and_what_is_random_is_not():
     noise = torch.randn(600, 6, generator=torch.Generator().manual_seed(2))
     assert 0.2 < probe.linear_accuracy(noise[:300], y, noise[300:], y_test, 3) < 0.47  # chance is 1/3
     dead = torch.cat([x, torch.full((300, 2), 7.0)], dim=1), torch.cat([x_test, torch.full((300, 2), 9.0)], dim=1)
-    assert probe.linear_accuracy(dead[0], y, dead[1], y_test, 3) > 0.99  # a feature that never changed when it was fitted
+    assert (
+        probe.linear_accuracy(dead[0], y, dead[1], y_test, 3) > 0.99
+    )  # a feature that never changed when it was fitted
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -94,7 +96,13 @@ def trained(tmp_path_factory, caches):
     patch = pytest.MonkeyPatch()
     patch.setenv("DISTGAN_CACHE", str(caches / "decoded"))
     storage = tmp_path_factory.mktemp("probe")
-    changes = {"model.conditioning": "projection", "model.d_width": 32, "model.d_norm": "none", "data.limit": 1000, "kimg": 2.048}
+    changes = {
+        "model.conditioning": "projection",
+        "model.d_width": 32,
+        "model.d_norm": "none",
+        "data.limit": 1000,
+        "kimg": 2.048,
+    }
     config = load_config(overrides=TINY | changes | {"storage": str(storage), "name": "probed"})
     loop.train(config, Context(CPU), prepare(config).folder)
     patch.undo()
@@ -108,7 +116,11 @@ def test_the_command_tells_accuracy_and_what_it_is_of(trained, capsys):
     assert 0.6 < found["linear_probe"] <= 1
     assert 0.4 < found["linear_probe_untrained"] < 1
     assert found["linear_probe"] != found["linear_probe_untrained"]
-    assert (found["linear_probe_fitted_on"], found["linear_probe_held_out"], found["linear_probe_features"]) == (800, 200, 32)
+    assert (found["linear_probe_fitted_on"], found["linear_probe_held_out"], found["linear_probe_features"]) == (
+        800,
+        200,
+        32,
+    )
     assert main(words) == 0
     table = capsys.readouterr().out
     assert f"{found['linear_probe']:.5g}" in table

@@ -45,7 +45,13 @@ CASES = {
     "uneven": {"batch_size": 33},
     "parts": {"training.accumulate": 3, "loss.name": "relativistic", "loss.r1_gamma": 0.5, "loss.r2_gamma": 0.5},
     "reused": {"training.reuse_fakes": True, "loss.r1_gamma": 0.5},
-    "recorded": {"loss.name": "relativistic", "loss.r1_gamma": 0.5, "loss.r2_gamma": 0.5, "batch_size": 33, "training.accumulate": 2},
+    "recorded": {
+        "loss.name": "relativistic",
+        "loss.r1_gamma": 0.5,
+        "loss.r2_gamma": 0.5,
+        "batch_size": 33,
+        "training.accumulate": 2,
+    },
 }
 
 
@@ -75,7 +81,9 @@ class Seen:
 
 
 def seen_order(patch):
-    """Of each step: that D's gradients are under way ("start"), what G makes ("G"), and that they are waited for ("wait")."""
+    """Of each step: that D's gradients are under way ("start"), what G makes ("G"), and that they are waited for
+    ("wait").
+    """
     order = []
     start, wait, make = LateGradients._start, LateGradients.wait, DistributedDataParallel.forward
     patch(LateGradients, "_start", lambda self, bucket: (order.append("start"), start(self, bucket))[1])
@@ -104,7 +112,10 @@ def worker(rank, port, plans, out):
                 fake_graph.install(patch.setattr)
                 patch.setattr(loop, "records", lambda *a: True)
             status = loop.train(config, Context(torch.device("cpu")), prepare_folder(config))
-        torch.save({**seen.as_lists(), "best": status["best"], "nimg": status["nimg"], "order": list(order)}, f"{out}/{name}-{rank}.pt")
+        torch.save(
+            {**seen.as_lists(), "best": status["best"], "nimg": status["nimg"], "order": list(order)},
+            f"{out}/{name}-{rank}.pt",
+        )
         order.clear()
 
     # a mistake on one rank only is told by both, in words
@@ -120,7 +131,9 @@ def worker(rank, port, plans, out):
     except ConfigError as error:
         told.append(str(error))
 
-    config = validate(plans["classic"] | {"name": "other", "data": plans["classic"]["data"] | {"limit": 256 - 32 * rank}})
+    config = validate(
+        plans["classic"] | {"name": "other", "data": plans["classic"]["data"] | {"limit": 256 - 32 * rank}}
+    )
     try:
         loop.train(config, context, prepare_folder(config))
     except ConfigError as error:
@@ -131,7 +144,9 @@ def worker(rank, port, plans, out):
     restore = loop.restore
     loop.restore = lambda state, *a: (held.append(state), restore(state, *a))
     loop.train(
-        validate(plans["classic"] | with_batch_norm(plans["classic"])), context, prepare_folder(validate(with_batch_norm(plans["classic"])))
+        validate(plans["classic"] | with_batch_norm(plans["classic"])),
+        context,
+        prepare_folder(validate(with_batch_norm(plans["classic"]))),
     )
     state = held[-1].state_dict()
 
@@ -143,7 +158,9 @@ def worker(rank, port, plans, out):
         return stats | ({"d_loss": stats["d_loss"] * float("nan")} if rank == 1 else {})
 
     loop.Alternation.__call__ = poisoned
-    config = validate(plans["classic"] | {"name": "nan", "training": plans["classic"]["training"] | {"max_rollbacks": 1}})
+    config = validate(
+        plans["classic"] | {"name": "nan", "training": plans["classic"]["training"] | {"max_rollbacks": 1}}
+    )
     try:
         loop.train(config, context, prepare_folder(config))
     except RunError as error:
@@ -178,7 +195,9 @@ def two(tmp_path_factory, caches):
 
     storage = tmp_path_factory.mktemp("two")
     plans = {
-        name: load_config(overrides=TINY | PLAIN | case | {"name": name, "storage": str(storage / "runs")}).model_dump(mode="json")
+        name: load_config(overrides=TINY | PLAIN | case | {"name": name, "storage": str(storage / "runs")}).model_dump(
+            mode="json"
+        )
         for name, case in CASES.items()
     }
     run_two(worker, caches, plans, str(storage))
@@ -203,7 +222,9 @@ def test_two_workers_see_and_learn_what_one_does(two, case, monkeypatch, tmp_pat
     assert ranks[0]["best"]["value"] == pytest.approx(status["best"]["value"], rel=1e-3)
     one = CheckpointStore(prepare_folder(config)).newest()[1]
     both = CheckpointStore(prepare_folder(validate(plans[case]))).newest()[1]
-    start = loop.TrainState(config, channels=1, resolution=28, n_classes=10 if case == "conditional" else 0, device=torch.device("cpu"))
+    start = loop.TrainState(
+        config, channels=1, resolution=28, n_classes=10 if case == "conditional" else 0, device=torch.device("cpu")
+    )
     for part, fresh in (("G", start.G), ("D", start.D)):
         for name, weight in one[part].items():
             torch.testing.assert_close(both[part][name], weight, atol=1e-5, rtol=0)

@@ -1,4 +1,6 @@
-"""What a recorded step does around its CUDA graph, with a graph that runs the function again (tests/gpu has real ones)."""
+"""What a recorded step does around its CUDA graph, with a graph that runs the function again (tests/gpu has real
+ones).
+"""
 
 import gc
 from contextlib import nullcontext
@@ -16,7 +18,9 @@ from distgan.training.recording import WARM_UP, Recorded
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """(network, the recorded function, its calls so far by value of `double`): the second layer has no gradient unless doubled."""
+    """(network, the recorded function, its calls so far by value of `double`): the second layer has no gradient unless
+    doubled.
+    """
     fake_graph.install(monkeypatch.setattr)
     torch.manual_seed(0)
     network = nn.ModuleList([nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last), nn.Linear(3, 1)])
@@ -46,7 +50,9 @@ def test_each_call_has_its_own_results_whatever_was_recorded(recorded):
     kept = []
     for number in range(4 * WARM_UP):
         double = number % 2 == 1
-        x = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(number)).contiguous(memory_format=torch.channels_last)
+        x = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(number)).contiguous(
+            memory_format=torch.channels_last
+        )
         loss, gradients = expected(network, x, double)
         for p in network.parameters():
             p.grad = None
@@ -61,7 +67,9 @@ def test_each_call_has_its_own_results_whatever_was_recorded(recorded):
     assert len(step._recordings) == 2
     for stats, loss in kept:  # statistics are not overwritten by later steps
         assert float(stats["loss"]) == pytest.approx(loss, rel=1e-5)
-    assert calls == dict.fromkeys((False, True), 2 * WARM_UP)  # once a call: the first replay is of what was just recorded
+    assert calls == dict.fromkeys(
+        (False, True), 2 * WARM_UP
+    )  # once a call: the first replay is of what was just recorded
 
 
 def test_gradients_of_several_workers_are_averaged_in_one_message(recorded):
@@ -117,5 +125,7 @@ def test_what_cannot_be_recorded_is_said_in_one_line(monkeypatch):
     step = Recorded(fails, [nn.Parameter(torch.zeros(1))], pool=None)
     step._calls[()] = WARM_UP
     fake_graph.install(monkeypatch.setattr)
-    with pytest.raises(RunError, match=r"cuda-graphs': this step cannot be recorded \(operation not permitted .* capturing\)\. A"):
+    with pytest.raises(
+        RunError, match=r"cuda-graphs': this step cannot be recorded \(operation not permitted .* capturing\)\. A"
+    ):
         step(torch.zeros(1))

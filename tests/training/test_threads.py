@@ -35,7 +35,11 @@ thread.join()
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_kept_memory_is_not_faulted_in_again():
     def faults(how):
-        return int(subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, check=True, timeout=60, text=True).stdout)
+        return int(
+            subprocess.run(
+                [sys.executable, "-c", STEPS, how], capture_output=True, check=True, timeout=60, text=True
+            ).stdout
+        )
 
     kept, given_back = faults("keep"), faults("as it is")
     assert given_back > 20 * 1000  # the test shows something

@@ -1,4 +1,5 @@
-"""Loaded by every Python process of a run under `jobs/chaos.py`: files in $DISTGAN_CHAOS break things inside the processes.
+"""Loaded by every Python process of a run under `jobs/chaos.py`: files in $DISTGAN_CHAOS break things inside the
+processes.
 
 raise   the next training step of one worker raises, once
 port    the workers' next process group gets a port that is taken, once
@@ -71,7 +72,11 @@ def break_ports(module) -> None:
     module.free_port = wrapped
 
 
-CHANGES = {"distgan.storage": break_storage, "distgan.training.loop": break_steps, "distgan.orchestration.network": break_ports}
+CHANGES = {
+    "distgan.storage": break_storage,
+    "distgan.training.loop": break_steps,
+    "distgan.orchestration.network": break_ports,
+}
 
 
 class Finder(importlib.abc.MetaPathFinder):
