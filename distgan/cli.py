@@ -101,19 +101,19 @@ def train(arguments: list[str]) -> int:
 
 
 def _train(config: RunConfig, warm_start: str | None = None) -> int:
-    from distgan.training.prepare import prepare
+    from distgan.runs.prepare import prepare
 
     if config.engine == "ray":
         from distgan.orchestration.cluster import check_early
 
         check_early(config)
     if warm_start is not None:
-        from distgan.orchestration.lineage import check_warm_start
+        from distgan.orchestration.tune.trial_checkpoints import check_warm_start
 
         check_warm_start(warm_start, config)
     prepared = prepare(config)
     if warm_start is not None and prepared.state == "new":
-        from distgan.orchestration.lineage import begin_warm
+        from distgan.orchestration.tune.trial_checkpoints import begin_warm
 
         print(begin_warm(warm_start, prepared.config, prepared.folder))
     if prepared.state == "complete":
@@ -125,7 +125,7 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
     for note in prepared.notes:
         print(note)
     if config.engine == "local":
-        from distgan.training.local import run
+        from distgan.runs.local import run
     else:
         from distgan.orchestration.train import run
     return run(prepared)
@@ -143,7 +143,7 @@ def tune(arguments: list[str]) -> int:
     for option in ("--search", "--resume", "--replay"):
         parser.add_argument(option)
     options, rest = parser.parse_known_args(arguments)
-    from distgan.orchestration.settings import read_replay, read_search, read_settings
+    from distgan.orchestration.tune.settings_files import read_replay, read_search, read_settings
 
     file, values = parse_overrides(rest)
     storage = values.get("storage", "./runs")
@@ -157,7 +157,7 @@ def tune(arguments: list[str]) -> int:
         config = load_config(base=found.model_dump(mode="json"), overrides=values)
     else:
         config = read_settings(file, options.search, values)
-    from distgan.orchestration.search import search
+    from distgan.orchestration.tune.search import search
 
     return search(config, replay=replay)
 
@@ -169,7 +169,7 @@ def resume(arguments: list[str]) -> int:
     parser.add_argument("run", help="the run's name, folder or URI")
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options, rest = parser.parse_known_args(arguments)
-    from distgan.training.prepare import find_run, read_run_config
+    from distgan.runs.prepare import find_run, read_run_config
 
     folder = find_run(options.run, options.storage)
     config = read_run_config(folder)
@@ -277,7 +277,7 @@ def evaluate(arguments: list[str]) -> int:
     options, rest = parser.parse_known_args(arguments)
     if options.n < 2:
         raise ConfigError(f"-n {options.n}: allowed: at least 2")
-    from distgan.training.evaluate import as_json, as_table, evaluate_source
+    from distgan.runs.evaluate import as_json, as_table, evaluate_source
 
     found = evaluate_source(
         options.source,
@@ -299,8 +299,8 @@ def runs(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("distgan runs", description="List the runs and searches in a storage.")
     parser.add_argument("--storage", default="./runs", help="folder or URI (default: %(default)s)")
     options = parser.parse_args(arguments)
+    from distgan.runs.listing import list_runs
     from distgan.storage import Folder
-    from distgan.training.listing import list_runs
 
     storage = Folder(options.storage)
     if storage.is_local and os.path.isfile(storage.path()):
@@ -325,8 +325,8 @@ def report(arguments: list[str]) -> int:
     parser.add_argument("run", help="the run's name, folder or URI")
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options = parser.parse_args(arguments)
-    from distgan.export.report import write_report
-    from distgan.training.prepare import find_run
+    from distgan.runs.prepare import find_run
+    from distgan.runs.report import write_report
 
     folder = find_run(options.run, options.storage)
     if not folder.exists("metrics.jsonl"):
@@ -337,7 +337,7 @@ def report(arguments: list[str]) -> int:
 
 
 def submit(arguments: list[str]) -> int:
-    from distgan.orchestration import submit as jobs
+    from distgan.orchestration.jobs import submit as jobs
 
     request = jobs.read_request(arguments, [name for name in COMMANDS if name not in ("submit", "config", "runs")])
     if request.action in ("train", "tune"):
@@ -349,8 +349,8 @@ def submit(arguments: list[str]) -> int:
         place = Path(request.working_dir or ".")
         file, space = (str(place / path) if path else None for path in (file, options.search))
         if request.action == "tune" and not (options.resume or options.replay):
-            from distgan.orchestration.settings import read_settings
-            from distgan.orchestration.space import open_space
+            from distgan.orchestration.tune.settings_files import read_settings
+            from distgan.orchestration.tune.space import open_space
 
             jobs.check_settings(open_space(read_settings(file, space, values)).config)
         else:

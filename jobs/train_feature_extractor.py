@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import distgan
-from distgan.metrics.digits import WEIGHTS, DigitNet, load_digits, to_digits
+from distgan.kinds.image.digits import WEIGHTS, DigitNet, load_digits, to_digits
 
 HELD_OUT_A_CLASS = 100
 

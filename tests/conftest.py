@@ -37,6 +37,22 @@ def isolated(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def digits() -> Any:
+    """The packaged digits, read without the package: tensors uint8 (10000, 1, 28, 28) and int64 (10000,)."""
+    import gzip
+
+    import numpy as np
+    import torch
+
+    import distgan
+
+    folder = Path(distgan.__file__).parent / "kinds" / "image" / "mnist10k"
+    images = np.frombuffer(gzip.decompress((folder / "images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.decompress((folder / "labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+    return torch.from_numpy(images.reshape(-1, 1, 28, 28).copy()), torch.from_numpy(labels.astype(np.int64))
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
     """`tiny(**{"section.field": value})`: the tiny run with changes, stored below the test's own folder."""

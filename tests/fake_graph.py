@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distgan.training.recording import Recorded, _Recording
+from distgan.training.cuda_graphs import Recorded, _Recording
 
 
 class Graph:

@@ -236,7 +236,7 @@ def words(tmp_path, monkeypatch):
 
 
 def test_from_training_to_samples_without_ray(words, tmp_path, monkeypatch, capsys):
-    from distgan.metrics.evaluate import Evaluator
+    from distgan.metrics.evaluator import Evaluator
 
     assert main(["runs"]) == 0
     assert "no runs in" in capsys.readouterr().out
@@ -291,7 +291,7 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
     words, tmp_path, monkeypatch, capsys
 ):
     from distgan.config import DataConfig
-    from distgan.data.known import KnownSource
+    from distgan.kinds.image.known import KnownSource
 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -311,7 +311,7 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
 
 
 def test_files_that_cannot_be_read_are_counted_and_named_before_anything_starts(words, tmp_path, capsys):
-    from distgan.export.grid import png
+    from distgan.kinds.image.grid import png
 
     (tmp_path / "photos").mkdir()
     draw = np.random.default_rng(0)
@@ -359,7 +359,7 @@ def test_a_storage_that_fails_is_one_line_and_status_1(monkeypatch, capsys):
 
 
 def test_the_grids_of_a_run_without_a_generator_are_not_measured(tmp_path, monkeypatch, capsys):
-    from distgan.export.grid import png
+    from distgan.kinds.image.grid import png
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "young" / "samples").mkdir(parents=True)

@@ -343,7 +343,7 @@ def test_every_run_config_that_ships_can_start(file):
     assert file.read_text().startswith("# "), "says what to expect"
     assert f"jobs/configs/{file.name}" in file.read_text(), "says how to start"
     if config.data.name in KNOWN_SETS:
-        from distgan.data import describe
+        from distgan.kinds.image import describe
 
         spec = describe(DataConfig(name=config.data.name))
         assert (spec.channels, spec.resolution, spec.n_classes) == SHAPES[file.stem]

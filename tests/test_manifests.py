@@ -102,7 +102,7 @@ def test_every_volume_claim_and_secret_that_is_named_is_explained():
 def test_the_jobs_command_is_one_that_distgan_accepts():
     from distgan.cli import parse_overrides
     from distgan.config import load_config
-    from distgan.orchestration.submit import check_settings
+    from distgan.orchestration.jobs.submit import check_settings
 
     (document,) = documents(ROOT / "jobs" / "kubernetes" / "rayjob.yaml")
     words = document["spec"]["entrypoint"].split()
@@ -209,7 +209,7 @@ def test_the_health_check_says_what_is_wrong():
 
 
 def test_the_dashboard_draws_what_is_exported():
-    from distgan.orchestration.metrics_export import NAMED
+    from distgan.orchestration.prometheus import NAMED
 
     board = json.loads((ROOT / "jobs" / "grafana.json").read_text())
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]

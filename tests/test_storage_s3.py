@@ -16,13 +16,13 @@ import torch
 
 from distgan import cli
 from distgan.config import ConfigError
+from distgan.runs.lease import FILE, Lease, read_lease, wait_until_free
+from distgan.runs.prepare import prepare
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
-from distgan.training.lease import FILE, Lease, read_lease, wait_until_free
 from distgan.training.logs import read_status
 from distgan.training.loop import train
-from distgan.training.prepare import prepare
 
 moto = pytest.importorskip("moto.server", reason="needs moto[server]")
 

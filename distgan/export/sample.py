@@ -10,8 +10,8 @@ import torch
 
 from distgan.config import ConfigError
 from distgan.export.generator import GRID_CLASSES, Generator, find_generator, load_generator
-from distgan.export.grid import enlargement, make_grid, png
 from distgan.export.walk import write_walk
+from distgan.kinds.image.grid import enlargement, make_grid, png
 
 
 def write_samples(

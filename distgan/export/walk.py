@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distgan.config import ConfigError
 from distgan.export.generator import Generator, to_uint8
-from distgan.export.grid import Array, enlargement, make_grid, png
+from distgan.kinds.image.grid import Array, enlargement, make_grid, png
 from distgan.randomness import latents
 
 FRAME_MS = 60

@@ -20,11 +20,11 @@ from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import cluster, is_private, lost_process
 from distgan.orchestration.lean import answer_slowly, controller_here, use_started_processes
 from distgan.orchestration.placement import Placement, place
+from distgan.runs.lease import Lease, read_lease
+from distgan.runs.prepare import Prepared
+from distgan.runs.progress import ProgressLine, final_words
 from distgan.storage import Folder
-from distgan.training.lease import Lease, read_lease
 from distgan.training.logs import read_status
-from distgan.training.prepare import Prepared
-from distgan.training.progress import ProgressLine, final_words
 from distgan.training.threads import keep_memory, share_cores
 
 STOP = "stop-requested"
@@ -243,7 +243,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
         # NCCL takes a GPU for one process only; gloo is for those that share it
         _join_process_group(context, "nccl" if device.type == "cuda" and settings["gpus"] >= 1 else "gloo")
 
-    from distgan.orchestration.metrics_export import exporting
+    from distgan.orchestration.prometheus import exporting
     from distgan.training.context import Context
     from distgan.training.loop import train
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distgan.export.grid import enlargement, make_grid, png
+from distgan.kinds.image.grid import enlargement, make_grid, png
 from distgan.storage import Folder, local_copy
 
 STATUS = "status.json"

@@ -21,24 +21,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distgan.config import RunConfig, RunError
-from distgan.data import Feed, ImageSet, open_images
-from distgan.gan.augment import Augment, adapt_p
 from distgan.gan.diversity import Remembering, diversity
 from distgan.gan.schedules import value
 from distgan.gan.step import asked_labels, d_step_loss, frozen, g_step_loss
+from distgan.kinds.image import Feed, ImageSet, open_images
+from distgan.kinds.image.augment import Augment, adapt_p
 from distgan.randomness import DataOrder, integers, latents, uniform
 from distgan.storage import Folder
+from distgan.training.best import export_best, export_generator, measure_averages, note_best
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, share
-from distgan.training.draws import Draws
-from distgan.training.evaluation import Measurement
-from distgan.training.exchange import LateGradients, RecordedGradients, average_buffers, replicate, same_start
+from distgan.training.cuda_graphs import Recorded
+from distgan.training.ddp import LateGradients, RecordedGradients, average_buffers, replicate, same_start
 from distgan.training.health import Health
-from distgan.training.heldout import HeldOut
+from distgan.training.holdout import HeldOut
+from distgan.training.inputs import Draws
 from distgan.training.logs import RunLog
+from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
-from distgan.training.outcome import export_best, export_generator, measure_averages, note_best
-from distgan.training.recording import Recorded
 from distgan.training.recovery import restore, roll_back
 from distgan.training.state import (
     TrainState,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distgan.config import ConfigError, RunConfig, RunError
-from distgan.data import ImageSet
+from distgan.kinds.image import ImageSet
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.logs import RunLog

@@ -70,13 +70,13 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     """Train in this process, with the loop's own parts, and save at the beginning of every other window."""
     import torch
 
-    from distgan.data import Feed, describe, open_images
+    from distgan.kinds.image import Feed, describe, open_images
     from distgan.randomness import DataOrder
     from distgan.storage import Folder
+    from distgan.training.best import export_generator
     from distgan.training.checkpoint import CheckpointStore
     from distgan.training.context import Context
     from distgan.training.loop import Alternation
-    from distgan.training.outcome import export_generator
     from distgan.training.state import TrainState
 
     threads = len(os.sched_getaffinity(0))

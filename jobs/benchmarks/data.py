@@ -71,7 +71,7 @@ def measure(
     import torch
 
     from distgan.config import load_config
-    from distgan.data import describe, open_images
+    from distgan.kinds.image import describe, open_images
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = load_config(overrides={"data.name": str(folder), "data.cache": str(place / "cache")}).data
@@ -136,7 +136,7 @@ def rate(source: Iterator[Any], batch: int, seconds: float) -> dict[str, float]:
 
 def feed_batches(config: Any, batch: int, *, device_mib: int, ahead: bool) -> Iterator[Any]:
     """distgan's batches, for ever."""
-    from distgan.data import Feed, open_images
+    from distgan.kinds.image import Feed, open_images
     from distgan.randomness import DataOrder
     from distgan.training.context import default_device
 

@@ -64,7 +64,7 @@ def measure(parts: Any, rounds: int, seconds: float) -> dict[str, Any]:
     measurement by part.
     """
     from distgan.storage import Folder
-    from distgan.training.evaluation import Measurement
+    from distgan.training.measurement import Measurement
 
     config, G, n = parts.config, parts.state.ema.modules[0], parts.config.metrics.samples
     parts.step()
@@ -109,7 +109,7 @@ def measure(parts: Any, rounds: int, seconds: float) -> dict[str, Any]:
 @contextlib.contextmanager
 def timed(measurement: Any, device: Any) -> Iterator[dict[str, float]]:
     """While it lasts, what the parts of a measurement take is added up: part -> seconds."""
-    from distgan.metrics import evaluate
+    from distgan.metrics import evaluator as evaluate
 
     spent: dict[str, float] = defaultdict(float)
 

@@ -38,7 +38,7 @@ class Parts:
 
 def open_data(config: Any, context: Any) -> tuple[Any, Any, Any]:
     """(settings with auto decided for this data, the images, the feed of batches)."""
-    from distgan.data import Feed, open_images
+    from distgan.kinds.image import Feed, open_images
     from distgan.randomness import DataOrder
 
     images = context.together(lambda: open_images(config.data))

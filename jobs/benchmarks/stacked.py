@@ -194,15 +194,15 @@ class Judge:
         import torch
 
         from distgan.config import load_config
-        from distgan.data import open_images
-        from distgan.metrics import get_extractor
+        from distgan.kinds.image import open_images
+        from distgan.kinds.image.extractors import get_extractor
 
         self.real = open_images(load_config(PRESET).data.model_copy(update={"labels": True}))
         assert self.real.labels is not None
         self.classify = get_extractor(
             "digits", data_channels=3, resolution=self.real.resolution, data_name="stacked-mnist"
         )
-        # Channels are drawn independently of each other from the same digits (distgan/data/stacked.py)
+        # Channels are drawn independently of each other from the same digits (distgan/kinds/image/stacked_mnist.py)
         digits = np.stack([self.real.labels // 100, self.real.labels // 10 % 10, self.real.labels % 10])
         share = torch.from_numpy(np.bincount(digits.ravel(), minlength=10) / digits.size)
         self.truth = (share[:, None, None] * share[:, None] * share).flatten()
@@ -230,7 +230,7 @@ class Judge:
         import torch
 
         from distgan.export.generator import load_generator
-        from distgan.export.grid import make_grid, png
+        from distgan.kinds.image.grid import make_grid, png
         from distgan.storage import Folder
 
         generator = load_generator(Folder(str(run_folder / "generator")))

@@ -288,7 +288,7 @@ def main() -> int:
     """`distgan` as typed, with marks."""
     mark("driver")
     from distgan import cli
-    from distgan.training import prepare
+    from distgan.runs import prepare
 
     mark("command")
     prepare.prepare = marked(prepare.prepare, "prepared")
@@ -310,7 +310,7 @@ def main() -> int:
 
     sys.meta_path.insert(0, AtRay())
     if "local" in _engine(sys.argv):
-        from distgan.training import local  # noqa: F401 - as the command does next
+        from distgan.runs import local  # noqa: F401 - as the command does next
 
         _mark_alone()
     else:
@@ -346,7 +346,7 @@ def _engine(words: list[str]) -> str:
 
 def _mark_alone() -> None:
     """In one process the loop is imported by `local.run`, after torch."""
-    from distgan.training import local
+    from distgan.runs import local
 
     own = local.run
 

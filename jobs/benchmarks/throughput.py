@@ -210,7 +210,7 @@ def run_loop(options: argparse.Namespace) -> None:
     import torch
 
     from distgan.config import validate
-    from distgan.data import describe
+    from distgan.kinds.image import describe
     from distgan.training.context import default_device
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -234,9 +234,9 @@ def limit_steps(config: Any) -> Iterator[int]:
     """
     import torch
 
-    from distgan.data import open_images
     from distgan.gan.diversity import Remembering
     from distgan.gan.step import d_step_loss, frozen, g_step_loss
+    from distgan.kinds.image import open_images
     from distgan.training.context import default_device
     from distgan.training.state import TrainState, layout, uses_bf16
 
@@ -316,8 +316,8 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from distgan.data import open_images
     from distgan.gan.losses import LOSSES
+    from distgan.kinds.image import open_images
     from distgan.models import build_discriminator, build_generator
     from distgan.training.context import default_device
 

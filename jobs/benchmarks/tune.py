@@ -142,8 +142,8 @@ def _distgan(place: str, trials: int, concurrent: int, steps: int) -> int:
     from dataclasses import replace
 
     from distgan.orchestration.placement import Placement
-    from distgan.orchestration.search import _environment, run_trials
-    from distgan.orchestration.space import open_space
+    from distgan.orchestration.tune.search import _environment, run_trials
+    from distgan.orchestration.tune.space import open_space
     from distgan.storage import Folder
 
     config = settings(place, trials, concurrent, steps)
@@ -243,7 +243,7 @@ def _digits(data_dir: str = "") -> Any:
     import torch
 
     from distgan.config import DataConfig
-    from distgan.data import open_images
+    from distgan.kinds.image import open_images
 
     found = open_images(DataConfig(limit=512))
     images = torch.from_numpy(np.array(found.images)).float().div(255).sub(0.13066).div(0.30131)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from distgan.config import LOSSES, load_config
-from distgan.data import Feed, open_images
+from distgan.kinds.image import Feed, open_images
 from distgan.randomness import DataOrder
 from distgan.training.context import Context
 from distgan.training.loop import Alternation

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distgan.config import LOSSES, AugmentConfig, LossConfig, ModelConfig
-from distgan.gan.augment import Augment
 from distgan.gan.step import d_step_loss, frozen, g_step_loss, has_batch_statistics
+from distgan.kinds.image.augment import Augment
 from distgan.models import build_discriminator, build_generator
 
 SIZE = {"channels": 1, "resolution": 16, "n_classes": 3}

@@ -10,17 +10,17 @@ from torch import nn
 from two_processes import free_port, run_two
 
 from distgan.config import load_config, validate
-from distgan.data import Feed, open_images
 from distgan.export.generator import load_generator
-from distgan.metrics.evaluate import evaluate_images
-from distgan.metrics.extractors import get_extractor
+from distgan.kinds.image import Feed, open_images
+from distgan.kinds.image.extractors import get_extractor
+from distgan.metrics.evaluator import evaluate_images
 from distgan.randomness import DataOrder, bits, normal
+from distgan.runs.prepare import prepare
 from distgan.storage import Folder
 from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
-from distgan.training.exchange import LateGradients, replicate
-from distgan.training.prepare import prepare
+from distgan.training.ddp import LateGradients, replicate
 
 pytestmark = pytest.mark.gpu
 

@@ -5,7 +5,7 @@ import torch
 from tiny_run import TINY
 
 from distgan.config import ConfigError, RunError, load_config
-from distgan.data import Feed, open_images
+from distgan.kinds.image import Feed, open_images
 from distgan.randomness import DataOrder
 from distgan.training.context import Context
 from distgan.training.loop import Alternation

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from distgan.config import load_config
+from distgan.runs.prepare import prepare
 from distgan.training import loop
 from distgan.training.context import Context
-from distgan.training.prepare import prepare
 
 CONFIGS = Path(__file__).resolve().parents[2] / "jobs/configs"
 

@@ -15,19 +15,13 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from distgan.config import METRICS, ConfigError
-from distgan.metrics import (
-    Evaluator,
-    Extractor,
-    Moments,
-    TorchDistributed,
-    evaluate_images,
-    frechet_distance,
-    get_extractor,
-)
+from distgan.kinds.image.extractors import get_extractor
+from distgan.metrics import Evaluator, Extractor, Moments, TorchDistributed, evaluate_images, frechet_distance
 from distgan.storage import Folder
 
 ALL = list(METRICS)
 PAIRED = ("kid", "kid_std", "precision", "recall", "density", "coverage")
+EXAMPLE = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
 
 
 class Linear:
@@ -43,7 +37,7 @@ class Linear:
 
 
 def extractor(name: str = "linear") -> Extractor:
-    return Extractor(name, Linear(), "cpu", 1, 8)
+    return Extractor(name, Linear(), "cpu", EXAMPLE)
 
 
 def made_images(index: Tensor) -> Tensor:
@@ -193,7 +187,7 @@ def test_broken_generator_gives_nan_and_no_crash() -> None:
             features, logits = super().__call__(images)
             return torch.where(images.flatten(1)[:, :1] == 255, torch.nan, features), logits
 
-    white = Evaluator(np.minimum(REAL, 254), None, "f", Extractor("broken", Broken(), "cpu", 1, 8), ALL)
+    white = Evaluator(np.minimum(REAL, 254), None, "f", Extractor("broken", Broken(), "cpu", EXAMPLE), ALL)
     result = white.evaluate(lambda index: torch.full((len(index), 1, 8, 8), 255, dtype=torch.uint8), 20)
     assert np.isnan(result["fid"])
     assert np.isnan(result["kid"])
@@ -258,7 +252,8 @@ def test_class_accuracy_where_the_classifier_knows_the_labels(digits) -> None:
 
 
 def test_pairs_are_capped_evenly_over_the_real_set_and_moments_are_not(monkeypatch) -> None:
-    from distgan.metrics import density_coverage, evaluate
+    from distgan.metrics import density_coverage
+    from distgan.metrics import evaluator as evaluate
 
     monkeypatch.setattr(evaluate, "CAP", 20)
     result = measure(61)

@@ -17,7 +17,7 @@ from distgan.metrics import (
     precision_recall,
 )
 from distgan.metrics.kid import kernel_sum
-from distgan.metrics.manifold import radii
+from distgan.metrics.prdc import radii
 
 
 @pytest.fixture(scope="module")

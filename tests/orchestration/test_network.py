@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distgan.orchestration.follow import _NEVER_MET
+from distgan.orchestration.jobs.logs import _NEVER_MET
 from distgan.orchestration.network import free_port, meeting_place
 
 SOON = timedelta(seconds=30)

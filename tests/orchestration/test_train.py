@@ -271,13 +271,13 @@ def command(process):
 DRIVER = """
 import sys
 from distgan.config import load_config
-from distgan.training.prepare import prepare
+from distgan.runs.prepare import prepare
 for data in sys.argv[2:]:
     changes = {"data.name": data, "data.resolution": 32, "storage": sys.argv[1], "name": data[-5:]}
     print(prepare(load_config(overrides=changes)).images)
 from distgan.orchestration.train import _trainer_class, run
 _trainer_class()
-import distgan.orchestration.search, distgan.orchestration.proposals
+import distgan.orchestration.tune.search, distgan.orchestration.tune.search_algorithm
 assert not {"torch", "torchvision"} & set(sys.modules)
 """
 

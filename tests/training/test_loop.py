@@ -12,13 +12,13 @@ import torch
 
 from distgan.config import ConfigError, RunError, load_config
 from distgan.export.generator import load_generator
+from distgan.runs.prepare import differences, prepare, read_run_config
 from distgan.storage import Folder
 from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
-from distgan.training.evaluation import Measurement
 from distgan.training.logs import read_status
-from distgan.training.prepare import differences, prepare, read_run_config
+from distgan.training.measurement import Measurement
 
 CPU = torch.device("cpu")
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from distgan.export.grid import enlargement, make_grid, png
+from distgan.kinds.image.grid import enlargement, make_grid, png
+from distgan.runs.prepare import Prepared
+from distgan.runs.progress import ProgressLine, final_words, span
 from distgan.storage import Folder
 from distgan.training.context import Context, share
 from distgan.training.logs import RunLog, read_status, write_status
 from distgan.training.meter import Meter, Stopwatch
-from distgan.training.prepare import Prepared
-from distgan.training.progress import ProgressLine, final_words, span
 
 # -- meter and clock --------------------------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ def test_final_words_say_where_everything_is(tiny, tmp_path):
 
 
 def test_a_countdown_shows_long_jobs_and_no_short_ones(monkeypatch):
-    from distgan.training import progress
+    from distgan.runs import progress
 
     class Terminal(io.StringIO):
         def isatty(self):

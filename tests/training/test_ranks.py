@@ -10,13 +10,13 @@ from torch.nn.parallel import DistributedDataParallel
 from two_processes import run_two
 
 from distgan.config import ConfigError, RunError, validate
-from distgan.data import Feed
+from distgan.kinds.image import Feed
+from distgan.runs.prepare import prepare
 from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
-from distgan.training.draws import Draws
-from distgan.training.exchange import LateGradients
-from distgan.training.prepare import prepare
+from distgan.training.ddp import LateGradients
+from distgan.training.inputs import Draws
 
 # Networks without batch statistics; eps keeps Adam from turning rounding errors of tiny gradients into whole steps.
 PLAIN = {

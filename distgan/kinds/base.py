@@ -1,0 +1,143 @@
+"""What a kind of sample is: the one interface between the adversarial algorithm and what it makes.
+
+The training loop, the metrics and the exports know tensors of any shape. Everything that is particular to images (or tables,
+or sound) is a `Kind`: one object in one folder. Whoever adds a kind writes that folder and changes no line elsewhere.
+
+    real samples     open -> SampleSet, an array as it is stored          encode: stored -> what networks see
+    generated ones   decode: what networks make -> stored                 preview, save: stored -> pictures, files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgan.config import AugmentConfig, DataConfig, MetricsConfig, RunConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from distgan.metrics.extractor import Extractor
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, samples done, samples in all)"""
+
+Augmentation = Callable[["Tensor", "Tensor", Any, str], "Tensor"]
+"""(x (N, *shape), sample indices int64 (N,), probability, stream name) -> x; differentiable twice, draws by sample index."""
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What one sample is, and what is known of the set without opening it."""
+
+    name: str
+    """Of the data set, as a person would call it."""
+    shape: tuple[int, ...]
+    """Of a sample as the networks see it, float32, without the batch."""
+    value_range: tuple[float, float]
+    """Lowest and highest number in such a sample."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, () without labels."""
+    n: int | None = None
+    """Samples in the set; None where only opening it tells."""
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSet:
+    """Real samples, opened. `samples` may be a read-only memory map that the workers of a node share."""
+
+    spec: SampleSpec
+    samples: NDArray[Any]
+    """(N, ...), as stored: compact, C-contiguous."""
+    labels: NDArray[np.int64] | None
+    """(N,), or None."""
+    fingerprint: str
+    """Hash of samples and labels as used, in hexadecimal: the same content gives the same hash wherever it came from."""
+    skipped: tuple[str, ...] = ()
+    """What was passed over because it could not be read, each with the reason."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.spec.classes
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know of the samples that were passed over: how many, and the first of them."""
+        if not self.skipped:
+            return None
+        total = len(self.samples) + len(self.skipped)
+        return (
+            f"{self.spec.name}: {len(self.skipped)} of {total:,} cannot be read and are left out: {some(self.skipped)}"
+        )
+
+
+class Kind(Protocol):
+    """One kind of sample. Methods are pure: the same arguments give the same result on every worker."""
+
+    name: str
+    """What `data.kind` calls it."""
+    noun: str
+    """What a person calls several samples: "images", "rows"."""
+    suffixes: tuple[str, ...]
+    """Endings of the files that `save` writes, ".png" for instance; "" = a folder."""
+
+    def describe(self, config: DataConfig) -> SampleSpec:
+        """What can be said cheaply. Raises ConfigError for every mistake that can be seen early."""
+
+    def open(self, config: DataConfig, progress: Progress | None = None) -> SampleSet:
+        """The real samples: deterministic, cached where decoding costs. Raises ConfigError."""
+
+    def describe_in_words(self, spec: SampleSpec) -> str:
+        """The data in one phrase for the first line of a run: "10,000 images of mnist10k, 28 x 28 x 1, 10 classes"."""
+
+    def encode(self, stored: Tensor) -> Tensor:
+        """Stored samples (N, ...) as the networks see them, float32 (N, *spec.shape), on the same device."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        """What a generator made, float (N, *spec.shape), as samples are stored."""
+
+    def vary(self, x: Tensor, position: Tensor, config: DataConfig, seed: int) -> Tensor:
+        """Random variation of real samples that `config` asks for (images: data.mirror), by their positions int64 (N,) in
+        the run's sequence of samples."""
+
+    def preview(self, samples: NDArray[Any], columns: int | None = None) -> NDArray[np.uint8]:
+        """One picture, uint8 (H, W) or (H, W, 3), of stored samples (N, ...), near-square unless `columns` is given."""
+
+    def save(self, samples: NDArray[Any], target: Path, columns: int | None = None) -> None:
+        """Write stored samples in the format of target's ending, one of `suffixes`. Raises OSError."""
+
+    def extractor(
+        self, config: MetricsConfig, data: DataConfig, spec: SampleSpec, device: torch.device | str
+    ) -> Extractor:
+        """The feature extractor that metrics compare in. Raises ConfigError."""
+
+    def augmentation(self, config: AugmentConfig, seed: int) -> Augmentation | None:
+        """What D's samples go through, real and generated alike; None without augmentation."""
+
+    def recipe(self, config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
+        """Defaults for this data, dotted name -> value, for settings that nobody gave."""
+
+    def network_arguments(self, spec: SampleSpec) -> dict[str, Any]:
+        """Keyword arguments of every generator's and discriminator's constructor that tell what a sample is."""
+
+    def check(self, config: RunConfig, spec: SampleSpec) -> None:
+        """Raise ConfigError for settings that cannot work on this data, before any worker starts."""
+
+
+def some(problems: tuple[str, ...] | list[str], count: int = 5) -> str:
+    """The first of several problems, and how many more there are."""
+    more = f" and {len(problems) - count} more" if len(problems) > count else ""
+    return ", ".join(problems[:count]) + more

@@ -1,0 +1,206 @@
+"""From whatever an image file or an array holds to square uint8 pixels of the wanted size and channels.
+
+Order: upright (EXIF), 8 bits, opaque, channels, square, antialiased resize. An image that fits already keeps its
+pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgan.kinds.image.image_set import Pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Target:
+    """What decoded images look like. `zero_pad`: reach a slightly larger resolution by a black border, not by
+    resizing.
+    """
+
+    channels: int
+    resolution: int
+    fit: str = "crop"
+    background: str = "#ffffff"
+    zero_pad: bool = False
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        """The background as R, G, B."""
+        red, green, blue = bytes.fromhex(self.background[1:])
+        return red, green, blue
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Image files
+
+
+def decode(data: bytes, target: Target) -> Pixels:
+    """An image file's bytes as uint8 (channels, resolution, resolution). Raises whatever Pillow raises if it is
+    damaged.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        check_size(image)
+        # JPEG can be decoded at a fraction of its size; twice the wanted side leaves the quality to the filter below.
+        image.draft(None, (2 * target.resolution, 2 * target.resolution))  # type: ignore[arg-type]
+        return planes(square(flatten(upright(image), target), target))
+
+
+def check_size(image: Image.Image) -> None:
+    """Refuse images so large that decoding them is an attack or a mistake (Pillow's own limit, as an error)."""
+    from PIL import Image
+
+    width, height = image.size
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than {Image.MAX_IMAGE_PIXELS}")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says. Damaged EXIF counts as none."""
+    from PIL.Image import Transpose
+
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # the tag is a hint; a file with good pixels is not lost for it
+        orientation = 1
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    image.load()
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def flatten(image: Image.Image, target: Target) -> Image.Image:
+    """Mode L (channels 1) or RGB (channels 3) from any mode, transparent parts over the background."""
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(eight_bits(np.asarray(image)))
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, target.colour)
+        image.paste(layer, mask=layer.getchannel("A"))
+    wanted = "L" if target.channels == 1 else "RGB"
+    if image.mode not in ("L", "RGB", "1"):
+        image = image.convert("RGB")
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def eight_bits(values: NDArray[Any]) -> Pixels:
+    """Integers as 16-bit and floats as [0, 1], [0, 255] or [0, 65535], whichever holds them, scaled to 0..255.
+    ValueError if none does.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 65535):
+        raise ValueError(f"pixel values from {low:g} to {high:g} have no known meaning")
+    top = 65535.0 if values.dtype.kind in "iu" else next(t for t in (1.0, 255.0, 65535.0) if high <= t)
+    scaled: Pixels = np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
+    return scaled
+
+
+def square(image: Image.Image, target: Target) -> Image.Image:
+    """A square image of the wanted size from one in mode L or RGB."""
+    from PIL import Image
+
+    width, height = image.size
+    if width != height and target.fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    elif width != height:
+        side = max(width, height)
+        sheet = Image.new("RGB", (side, side), target.colour).convert(image.mode)
+        sheet.paste(image, ((side - width) // 2, (side - height) // 2))
+        image = sheet
+    size = (target.resolution, target.resolution)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def planes(image: Image.Image) -> Pixels:
+    """Pixels of a mode L or RGB image, uint8 (C, H, W)."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arrays
+
+
+def convert(images: Pixels, target: Target, pool: ThreadPoolExecutor | None = None) -> Pixels:
+    """uint8 images (n, C, H, W) with C of 1, 3 or 4 as uint8 (n, channels, resolution, resolution)."""
+    height, width = images.shape[2:]
+    images = _opaque(images, target)
+    if images.shape[1] == 3 and target.channels == 1:
+        # ITU-R 601-2 luma in the fixed point that Pillow uses, so that arrays and files agree.
+        red, green, blue = images.astype(np.uint32).transpose(1, 0, 2, 3)
+        images = ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[:, None]
+    if images.shape[1] == 1 and target.channels == 3 and width != height and target.fit == "pad":
+        images = np.repeat(images, 3, axis=1)  # the border may be coloured
+    if height != width or height != target.resolution:
+        if target.zero_pad and height == width < target.resolution:
+            gap = target.resolution - height
+            images = np.pad(images, ((0, 0), (0, 0), (gap // 2, gap - gap // 2), (gap // 2, gap - gap // 2)))
+        else:
+            images = np.stack(list((pool.map if pool else map)(lambda image: _refit(image, target), images)))
+    if images.shape[1] < target.channels:
+        images = np.repeat(images, target.channels, axis=1)
+    return np.ascontiguousarray(images)
+
+
+def in_chunks(
+    images: NDArray[Any], target: Target, to_bytes: Callable[[NDArray[Any]], Pixels] | None = None
+) -> Iterator[Pixels]:
+    """`convert` for many images (N, C, H, W), a part at a time, on all processors. `to_bytes` makes a part uint8
+    first.
+    """
+    with ThreadPoolExecutor(processors()) as pool:
+        step = chunk(math.prod(images.shape[1:]) * images.itemsize, target)
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            yield convert(np.ascontiguousarray(part if to_bytes is None else to_bytes(part)), target, pool)
+
+
+def chunk(stored_bytes: int, target: Target) -> int:
+    """Images to convert and write at once: many, but not so many that they fill the memory."""
+    largest = max(stored_bytes, target.channels * target.resolution**2)
+    return max(16, min(1024, (1 << 27) // largest))
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _opaque(images: Pixels, target: Target) -> Pixels:
+    if images.shape[1] != 4:
+        return images
+    alpha = images[:, 3:].astype(np.uint32)
+    behind = np.array(target.colour, np.uint32)[:, None, None]
+    mixed: Pixels = ((images[:, :3] * alpha + behind * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return mixed
+
+
+def _refit(image: Pixels, target: Target) -> Pixels:
+    from PIL import Image
+
+    picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    return planes(square(picture, target))

@@ -1,0 +1,91 @@
+"""From data.name to the source it means."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from distgan.config import KNOWN_SETS, ConfigError, DataConfig
+from distgan.kinds.image.image_set import DataSpec, ImageSet, Progress, Source
+
+
+def open_images(config: DataConfig, *, progress: Progress | None = None) -> ImageSet:
+    """The decoded images that `config` means. Raises ConfigError for whatever is wrong with the data or the
+    settings.
+    """
+    return source(config).open(progress)
+
+
+def describe(config: DataConfig) -> DataSpec:
+    """What can be said of the images without decoding or downloading them. Raises ConfigError for mistakes that show
+    already.
+    """
+    return source(config).describe()
+
+
+def source(config: DataConfig) -> Source:
+    """The source that data.name means: a known set in any spelling, or a path."""
+    known = _known(config.name)
+    if known == "stacked-mnist":
+        from distgan.kinds.image.stacked_mnist import StackedDigits
+
+        return StackedDigits(config)
+    if known == "celeba":
+        from distgan.kinds.image.celeba import CelebSource
+
+        return CelebSource(config)
+    if known is not None:
+        from distgan.kinds.image.known import KnownSource
+
+        return KnownSource(config, known)
+    path = Path(config.name).expanduser()
+    if os.path.isdir(path) or (path.suffix.lower() == ".zip" and os.path.isfile(path)):
+        from distgan.kinds.image.folder import FolderSource
+
+        return FolderSource(config, path)
+    if path.suffix.lower() in (".npy", ".npz") and os.path.isfile(path):
+        from distgan.kinds.image.arrays import ArraySource
+
+        return ArraySource(config, path)
+    raise ConfigError(f"data.name = {config.name!r}: {_why_not(config.name, path)}")
+
+
+def is_known(name: str) -> bool:
+    """Whether data.name means a known set, in any spelling, and no path."""
+    return _known(name) is not None
+
+
+def _known(name: str) -> str | None:
+    return {_plain(known): known for known in KNOWN_SETS}.get(_plain(name))
+
+
+def _why_not(name: str, path: Path) -> str:
+    from distgan.kinds.image.files import SUFFIXES
+
+    known = f"a known set ({', '.join(KNOWN_SETS)}), or the path of a folder of images, .zip, .npy or .npz"
+    if os.path.isfile(path):
+        if path.suffix.lower() in SUFFIXES:
+            return f"is a single image; training needs many. Give the folder that holds them, for example {path.parent}"
+        if re.search(r"\.(tar|tgz|rar|7z|gz|xz|bz2)\b", path.name.lower()):
+            return "archives of this type are not read; unpack it and give the folder, or pack the images as .zip"
+        return f"files of type {path.suffix or '(no suffix)'} are not read; allowed: {known}"
+    if "/" in name or "\\" in name or path.suffix:
+        folder = path.parent
+        siblings = [entry.name for entry in folder.iterdir()] if os.path.isdir(folder) else []
+        near = difflib.get_close_matches(path.name, siblings, 1)
+        where = (
+            f"; did you mean {folder / near[0]}?"
+            if near
+            else ("" if os.path.isdir(folder) else f" ({folder} does not exist either)")
+        )
+        return f"no such file or folder{where}; allowed: {known}"
+    near = difflib.get_close_matches(_plain(name), [_plain(known_name) for known_name in KNOWN_SETS], 1, 0.5)
+    spelled = {_plain(known_name): known_name for known_name in KNOWN_SETS}
+    hint = f"; did you mean {spelled[near[0]]}?" if near else ""
+    return f"neither a known set nor a path that exists{hint}; allowed: {known}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())

@@ -1,0 +1,156 @@
+"""`distgan evaluate`: metrics of a finished generator, or of any images, against real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distgan.config import METRICS, ConfigError, DataConfig, load_config
+from distgan.export.generator import Generator, find_generator, load_generator
+from distgan.kinds.image import ImageSet, open_images
+from distgan.runs.prepare import read_run_config
+from distgan.storage import Folder
+
+
+def evaluate_source(
+    source: str,
+    *,
+    against: str | None = None,
+    metrics: str = "fid,kid",
+    n: int = 10000,
+    seed: int = 0,
+    extractor: str = "auto",
+    weights: str | None = None,
+    storage: str = "./runs",
+    overrides: dict[str, Any] | None = None,
+    linear_probe: bool = False,
+) -> dict[str, Any]:
+    """The metrics of `source` as a flat dict, with the names of what was compared.
+
+    source: a run, a generator, or a folder, .zip, .npy or .npz of images. against: a known set or a path; without it
+    the data of the run. overrides: dotted `data.` settings of the real images. linear_probe: judge the discriminator's
+    features too (a run's only, see `training.probe`). Raises ConfigError.
+    """
+    from distgan.kinds.image.extractors import get_extractor
+    from distgan.metrics.evaluator import Evaluator, evaluate_images, statistics_dir
+
+    names = [name for name in metrics.replace(" ", "").split(",") if name]
+    load_config(overrides={"metrics.names": f"[{', '.join(names)}]"})  # refuses what is no metric
+    if not names:
+        raise ConfigError(f"--metrics {metrics!r}: allowed: one or more of {', '.join(METRICS)}, with commas between")
+    generated: ImageSet | None = None
+    generator: Generator | None = None
+    try:
+        place = find_generator(source, storage)
+    except ConfigError:
+        path = Path(source).expanduser()
+        if not path.exists() or (path / "config.yaml").exists():
+            raise  # the grids in the folder of a run that has no generator yet are no images to be measured
+        if linear_probe:
+            raise ConfigError(
+                f"--linear-probe: {source} is no run, and only a run's checkpoint has a discriminator"
+            ) from None
+        generated = _images(source, against)
+        data = load_config(overrides={"data.name": _required(against), **(overrides or {})}).data
+    else:
+        generator = load_generator(place, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        data = _data_of(place, against, overrides)
+    shape = (generator.channels, generator.resolution) if generator else (generated.channels, generated.resolution)  # type: ignore[union-attr]
+    real = open_images(data.model_copy(update={"channels": shape[0], "resolution": shape[1]}))
+    device = next(generator.G.parameters()).device if generator else torch.device("cpu")
+    network = get_extractor(
+        extractor, device, weights, data_channels=shape[0], resolution=shape[1], data_name=data.name
+    )
+
+    if generated is not None:
+        count = min(n, generated.n)
+        found = evaluate_images(np.asarray(generated.images[:count]), real, names, network, cache_dir=statistics_dir())
+    else:
+        assert generator is not None
+        made = generator
+        # A run has its own data's statistics beside it
+        known = _run_of(place).child("statistics") if against is None and not overrides else None
+        evaluator = Evaluator(
+            real.images, real.labels, real.fingerprint, network, names, cache_dir=statistics_dir(), store=known
+        )
+        found = evaluator.evaluate(lambda index: made.sample(index, seed), n)
+        if "fid" in found:
+            found["floor_fid"] = evaluator.floor_fid()
+        if linear_probe:
+            from distgan.runs.linear_probe import probe_run
+
+            run = _run_of(place)
+            sized = data.model_copy(update={"channels": shape[0], "resolution": shape[1], "labels": True})
+            found |= probe_run(run, read_run_config(run), sized, classes=len(made.classes), device=device)
+    return {"source": source, "against": f"{real.name} ({data.split})", "extractor": network.name, **found}
+
+
+def _required(against: str | None) -> str:
+    if against is None:
+        raise ConfigError(
+            "--against: needed when images are measured that no run made; give a known set or a path, for example "
+            "--against mnist10k"
+        )
+    return against
+
+
+def _images(source: str, against: str | None) -> ImageSet:
+    """Generated images from a path, as large as they are."""
+    _required(against)
+    return open_images(DataConfig(name=source, labels=False, resolution=_side(source)))
+
+
+def _side(source: str) -> int | None:
+    """The side of the first image of a folder, so that generated images are measured as they are."""
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        return None
+    for file in sorted(path.rglob("*")):
+        try:
+            with Image.open(file) as image:
+                return int(min(image.size))
+        except (OSError, UnidentifiedImageError):
+            continue
+    return None
+
+
+def _data_of(place: Folder, against: str | None, overrides: dict[str, Any] | None) -> DataConfig:
+    base: dict[str, Any] = {}
+    if against is not None:
+        base = {"data": {"name": against}}
+    else:
+        run = _run_of(place)
+        if not run.exists("config.yaml"):
+            raise ConfigError(
+                "--against: needed for a generator outside its run's folder; give a known set or a path, for example "
+                "--against mnist10k"
+            )
+        base = {"data": read_run_config(run).data.model_dump(mode="json")}
+    return load_config(base=base, overrides=overrides).data
+
+
+def _run_of(place: Folder) -> Folder:
+    """The folder that a generator's folder lies in."""
+    head, mark, query = place.uri.partition("?")
+    return Folder(head.rstrip("/").rpartition("/")[0] + mark + query)
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """The metrics for a person: what was compared, then one line each."""
+    counts = f"{found['samples']:,.0f} and {found['real_samples']:,.0f} images"
+    head = f"{found['source']} against {found['against']}, {counts}, extractor {found['extractor']}"
+    rest = {k: v for k, v in found.items() if k not in ("source", "against", "samples", "real_samples", "extractor")}
+    width = max(map(len, rest), default=0)
+    return "\n".join(
+        [head, *(f"  {k.ljust(width)}  {v if isinstance(v, str) else format(v, '.5g')}" for k, v in rest.items())]
+    )
+
+
+def as_json(found: dict[str, Any]) -> str:
+    return json.dumps(found)

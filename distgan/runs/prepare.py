@@ -1,0 +1,219 @@
+"""What is checked before any worker starts: data, networks, storage, and the run that may already be there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
+from distgan.runs.lease import wait_until_free
+from distgan.runs.listing import SEARCH
+from distgan.runs.progress import Countdown
+from distgan.storage import Folder
+
+if TYPE_CHECKING:
+    from distgan.kinds.image import ImageSet
+
+# Settings that may change between a run's start and its continuation: none of them alters what a step computes, but for
+# rounding.
+_FREE = (
+    "name",
+    "storage",
+    "engine",
+    "workers",
+    "kimg",
+    "ray.",
+    "log.",
+    "checkpoint.",
+    "metrics.",
+    "tune.",
+    "data.root",
+    "data.download",
+    "data.cache",
+    "data.device_mib",
+    "data.max_bad_share",
+    "training.on_divergence",
+    "training.max_rollbacks",
+    "training.compile",
+    "training.deterministic",
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start: its settings, its folder, and what is there already."""
+
+    config: RunConfig
+    folder: Folder
+    state: Literal["new", "resume", "complete"]
+    images: str
+    """The real images, in words."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before it starts."""
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check everything that can be checked without starting a worker, and claim the run's folder by writing
+    config.yaml.
+
+    Raises ConfigError with one line a mistake. Nothing that exists is changed before all checks have passed.
+    """
+    from distgan.kinds.image import describe
+    from distgan.models import check_models
+    from distgan.runs.local import check_workers
+
+    if config.engine == "local":
+        check_workers(config)
+    config = at_home(config)
+    spec = describe(config.data)
+    n_classes = spec.n_classes if config.data.labels else 0
+    config = config.for_classes(n_classes)
+    if config.model.conditioning != "none" and not n_classes:
+        raise ConfigError(
+            f"model.conditioning = {config.model.conditioning!r}: {spec.name} has no class labels; allowed here: none. "
+            "A folder of images gets classes from its sub-folders, an .npz from an array named labels"
+        )
+    check_models(config.model, channels=spec.channels, resolution=spec.resolution, n_classes=n_classes)
+    _check_extractor(config, spec.channels, spec.resolution)
+    Folder(config.storage).check_writable()
+    folder = Folder(config.storage).child(config.run_name)
+    state = _existing(config, folder)
+    decoded = _decode_here(config) if state != "complete" else None
+    if state != "complete":
+        if os.environ.get("RANK", "0") == "0":  # under torchrun the other ranks' driver is this one
+            wait_until_free(folder)
+        folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
+    n = decoded.n if decoded else spec.n
+    count = f"{n:,} " if n else ""
+    classes = f", {n_classes} classes" if n_classes else ""
+    size = f"{spec.resolution} x {spec.resolution} x {spec.channels}"
+    notes = (decoded.note,) if decoded and decoded.note else ()
+    return Prepared(config, folder, state, f"{count}images of {spec.name}, {size}{classes}", notes)
+
+
+def _decode_here(config: RunConfig) -> ImageSet | None:
+    """The images of a folder or archive, decoded into the cache that workers on this machine read, while a person sees
+    how far it is.
+
+    Files that cannot be read, and too many of them, show before Ray starts. None for known sets, which have no such
+    files, and on clusters, whose nodes have caches of their own.
+    """
+    from distgan.kinds.image import is_known, open_images
+
+    on_cluster = config.engine == "ray" and (config.ray.address or os.environ.get("RAY_ADDRESS"))
+    if is_known(config.data.name) or on_cluster:
+        return None
+    shown = Countdown() if os.environ.get("RANK", "0") == "0" else None
+    try:
+        return open_images(config.data, progress=shown)
+    finally:
+        if shown:
+            shown.close()
+
+
+def at_home(config: RunConfig) -> RunConfig:
+    """The same run with absolute paths of data and weights: it is resumed from other working folders, and by workers in
+    theirs.
+
+    A job's working folder is a copy with a new name each time, where only the relative path stays the same.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return config
+    from distgan.kinds.image import is_known
+
+    values = config.model_dump(mode="json")
+    for section, key in (("data", "name"), ("data", "root"), ("data", "cache"), ("metrics", "weights")):
+        path = values[section][key]
+        if not path or (key == "name" and is_known(path)):
+            continue
+        if key in ("root", "cache") or os.path.exists(os.path.expanduser(path)):
+            values[section][key] = os.path.abspath(os.path.expanduser(path))
+    return validate(values)
+
+
+def _check_extractor(config: RunConfig, channels: int, resolution: int) -> None:
+    """Try the measuring network where it may be missing: it is first used after thousands of images, which would be
+    trained in vain.
+
+    The packaged ones are there, and are not tried: that would import torch, seconds that every start would take longer.
+    """
+    settings = config.metrics
+    if not settings.names or (settings.weights is None and settings.extractor in ("auto", "digits", "random-conv")):
+        return
+    from distgan.kinds.image.extractors import get_extractor
+
+    get_extractor(
+        settings.extractor,
+        weights=settings.weights,
+        data_channels=channels,
+        resolution=resolution,
+        data_name=config.data.name,
+    )
+
+
+def read_run_config(folder: Folder) -> RunConfig:
+    """The settings of a run from its config.yaml; ConfigError if there is none, or it cannot be read."""
+    try:
+        values = yaml.safe_load(folder.read("config.yaml"))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: no run there (config.yaml is missing)") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{folder}/config.yaml: cannot be read ({' '.join(str(error).split())})") from None
+    return validate(values)
+
+
+def find_run(run: str, storage: str) -> Folder:
+    """A run's folder, given itself, its URI, or its name in `storage`; ConfigError lists the runs that there are."""
+    folders = [Folder(run)] if "://" in run else [Folder(storage).child(run), Folder(run)]
+    for folder in folders:
+        if folder.exists("config.yaml"):
+            return folder
+        if folder.exists(SEARCH):
+            raise ConfigError(
+                f"{run}: is a search; `distgan tune --resume {run}` goes on with it, and `distgan train --config "
+                f"{folder}/best.yaml` trains what it found"
+            )
+    near = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
+    known = (
+        f"; runs in {storage}: {', '.join(near)}"
+        if near
+        else f"; there are no runs in {storage} (--storage says where to look)"
+    )
+    raise ConfigError(f"{run}: no such run{known}")
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Settings that make two runs different ones: (name, value in a, value in b)."""
+    names = [name for name, _ in walk_fields() if not name.startswith(_FREE)]
+    found = [(n, get_dotted(a, n), get_dotted(b, n)) for n in names]
+    same_place = os.path.abspath(os.path.expanduser(a.data.name)) == os.path.abspath(os.path.expanduser(b.data.name))
+    return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and same_place)]
+
+
+def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
+    from distgan.training.logs import read_status
+
+    if not folder.exists("config.yaml"):
+        return "new"
+    try:
+        before = read_run_config(folder)
+    except ConfigError as error:
+        if not folder.exists("checkpoints"):
+            return "new"
+        raise ConfigError(f"{error}; move {folder} away, or give another --name") from None
+    changed = differences(before, config)
+    if changed and folder.exists("checkpoints"):
+        lines = [f"{name} = {new!r}: run {folder} was started with {old!r}" for name, old, new in changed]
+        raise ConfigError(
+            "\n".join(lines) + "\nGive this run another --name, or the same settings to continue the old one"
+        )
+    status = read_status(folder)
+    done = (
+        status.get("state") == "complete"
+        and status.get("nimg", 0) >= config.total_images
+        and folder.exists("generator/generator.json")
+    )
+    return "complete" if done else ("resume" if folder.exists("checkpoints") else "new")

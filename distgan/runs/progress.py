@@ -1,0 +1,139 @@
+"""What a person sees while a run goes on: one live line on a terminal, a plain line now and then elsewhere; at the end,
+where everything is. The line is drawn from the run's status, wherever the loop runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from distgan.runs.prepare import Prepared
+
+
+class ProgressLine:
+    """Draws statuses. On a terminal the line is rewritten; in a log a new one comes every `every_s` seconds."""
+
+    def __init__(self, headline: str, out: TextIO | None = None, every_s: float = 10.0) -> None:
+        self.out = out or sys.stdout
+        self.live, self.every_s = self.out.isatty(), every_s
+        self._first: tuple[float, float] | None = None
+        self._shown: dict[str, Any] = {}
+        self._told: set[str] = set()
+        self._next, self._width = 0.0, 0
+        print(headline, file=self.out, flush=True)
+
+    def update(self, status: dict[str, Any]) -> None:
+        """Show a status if it is new and it is time, and what it has to tell that was not told before."""
+        for text in status.get("notes", ()):
+            if text not in self._told:
+                self._told.add(text)
+                self.note(text)
+        if not status.get("values") or status.get("nimg") == self._shown.get("nimg"):
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, status["kimg"])
+        self._shown = status
+        if self.live:
+            text = self._text(now)
+            self.out.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+        elif now >= self._next or "fid" in status["values"]:
+            self._next = now + self.every_s
+            self.out.write(self._text(now) + "\n")
+        self.out.flush()
+
+    def note(self, text: str) -> None:
+        """A line of its own, above the live one."""
+        self.out.write(("\r" + " " * self._width + "\r" if self.live else "") + text + "\n")
+        self.out.flush()
+
+    def close(self) -> None:
+        if self.live and self._width:
+            self.out.write("\n")
+            self.out.flush()
+
+    def _text(self, now: float) -> str:
+        status, values = self._shown, self._shown["values"]
+        assert self._first is not None
+        parts = [f"{status['kimg']:8.1f} / {status['total_kimg']:g} kimg"]
+        if "images_per_s" in values:
+            parts.append(f"{values['images_per_s']:.0f} images/s")
+        # The whole pace, with measuring and saving, tells better than the training rate when the run will end.
+        elapsed, done = now - self._first[0], status["kimg"] - self._first[1]
+        if elapsed > 0 and done > 0:
+            parts.append(f"ETA {span((status['total_kimg'] - status['kimg']) * elapsed / done)}")
+        parts += [f"{label} {values[key]:.3f}" for label, key in (("D", "d_loss"), ("G", "g_loss")) if key in values]
+        if status.get("best"):
+            parts.append(f"best {status['best']['metric'].upper()} {status['best']['value']:.3g}")
+        return "  ".join(parts)
+
+
+class Countdown:
+    """How much of a long job is done: one live line on a terminal, a plain line every `every_s` seconds elsewhere."""
+
+    def __init__(self, out: TextIO | None = None, every_s: float = 10.0) -> None:
+        self.out = out or sys.stdout
+        self.live, self.every_s = self.out.isatty(), every_s
+        self._next, self._open = time.monotonic() + (0.3 if self.live else every_s), False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now < self._next and not (self._open and done >= total):
+            return  # what is done at once needs no line
+        self._next = now + (0.2 if self.live else self.every_s)
+        text = f"{what}: {done:,} of {total:,} images"
+        self.out.write(f"\r{text.ljust(60)}" if self.live else f"{text}\n")
+        self._open = self.live
+        self.out.flush()
+
+    def close(self) -> None:
+        if self._open:
+            self.out.write("\n")
+            self.out.flush()
+            self._open = False
+
+
+def span(seconds: float) -> str:
+    """A duration as 1:02:03 or 2:03."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
+    """What was done, where it lies, and what to type next."""
+    folder, config, best = prepared.folder, prepared.config, status.get("best") or {}
+    name = config.run_name
+    where = "" if config.storage in ("./runs", "runs") else f" --storage '{config.storage}'"
+    if status["state"] != "complete":
+        return (
+            f"stopped at {status['kimg']:g} of {status['total_kimg']:g} kimg; nothing is lost: {folder}\n"
+            f"  continue    distgan resume {name}{where}"
+        )
+    measured = status.get("values", {})
+    score = f", {best['metric'].upper()} {best['value']:.3g} at {best['nimg'] / 1000:g} kimg" if best else ""
+    counts = [measured.get(side) for side in ("samples", "real_samples")]
+    lines = [
+        f"complete: {status['kimg']:g} kimg{score}",
+        *(
+            [
+                f"  measured    {counts[0]:,.0f} generated images against {counts[1]:,.0f} of {config.data.name} "
+                f"({config.data.split})"
+            ]
+            if counts[0] and counts[1]
+            else []
+        ),
+        f"  run         {folder}",
+        f"  samples     {folder}/samples/{status['nimg'] // 1000:06d}.png",
+        f"  generator   {folder}/generator",
+        f"  curves      tensorboard --logdir {folder}/tensorboard",
+        f"  more        distgan sample {name}{where} -n 64 --out grid.png",
+    ]
+    if "class_kl" in measured:
+        lines[0] += f", class KL {measured['class_kl']:.3g}"
+    if "aux_accuracy_held_out" in measured:
+        lines[0] += f", {measured['aux_accuracy_held_out']:.1%} of held-out images classified right"
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""What comes out of a run: which generator is the best one, and the files it is kept in."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+from distgan.config import RunConfig
+from distgan.export.generator import save_generator
+from distgan.kinds.image import ImageSet
+from distgan.storage import Folder
+from distgan.training.checkpoint import CheckpointDamagedError, CheckpointStore
+from distgan.training.measurement import Measurement
+from distgan.training.state import TrainState
+
+
+def measure_averages(
+    measure: Measurement, state: TrainState, config: RunConfig, last: bool
+) -> tuple[int, dict[str, float]]:
+    """(which average, its metrics): the first one during the run; at the end the best of all."""
+    n = config.metrics.final_samples if last else config.metrics.samples
+    results = [measure(G, n) for G in (state.ema.modules if last else state.ema.modules[:1])]
+    key = config.checkpoint.best_metric
+    chosen = min(range(len(results)), key=lambda i: results[i].get(key, math.inf))
+    return chosen, results[chosen]
+
+
+def note_best(state: TrainState, measured: dict[str, float], chosen: int, metric: str) -> bool:
+    """Remember where the best metric was; True if it is here."""
+    found = measured.get(metric)
+    if found is None or not math.isfinite(found) or (state.best and found >= state.best["value"]):
+        return False
+    state.best = {"metric": metric, "value": found, "nimg": state.nimg, "ema": chosen}
+    return True
+
+
+def export_best(state: TrainState, store: CheckpointStore, images: ImageSet, config: RunConfig) -> None:
+    """The final generator: the average with the best metric of the whole run, or the last one if nothing was
+    measured.
+    """
+    saved = state.state_dict()
+    if state.best and state.best["nimg"] != state.nimg:
+        try:
+            saved = store.load(state.best["nimg"])[1]
+        except CheckpointDamagedError as error:
+            warnings.warn(f"{error}; exporting the last generator in its place", stacklevel=2)
+    which = saved["best"].get("ema", 0) if saved["best"].get("nimg") == saved["nimg"] else 0
+    export_generator(store.folder, saved, images, config, which)
+
+
+def export_generator(folder: Folder, saved: dict[str, Any], images: ImageSet, config: RunConfig, which: int) -> None:
+    prefix = f"{config.training.ema_half_life_kimg[which]:g}/"
+    save_generator(
+        folder.child("generator"),
+        {name.removeprefix(prefix): tensor for name, tensor in saved["ema"].items() if name.startswith(prefix)},
+        config.model,
+        channels=images.channels,
+        resolution=images.resolution,
+        classes=images.classes if config.model.conditioning != "none" else (),
+        info={
+            "run": config.run_name,
+            "data": images.name,
+            "kimg": saved["nimg"] / 1000,
+            "seed": config.seed,
+            "ema_half_life_kimg": config.training.ema_half_life_kimg[which],
+            "best": saved["best"],
+        },
+    )

@@ -1,0 +1,149 @@
+"""Images in .npy and .npz files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distgan.kinds.image.arrays
+from distgan.config import ConfigError, DataConfig
+from distgan.kinds.image import ImageSet, describe, open_images
+
+RANDOM = np.random.default_rng(0)
+PIXELS = RANDOM.integers(0, 256, (6, 3, 12, 12), dtype=np.uint8)
+
+
+def saved(folder: Path, array: np.ndarray, **more: object) -> ImageSet:
+    np.save(folder / "faces.npy", array)
+    config = DataConfig(name=str(folder / "faces.npy"), **more)
+    result, spec = open_images(config), describe(config)
+    assert (spec.n, spec.channels, spec.resolution, spec.classes) == (
+        len(result),
+        result.channels,
+        result.resolution,
+        result.classes,
+    )
+    assert result.images.dtype == np.uint8
+    assert result.images.flags.c_contiguous
+    return result
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_layouts(tmp_path: Path, channels: int) -> None:
+    expected = PIXELS[:, :channels]
+    assert np.array_equal(saved(tmp_path, expected).images, expected)
+    assert np.array_equal(saved(tmp_path, expected.transpose(0, 2, 3, 1)).images, expected)
+    assert saved(tmp_path, expected).name == "faces"
+    if channels == 1:
+        assert np.array_equal(saved(tmp_path, expected[:, 0]).images, expected)
+
+
+def test_tiny_images_take_the_layout_that_is_square(tmp_path: Path) -> None:
+    assert saved(tmp_path, RANDOM.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)).images.shape == (5, 3, 4, 4)
+    assert saved(tmp_path, RANDOM.integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)).images.shape == (5, 3, 4, 4)
+
+
+def test_rgba_lies_over_the_background(tmp_path: Path) -> None:
+    layer = np.concatenate([PIXELS, np.zeros((6, 1, 12, 12), np.uint8)], axis=1)
+    shown = saved(tmp_path, layer, background="#010203").images
+    assert np.array_equal(shown[2, :, 5, 5], [1, 2, 3])
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_by_their_range(tmp_path: Path, kind: type) -> None:
+    tolerance = 0.6 if kind is np.float16 else 0
+    for values in (PIXELS / 255, PIXELS / 127.5 - 1):
+        assert np.abs(saved(tmp_path, values.astype(kind)).images.astype(float) - PIXELS).max() <= tolerance + 0.5
+    assert np.array_equal(saved(tmp_path, PIXELS / 255).images, PIXELS)
+    assert np.array_equal(saved(tmp_path, (PIXELS / 127.5 - 1).astype(np.float32)).images, PIXELS)
+
+
+def test_resolution_channels_limit_and_fit(tmp_path: Path) -> None:
+    assert saved(tmp_path, PIXELS, resolution=8, channels=1, limit=4).images.shape == (4, 1, 8, 8)
+    wide = np.zeros((3, 1, 4, 10), np.uint8)
+    wide[..., 3:7] = 50
+    assert (saved(tmp_path, wide).images == np.full((3, 1, 4, 4), 50)).all()
+    assert saved(tmp_path, wide, fit="pad").images.shape == (3, 1, 10, 10)
+
+
+def test_many_images_are_converted_in_parts_and_in_order(tmp_path: Path) -> None:
+    levels = np.arange(2100) % 251
+    np.save(tmp_path / "many.npy", np.tile(levels.astype(np.uint8)[:, None, None], (1, 8, 8)))
+    steps: list[tuple[str, int, int]] = []
+    result = open_images(
+        DataConfig(name=str(tmp_path / "many.npy"), resolution=4), progress=lambda *step: steps.append(step)
+    )
+    assert np.array_equal(result.images[:, 0, 2, 2], levels)
+    assert steps == [("reading many", done, 2100) for done in (1024, 2048, 2100)]
+
+
+def test_npz_with_labels(tmp_path: Path) -> None:
+    file = tmp_path / "set.npz"
+    for keys in (("images", "labels"), ("x", "y"), ("data", "targets"), ("arr_0", "arr_1")):
+        np.savez_compressed(file, **dict(zip(keys, (PIXELS, np.array([0, 2, 1, 1, 0, 2])), strict=True)))
+        result = open_images(DataConfig(name=str(file)))
+        assert np.array_equal(result.images, PIXELS)
+        assert result.labels is not None
+        assert result.labels.dtype == np.int64
+        assert result.labels.tolist() == [0, 2, 1, 1, 0, 2]
+        assert result.classes == ("0", "1", "2") == describe(DataConfig(name=str(file))).classes
+    assert open_images(DataConfig(name=str(file), labels=False)).labels is None
+    np.savez(file, images=PIXELS, labels=np.array(["cat", "ant"] * 3))
+    named = open_images(DataConfig(name=str(file)))
+    assert named.classes == ("ant", "cat")
+    assert named.labels is not None
+    assert named.labels.tolist() == [1, 0] * 3
+    np.savez(file, only=PIXELS)
+    assert len(open_images(DataConfig(name=str(file)))) == 6
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\).*\(N, H, W\)"),
+        (np.zeros((0, 8, 8), np.uint8), "shape"),
+        (np.zeros((32, 32, 3), np.uint8), "looks like one image"),
+        (np.zeros((4, 5, 8, 8), np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((4, 8, 8), np.int64), r"type int64.*astype\('uint8'\)"),
+        (np.full((4, 8, 8), 200.0), r"floats from 200 to 200.*uint8"),
+        (np.where(np.arange(600)[:, None, None] == 3, np.nan, np.zeros((600, 8, 8))), "holds NaN"),
+        (np.array([np.zeros((8, 8)), np.zeros((9, 9))], dtype=object), "different sizes"),
+    ],
+)
+def test_arrays_that_cannot_be_used(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "bad.npy", array)
+    with pytest.raises(ConfigError, match=rf"bad\.npy.*{message}"):
+        describe(DataConfig(name=str(tmp_path / "bad.npy")))
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    for name, content in (("empty.npy", b""), ("junk.npy", b"junk"), ("junk.npz", b"PK\3\4junk")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"{name}: not a readable array file"):
+            describe(DataConfig(name=str(tmp_path / name)))
+    np.savez(tmp_path / "two.npz", left=PIXELS, right=PIXELS)
+    with pytest.raises(ConfigError, match=r"left, right; allowed names.*images"):
+        describe(DataConfig(name=str(tmp_path / "two.npz")))
+    np.savez(tmp_path / "labels.npz", images=PIXELS, labels=np.zeros(5, int))
+    with pytest.raises(ConfigError, match=r"labels of shape \(5,\).* 6 images.*data\.labels=false"):
+        describe(DataConfig(name=str(tmp_path / "labels.npz")))
+    with pytest.raises(ConfigError, match=r"data\.split = 'test'"):
+        describe(DataConfig(name=str(tmp_path / "labels.npz"), split="test"))
+
+
+def test_large_arrays_are_mapped_from_where_they_are(
+    tmp_path: Path, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = saved(tmp_path, PIXELS, limit=5)
+    monkeypatch.setattr(distgan.kinds.image.arrays, "IN_MEMORY", 100)
+    large = saved(tmp_path, PIXELS, limit=5)
+    assert isinstance(large.images, np.memmap)
+    assert np.array_equal(large.images, small.images)
+    assert large.fingerprint == small.fingerprint
+    assert not list(own_folders.rglob("images.npy"))
+    smaller = saved(tmp_path, PIXELS, resolution=8)
+    assert isinstance(smaller.images, np.memmap)
+    monkeypatch.undo()
+    assert smaller.fingerprint == saved(tmp_path, PIXELS, resolution=8, cache=str(own_folders)).fingerprint

@@ -1,0 +1,191 @@
+"""Every mode, size and orientation of an image file, against pixels worked out by hand."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distgan.kinds.image.pixels import Target, convert, decode
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
+
+
+def test_grey_and_colour_of_the_right_size_keep_their_pixels() -> None:
+    assert np.array_equal(decode(encoded(Image.fromarray(GREY)), Target(1, 8)), GREY[None])
+    assert np.array_equal(decode(encoded(Image.fromarray(GREY)), Target(3, 8)), np.stack([GREY] * 3))
+    assert np.array_equal(decode(encoded(Image.fromarray(COLOUR)), Target(3, 8)), COLOUR.transpose(2, 0, 1))
+    luma = np.rint(COLOUR @ np.array([0.299, 0.587, 0.114]))
+    assert np.abs(decode(encoded(Image.fromarray(COLOUR)), Target(1, 8))[0] - luma).max() <= 1
+
+
+@pytest.mark.parametrize("alpha", [0, 255, 51])
+@pytest.mark.parametrize("background", ["#ffffff", "#000000", "#ff8000"])
+def test_transparency_lies_over_the_background(alpha: int, background: str) -> None:
+    layer = np.concatenate([COLOUR, np.full((8, 8, 1), alpha, np.uint8)], axis=-1)
+    behind = np.array(list(bytes.fromhex(background[1:])))
+    expected = (COLOUR * (alpha / 255) + behind * (1 - alpha / 255)).transpose(2, 0, 1)
+    assert np.abs(decode(encoded(Image.fromarray(layer)), Target(3, 8, background=background)) - expected).max() <= 1
+    array = np.ascontiguousarray(layer.transpose(2, 0, 1))[None]
+    assert np.abs(convert(array, Target(3, 8, background=background))[0] - expected).max() <= 1
+
+
+def test_grey_with_alpha() -> None:
+    layer = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(np.full((8, 8), 102, np.uint8))])
+    assert np.abs(decode(encoded(layer), Target(1, 8))[0] - (GREY * 0.4 + 255 * 0.6)).max() <= 1
+
+
+def test_palette_with_and_without_a_transparent_entry() -> None:
+    palette = Image.fromarray((np.arange(64) % 3).astype(np.uint8).reshape(8, 8)).convert("P")
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    colours = np.eye(3, dtype=np.uint8) * 255
+    index = np.arange(64).reshape(8, 8) % 3
+    assert np.array_equal(decode(encoded(palette), Target(3, 8)), colours[index].transpose(2, 0, 1))
+    colours[1] = (0x12, 0x34, 0x56)
+    shown = decode(encoded(palette, transparency=1), Target(3, 8, background="#123456"))
+    assert np.array_equal(shown, colours[index].transpose(2, 0, 1))
+
+
+def test_a_transparent_colour_of_an_rgb_file() -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = (10, 20, 30)
+    shown = decode(encoded(Image.fromarray(pixels), transparency=(10, 20, 30)), Target(3, 8))
+    assert (shown[:, :4] == 255).all()
+    assert (shown[:, 4:] == 0).all()
+
+
+def test_one_bit() -> None:
+    bit = GREY > 100
+    assert np.array_equal(decode(encoded(Image.fromarray(bit)), Target(1, 8))[0], bit * 255)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_clipped(kind: str) -> None:
+    wide = (GREY.astype(np.uint16) * 257)[::-1]
+    assert np.array_equal(decode(encoded(Image.fromarray(wide), kind), Target(1, 8))[0], GREY[::-1])
+    assert np.array_equal(decode(encoded(Image.fromarray(wide), kind), Target(3, 8))[2], GREY[::-1])
+
+
+def test_mode_i_counts_as_sixteen_bits() -> None:
+    assert np.array_equal(decode(encoded(Image.fromarray(GREY.astype(np.int32) * 257), "TIFF"), Target(1, 8))[0], GREY)
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_floats(top: float) -> None:
+    values = (GREY / 255 * top).astype(np.float32)
+    values[0, 0] = top
+    expected = GREY.copy()
+    expected[0, 0] = 255
+    assert np.array_equal(decode(encoded(Image.fromarray(values), "TIFF"), Target(1, 8))[0], expected)
+
+
+def test_values_without_a_meaning_are_refused() -> None:
+    for values in (
+        np.full((8, 8), -1.0, np.float32),
+        np.full((8, 8), np.nan, np.float32),
+        np.full((8, 8), 1 << 20, np.int32),
+    ):
+        with pytest.raises(ValueError, match="no known meaning"):
+            decode(encoded(Image.fromarray(values), "TIFF"), Target(1, 8))
+
+
+def test_cmyk() -> None:
+    sheet = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    for kind in ("TIFF", "JPEG"):
+        red, green, blue = decode(encoded(sheet, kind), Target(3, 8)).reshape(3, -1).mean(1)
+        assert red > 250
+        assert green < 5
+        assert blue < 5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation: int) -> None:
+    turned = {
+        1: GREY,
+        2: GREY[:, ::-1],
+        3: GREY[::-1, ::-1],
+        4: GREY[::-1],
+        5: GREY.T,
+        6: np.rot90(GREY, -1),
+        7: GREY[::-1, ::-1].T,
+    }
+    turned[8] = np.rot90(GREY)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(decode(encoded(Image.fromarray(GREY), exif=exif), Target(1, 8))[0], turned[orientation])
+
+
+def test_damaged_exif_is_no_reason_to_lose_the_image() -> None:
+    assert np.array_equal(decode(encoded(Image.fromarray(GREY), exif=b"Exif\0\0II*\0\xff\xff"), Target(1, 8))[0], GREY)
+
+
+def test_the_first_frame_of_an_animation() -> None:
+    frames = [Image.new("L", (8, 8), level) for level in (40, 200)]
+    assert (decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), Target(1, 8)) == 40).all()
+
+
+def test_crop_takes_the_centre_and_pad_shows_all() -> None:
+    wide = np.zeros((4, 10), np.uint8)
+    wide[:, 3:7] = 77
+    wide[:, 0] = 200
+    assert (decode(encoded(Image.fromarray(wide)), Target(1, 4)) == 77).all()
+    padded = decode(encoded(Image.fromarray(wide)), Target(3, 10, "pad", "#0a141e"))
+    assert padded[:, 0, 0].tolist() == [10, 20, 30]
+    assert np.array_equal(padded[1, 3:7], wide)
+    assert (padded[2, 7:] == 30).all()
+    tall = np.ascontiguousarray(wide.T)
+    assert (decode(encoded(Image.fromarray(tall)), Target(1, 4)) == 77).all()
+    assert np.array_equal(convert(wide[None, None], Target(3, 10, "pad", "#0a141e"))[0], padded)
+
+
+def test_shrinking_averages_and_does_not_pick() -> None:
+    stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
+    small = decode(encoded(Image.fromarray(stripes)), Target(1, 8))
+    assert np.abs(small[0, 1:-1, 1:-1].astype(int) - 127).max() <= 2
+
+
+def test_large_jpegs_shrink_to_the_right_picture() -> None:
+    ramp = np.tile(np.linspace(0, 255, 1024).astype(np.uint8), (1024, 1))
+    small = decode(encoded(Image.fromarray(ramp), "JPEG", quality=95), Target(1, 16))[0]
+    expected = ramp.reshape(16, 64, 16, 64).mean((1, 3))
+    assert np.abs(small - expected)[:, 1:-1].max() <= 2
+
+
+def test_growing_and_zero_padding() -> None:
+    assert decode(encoded(Image.fromarray(np.full((4, 4), 9, np.uint8))), Target(1, 16)).tolist() == [[[9] * 16] * 16]
+    padded = convert(np.full((1, 1, 28, 28), 9, np.uint8), Target(3, 32, zero_pad=True))
+    assert padded.shape == (1, 3, 32, 32)
+    assert (padded[:, :, 2:30, 2:30] == 9).all()
+    assert padded.sum() == 9 * 3 * 28 * 28
+
+
+def test_arrays_and_files_come_out_alike() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (3, 40, 24), dtype=np.uint8)
+    file = encoded(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))))
+    for channels in (1, 3):
+        for fit in ("crop", "pad"):
+            target = Target(channels, 16, fit, "#204060")
+            difference = decode(file, target).astype(int) - convert(pixels[None], target)[0]
+            assert np.abs(difference).max() <= (1 if channels == 1 else 0), (channels, fit)
+
+
+def test_truncated_files_and_bombs_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for kind in ("PNG", "JPEG", "GIF"):
+        whole = encoded(Image.fromarray(noise), kind)
+        with pytest.raises((OSError, EOFError), match=r"\w"):
+            decode(whole[: len(whole) // 2], Target(3, 8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(ValueError, match="64 x 64"), pytest.warns(Image.DecompressionBombWarning):
+        decode(encoded(Image.fromarray(noise)), Target(3, 8))

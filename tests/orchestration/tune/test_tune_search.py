@@ -1,0 +1,570 @@
+"""Whole searches with Ray Tune, on one cluster for all: results, resuming, and a population that really exploits."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from ray.train._internal.session import _FutureTrainingResult
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+from tiny_run import TINY
+
+from distgan.config import RayConfig, RunError, load_config
+from distgan.orchestration.tune.progress_table import Board, Watch
+from distgan.orchestration.tune.search import search
+from distgan.orchestration.tune.search_algorithm import scheduler_of
+from distgan.orchestration.tune.space import Space, open_space
+from distgan.orchestration.tune.trial import trial_config
+from distgan.orchestration.tune.trial_checkpoints import read_lineage, transplant
+from distgan.storage import Folder
+from distgan.training.checkpoint import CheckpointStore
+from distgan.training.context import Context
+from distgan.training.loop import train
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+SEARCH = TINY | {
+    "tune.grace_share": 0.25,
+    "tune.interval_share": 0.25,
+    "tune.confirm_top": 0,
+    "checkpoint.keep": 9,
+    "ray.cpus_per_worker": 1,
+}
+
+# Small networks that do learn in so few images: an untrained one is measurably worse
+LEARNS = {
+    "model.latent_dim": 16,
+    "model.g_width": 32,
+    "model.d_width": 32,
+    "model.g_norm": "none",
+    "model.d_norm": "none",
+    "data.limit": 500,
+    "model.conditioning": "projection",
+    "loss.name": "relativistic",
+    "loss.r1_gamma": 0.3,
+    "loss.r2_gamma": 0.3,
+    "optim.g.lr": 3e-3,
+    "optim.d.lr": 3e-3,
+    "optim.g.beta1": 0,
+    "optim.d.beta1": 0,
+    "optim.g.beta2": 0.99,
+    "optim.d.beta2": 0.99,
+    "batch_size": 50,
+    "kimg": 1.2,
+    "metrics.samples": 200,
+    "metrics.final_samples": 200,
+    "training.ema_half_life_kimg": "[0.1]",
+}
+
+
+@pytest.fixture(scope="module")
+def ray_here(caches):
+    """One private cluster; searches find it running and leave it so."""
+    from distgan.orchestration.cluster import cluster
+    from distgan.orchestration.tune.search import _environment
+
+    before = dict(os.environ)
+    os.environ |= {"DISTGAN_CACHE": str(caches / "decoded"), "OMP_NUM_THREADS": "1"}
+    for variable in [v for v in os.environ if v.startswith(("RAY_ADDRESS", "RAY_AUTH"))]:
+        del os.environ[variable]
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # a token would have to be there before ray was imported
+    _environment(load_config(overrides=SEARCH | {"tune.scheduler": "pbt", "tune.trials": 4}))
+    with cluster(RayConfig()):
+        yield
+    os.environ.clear()
+    os.environ |= before
+
+
+def settings(tmp_path, space, **changes):
+    words = SEARCH | {"storage": str(tmp_path), "name": "s"} | changes
+    return load_config(overrides=words, base={"tune": {"space": space}})
+
+
+def table(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def stamps(home):
+    return {str(p): p.stat().st_mtime_ns for p in Path(home).glob("trials/*/checkpoints/*/state.pt")}
+
+
+def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
+    config = settings(
+        tmp_path,
+        {"g_lr": {"loguniform": [1e-6, 1e-3]}, "beta1": {"choice": [0.0, 0.5]}},
+        **{"tune.trials": 8, "tune.metric": "fid,kid", "tune.confirm_top": 1, "tune.confirm_seeds": 2},
+    )
+    assert search(config) == 0
+    said = capsys.readouterr().out
+    assert "trials at once, of 1 worker with 1 CPU each" in said
+    home = tmp_path / "s"
+    rows = table(home / "trials.csv")
+    assert [row["trial"] for row in rows] == [str(i) for i in range(8)]
+    assert {row["state"] for row in rows} <= {"done", "stopped"}
+    assert (rows[0]["own_values"], float(rows[0]["g_lr"]), float(rows[0]["beta1"])) == ("1", 2e-4, 0.5)
+    assert any(row["state"] == "stopped" for row in rows)  # asha stopped some
+    assert rows[0]["state"] == "done"  # but never that one
+    again = table(home / "confirm.csv")
+    confirmed = {row["trial"] for row in again}
+    assert "0" in confirmed  # beside the best one, unless it is that
+    assert len(confirmed) <= 2
+    assert sorted((row["trial"], row["seed"]) for row in again) == sorted((t, s) for t in confirmed for s in ("1", "2"))
+    best, winner = load_config(home / "best.yaml"), yaml.safe_load((home / "winner.yaml").read_text())
+    assert best.optim.g.lr == winner["values"]["g_lr"]
+    assert best.tune == load_config().tune
+    for name in ("curves.png", "parallel.png"):
+        assert (home / name).read_bytes().startswith(b"\x89PNG")
+    assert len(table(home / "importance.csv")) == 2
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(home / "tensorboard/000")).Reload()
+    assert "fid" in events.Tags()["scalars"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    # The same again is done already: nothing is trained
+    before = stamps(home)
+    assert search(config) == 0
+    assert stamps(home) == before
+    # and with more trials it goes on where it was
+    assert (
+        search(config.model_copy(update={"tune": config.tune.model_copy(update={"trials": 9, "confirm_top": 0})})) == 0
+    )
+    assert len(table(home / "trials.csv")) == 9
+    assert {k: v for k, v in stamps(home).items() if k in before} == before
+
+
+def test_a_population_exploits_for_real(ray_here, tmp_path):
+    # With this seed trial 1 draws a rate of nearly nothing
+    words = LEARNS | {
+        "tune.scheduler": "pbt",
+        "tune.trials": 2,
+        "tune.quantile": 0.5,
+        "checkpoint.keep": 99,
+    }  # to look at all of them
+    config = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **words)
+    config = next(c for c in (config.model_copy(update={"seed": s}) for s in range(99)) if drawn_rate(c) < 1e-9)
+    assert search(config) == 0
+    # Whichever of the two took over last has its checkpoints since then
+    home, step = Folder(tmp_path / "s/trials"), 300
+    number, lineage = max(
+        ((n, read_lineage(home.child(n))) for n in ("000", "001")), key=lambda found: found[1]["nimg"]
+    )
+    before, after = (entry["values"] for entry in lineage["schedule"][-2:])
+    assert lineage["adopted"] >= 1
+    assert lineage["schedule"][-1]["trial"] == int(number)
+    assert before["g_lr"] != after["g_lr"]
+    nimg, taker = lineage["nimg"], CheckpointStore(home.child(number))
+    given = next(
+        Folder(found.parent)
+        for found in (tmp_path / "s/ray/trials").glob("*/checkpoint_*/lineage.json")
+        if found.parent.parent.name != number and json.loads(found.read_text())["token"] == lineage["token"]
+    )
+    weights = CheckpointStore(given).load(nimg)[1]
+    for part in ("G", "D", "ema", "g_opt", "d_opt"):
+        assert flat(weights[part]).equal(flat(taker.load(nimg)[1][part]))
+    # What the trial did next is what those weights and its rates give, to the last bit
+    ends = {}
+    for name, values in (("own", after), ("giver's", before)):
+        transplant(given, Folder(tmp_path / name), nimg)
+        hand = Space(trial_config(config)).apply(values).model_copy(update={"kimg": (nimg + step) / 1000})
+        train(hand, Context(torch.device("cpu")), Folder(tmp_path / name))
+        ends[name] = flat(CheckpointStore(Folder(tmp_path / name)).load(nimg + step)[1]["G"])
+    next_one = flat(taker.load(nimg + step)[1]["G"])
+    assert ends["own"].equal(next_one)
+    assert not ends["giver's"].equal(next_one)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_the_configs_own_values_are_trained_to_the_end_however_bad(tmp_path, scheduler):
+    space = open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}}, **{"tune.scheduler": scheduler}))
+    chosen = scheduler_of(space)
+    good = [TuneTrial("t", config={"number": i, "values": {}}, stub=True) for i in range(1, 5)]
+    bad, own = (
+        TuneTrial("t", config={"number": 9, "values": {}, "preset": preset}, stub=True) for preset in (False, True)
+    )
+    for trial in (*good, bad, own):
+        chosen.on_trial_add(None, trial)
+
+    def told(trial, kimg, objective):
+        result = {"kimg": kimg, "objective": objective, "trial_id": trial.trial_id}
+        return chosen.on_trial_result(SimpleNamespace(get_live_trials=lambda: [*good, bad, own]), trial, result)
+
+    ended = False
+    for kimg in (0.256, 0.512, 0.768):
+        for trial in good:
+            told(trial, kimg, 1.0)
+        ended = ended or told(bad, kimg, 100.0) == TrialScheduler.STOP
+        assert told(own, kimg, 200.0) == TrialScheduler.CONTINUE
+    assert ended
+
+
+def waiting(kimg, saving_to=None):
+    """A trial as the population's scheduler sees it."""
+    trial = SimpleNamespace(status="PAUSED", temporary_state=SimpleNamespace(saving_to=saving_to))
+    return trial, SimpleNamespace(last_train_time=kimg, last_checkpoint=None)
+
+
+def population(tmp_path, *members):
+    scheduler = scheduler_of(
+        open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}}, **{"tune.scheduler": "pbt"}))
+    )
+    scheduler._trial_state = IdMap(members)
+    trials = [trial for trial, _ in members]
+    return scheduler, SimpleNamespace(get_trials=lambda: trials, get_live_trials=lambda: trials)
+
+
+class IdMap:
+    """States by trial, where trials have no hash."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __getitem__(self, key):
+        return next(state for trial, state in self.pairs if trial is key)
+
+
+def test_a_population_in_which_all_wait_goes_on(tmp_path):
+    # One ran ahead to where the next exchange then is, and the other has taken over its state
+    scheduler, controller = population(tmp_path, waiting(0.9), waiting(0.9))
+    scheduler._next_perturbation_sync = 0.9
+    chosen = scheduler.choose_trial_to_run(controller)
+    assert chosen is controller.get_trials()[0]
+    assert 0.9 < scheduler._next_perturbation_sync <= 0.9 + scheduler._perturbation_interval
+    chosen.status = "RUNNING"
+    assert scheduler.choose_trial_to_run(controller) is controller.get_trials()[1]
+    # with one under way, the one that is there first waits
+    controller.get_trials()[1].status, scheduler._next_perturbation_sync = "PAUSED", 0.8
+    assert scheduler.choose_trial_to_run(controller) is None
+
+
+def test_a_giver_that_is_being_saved_is_not_saved_twice(tmp_path):
+    saving = _FutureTrainingResult(None)
+    scheduler, controller = population(tmp_path, waiting(0.3, saving), waiting(0.3))
+    giver, taker = controller.get_trials()
+    giver.status = "RUNNING"
+    controller._schedule_trial_save = lambda *a, **k: pytest.fail("saved twice")
+    scheduler._checkpoint_or_exploit(giver, controller, [giver], [taker])
+    assert scheduler._trial_state[giver].last_checkpoint is saving
+
+
+def drawn_rate(config):
+    from distgan.orchestration.tune.space import open_space
+
+    return open_space(config).draw(1, config.seed)["g_lr"]
+
+
+def flat(values):
+    """All tensors below, in order, as one."""
+    found, todo = [], [values]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            found.append(value.double().flatten())
+        elif isinstance(value, dict):
+            todo += [value[k] for k in sorted(value, key=str)]
+        elif isinstance(value, list | tuple):
+            todo += list(value)
+    return torch.cat(found)
+
+
+def test_diverged_trials_never_win_nor_end_the_search(ray_here, tmp_path):
+    space = {"optim.d.weight_decay": {"choice": [1e30]}, "g_lr": {"uniform": [1e-5, 1e-3]}}
+    assert (
+        search(settings(tmp_path, space, **{"tune.trials": 5, "tune.searcher": "random", "tune.scheduler": "median"}))
+        == 0
+    )
+    rows = table(tmp_path / "s/trials.csv")
+    lost = [row for row in rows if float(row["optim.d.weight_decay"])]
+    assert lost
+    assert {row["state"] for row in lost} == {"diverged"}
+    assert {row["fid"] for row in lost} == {""}
+    assert yaml.safe_load((tmp_path / "s/winner.yaml").read_text())["values"]["optim.d.weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "pb2", "none"])
+def test_other_schedulers_end(ray_here, tmp_path, scheduler):
+    if scheduler == "pb2":
+        pytest.importorskip("sklearn")
+    config = settings(
+        tmp_path,
+        {"g_lr": {"loguniform": [1e-5, 1e-3]}},
+        **{"tune.trials": 4, "tune.scheduler": scheduler, "tune.searcher": "random"},
+    )
+    assert search(config) == 0
+    rows = table(tmp_path / "s/trials.csv")
+    assert len(rows) == 4
+    if scheduler in ("none", "pb2"):
+        assert {row["state"] for row in rows} == {"done"}
+        assert {row["kimg"] for row in rows} == {"1.024"}
+
+
+def test_budgets_end_a_search(ray_here, tmp_path):
+    words = {"tune.trials": 50, "tune.total_kimg": 3, "tune.scheduler": "none"}
+    config = settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **words)
+    assert search(config) == 0
+    rows = table(tmp_path / "s/trials.csv")
+    assert 3 <= sum(float(row["kimg"]) for row in rows) < 7
+    # The same again finds the budget spent, and the best ones not confirmed yet
+    words |= {"tune.confirm_top": 1, "tune.confirm_seeds": 1}
+    assert search(settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **words)) == 0
+    assert len(table(tmp_path / "s/trials.csv")) == len(rows)
+    assert table(tmp_path / "s/confirm.csv")
+
+
+def test_what_an_interruption_ends_is_not_over(tmp_path):
+    trials = [TuneTrial("t", config={"number": i, "values": {}}, stub=True) for i in range(2)]
+    trials[0].status, trials[1].status = TuneTrial.TERMINATED, TuneTrial.RUNNING
+    with Board(settings(tmp_path, {}), Folder(tmp_path), "search", 2) as board:
+        board.update(trials)
+        trials[1].status = TuneTrial.TERMINATED  # as Tune does at its end
+        Watch().on_experiment_end(trials)
+    assert [row.state for row in board.rows] == ["stopped", "interrupted"]
+    assert not board.over
+    trials[1].status = TuneTrial.TERMINATED
+    board.update(trials)
+    assert board.over
+
+
+def test_a_search_that_measured_nothing_says_why(ray_here, tmp_path):
+    words = {"tune.trials": 2, "tune.metric": "modes", "metrics.extractor": "random-conv"}
+    config = settings(tmp_path, {"g_lr": {"uniform": [1e-5, 1e-3]}}, **words)
+    with pytest.raises(RunError, match="needs an extractor that classifies"):
+        search(config)
+
+
+def test_damaged_books_of_tune_lose_no_training(ray_here, tmp_path):
+    config = settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}}, **{"tune.trials": 3, "tune.scheduler": "none"})
+    assert search(config) == 0
+    before, rows = stamps(tmp_path / "s"), table(tmp_path / "s/trials.csv")
+    for file in (tmp_path / "s/ray/trials").glob("experiment_state-*.json"):
+        file.write_text(file.read_text()[:100])
+    assert search(config) == 0
+    assert stamps(tmp_path / "s") == before
+    after = table(tmp_path / "s/trials.csv")
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in after] == [
+        {k: v for k, v in row.items() if k != "seconds"} for row in rows
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Drivers that die, and trials of several workers: slow, in processes of their own
+
+
+@pytest.fixture
+def driver_of(tmp_path, caches):
+    """`driver_of(**changes)`: the command with these settings. It and its Ray are gone after the test."""
+    made = []
+
+    def make(**changes):
+        made.append(Driver(tmp_path, caches, **changes))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        driver.leave_nothing()
+
+
+class Driver:
+    process = None
+
+    def __init__(self, tmp_path, caches, **changes):
+        words = SEARCH | {"storage": str(tmp_path), "name": "s", "engine": "ray"} | changes
+        self.words = [w for k, v in words.items() for w in (f"--{k}", str(v))]
+        self.home = tmp_path / "s"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+        self.env |= {
+            "DISTGAN_CACHE": str(caches / "decoded"),
+            "OMP_NUM_THREADS": "1",
+            "DISTGAN_SEARCH_UNDER_TEST": str(self.home),
+        }
+
+    def start(self, *words):
+        words = words or ("tune", *self.words)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "distgan", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.env,
+            start_new_session=True,
+        )
+        return self.process
+
+    def finish(self, timeout):
+        """What the process printed; it has to end well by itself, and in time."""
+        try:
+            said, _ = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail(f"still going on after {timeout} s: {self.process.communicate()[0]}")
+        assert self.process.returncode == 0, said
+        return said
+
+    def leave_nothing(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        until = time.monotonic() + 30
+        while time.monotonic() < until and rays_processes(self.home):
+            time.sleep(0.2)
+        for pid in rays_processes(self.home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def rays_processes(home):
+    """Id and command of the processes whose environment names this search: Ray's, and its workers."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            marked = entry.name.isdigit() and f"DISTGAN_SEARCH_UNDER_TEST={home}".encode() in (
+                entry / "environ"
+            ).read_bytes().split(b"\0")
+            if marked and (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                found[int(entry.name)] = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+                )
+        except OSError:
+            continue
+    return found
+
+
+def saved_lines(home):
+    """Trial -> the lines of its log up to its newest checkpoint, which nothing may train again."""
+    found = {}
+    for place in sorted((home / "trials").glob("*")):
+        names = CheckpointStore(Folder(place)).names()
+        if names and (place / "metrics.jsonl").exists():
+            lines = (place / "metrics.jsonl").read_text().splitlines()
+            whole = [line for line in lines if line.startswith('{"nimg"') and line.endswith("}")]
+            found[place.name] = [line for line in whole if json.loads(line)["nimg"] <= int(names[-1])]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("scheduler", ["asha", "pbt"])
+def test_a_driver_killed_five_times_loses_no_trial_and_trains_nothing_twice(tmp_path, driver_of, scheduler):
+    (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-5, 1.0e-3]}\nbeta1: {uniform: [0.0, 0.9]}\n")
+    driver = driver_of(**{"search": tmp_path / "space.yaml", "tune.trials": 6, "tune.scheduler": scheduler, "kimg": 20})
+    seed = random.randrange(10**6)
+    moments, before, hit = random.Random(seed), {}, 0
+    for _ in range(5):
+        process = driver.start()
+        until, seen = time.monotonic() + 120, newest_log(driver.home)
+        while time.monotonic() < until and process.poll() is None and newest_log(driver.home) == seen:
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # from the first new line of a trial on, at any moment
+            process.wait(moments.uniform(0, 12))
+        hit += process.poll() is None
+        process.kill()  # this process alone: Ray's are on their own then
+        process.wait()
+        until = time.monotonic() + 120
+        while time.monotonic() < until and rays_processes(driver.home):
+            time.sleep(0.2)
+        assert rays_processes(driver.home) == {}, seed
+        now = saved_lines(driver.home)
+        if scheduler == "asha":  # a population's member drops its own past when it takes over another's weights
+            for name, lines in before.items():
+                assert now[name][: len(lines)] == lines, (seed, name)  # with their times of day: not written again
+        before = now
+    assert hit >= 3, f"seed {seed}: the search ended too soon for a test"
+    driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
+    said = driver.finish(900)
+    rows = table(driver.home / "trials.csv")
+    assert [row["trial"] for row in rows] == [str(i) for i in range(6)], said
+    assert {row["state"] for row in rows} <= {"done", "stopped"}
+    assert len(list((driver.home / "trials").iterdir())) == 6
+    for row in rows:
+        lines = [
+            json.loads(line)
+            for line in (driver.home / f"trials/{int(row['trial']):03d}/metrics.jsonl").read_text().splitlines()
+        ]
+        counts = [line["nimg"] for line in lines if "event" not in line]
+        assert counts == sorted(set(counts)), seed  # each point of a curve once
+    if scheduler == "asha":
+        for name, lines in before.items():
+            assert saved_lines(driver.home)[name][: len(lines)] == lines, (seed, name)
+
+
+def newest_log(home):
+    return max((file.stat().st_mtime_ns for file in home.glob("trials/*/metrics.jsonl")), default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_stop_a_search_that_can_go_on(tmp_path, driver_of, signal_):
+    driver = driver_of(**{"tune.trials": 2, "tune.scheduler": "none", "kimg": 60})  # both of them under way
+    process = driver.start()
+    while process.poll() is None and not any(driver.home.glob("trials/*/metrics.jsonl")):
+        time.sleep(0.2)
+    time.sleep(3)
+    process.send_signal(signal_)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert re.search(r"continue    distgan tune --resume s --storage", said)
+    assert "interrupted" in {row["state"] for row in table(driver.home / "trials.csv")}
+    driver.start("tune", "--resume", "s", "--storage", str(tmp_path))
+    driver.finish(300)
+    assert [row["state"] for row in table(driver.home / "trials.csv")] == ["done", "done"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two trials at once need two CPUs")
+def test_trials_share_a_gpu(tmp_path, driver_of):
+    # Ray believes in a GPU that is not there; trials then train on the CPU, but are placed as with one
+    driver = driver_of(**{"tune.trials": 3, "tune.trials_per_gpu": 2, "tune.scheduler": "none"})
+    code = "import sys, ray; ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False); "
+    code += "from distgan.cli import main; sys.exit(main(sys.argv[1:]))"
+    env = {**driver.env, "RAY_AUTH_MODE": "disabled"}
+    words = [sys.executable, "-c", code, "tune", *driver.words]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trials at once, of 1 worker with 0.5 GPU and 1 CPU each" in done.stdout
+    assert {row["state"] for row in table(driver.home / "trials.csv")} == {"done"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
+def test_a_population_of_two_worker_trials_exploits_for_real(tmp_path, driver_of):
+    (tmp_path / "space.yaml").write_text("g_lr: {loguniform: [1.0e-12, 1.0e-2]}\n")
+    base = settings(tmp_path, {"g_lr": {"loguniform": [1e-12, 1e-2]}}, **LEARNS)
+    seed = next(s for s in range(99) if drawn_rate(base.model_copy(update={"seed": s})) < 1e-9)
+    driver = driver_of(
+        **{
+            "search": tmp_path / "space.yaml",
+            "seed": seed,
+            "workers": 2,
+            "tune.scheduler": "pbt",
+            "tune.trials": 2,
+            "tune.quantile": 0.5,
+            **LEARNS,
+        }
+    )
+    driver.start()
+    said = driver.finish(800)
+    home = Folder(driver.home / "trials")
+    lineage = read_lineage(home.child("001"))
+    assert lineage["adopted"] >= 1, said
+    nimg = lineage["nimg"]
+    given, taken = (CheckpointStore(home.child(n)).load(nimg)[1] for n in ("000", "001"))
+    for part in ("G", "D", "ema", "g_opt", "d_opt"):
+        assert flat(given[part]).equal(flat(taken[part]))
+    rates = [json.loads(line) for line in (driver.home / "trials/001/metrics.jsonl").read_text().splitlines()]
+    after = [line["g_lr"] for line in rates if line["nimg"] > nimg and "g_lr" in line]
+    assert set(after) == {lineage["schedule"][-1]["values"]["g_lr"]}
