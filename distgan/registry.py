@@ -18,7 +18,7 @@ from typing import Any
 
 
 class Registry:
-    """The modules of a package, by name: least_squares.py is "least-squares". `base` and names with a leading _ are none."""
+    """The modules of a package, by name: least_squares.py is "least-squares". `base` and _private ones are none."""
 
     def __init__(self, package: str, attribute: str) -> None:
         """attribute: what a module calls the thing that it holds."""
@@ -28,7 +28,8 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """All names, sorted. Imports the package itself and nothing in it."""
         spec = importlib.util.find_spec(self.package)
-        assert spec is not None and spec.submodule_search_locations
+        assert spec is not None
+        assert spec.submodule_search_locations
         stems = {
             entry.name.removesuffix(".py")
             for place in spec.submodule_search_locations
@@ -54,3 +55,12 @@ class Registry:
         """Why `name` is none of them, for an error: "allowed: a, b, c; did you mean b?"."""
         near = difflib.get_close_matches(name.lower().replace("_", "-"), self.names, 1, 0.4)
         return f"allowed: {', '.join(self.names)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+LOSSES = Registry("distgan.gan.losses", "LOSS")
+NETWORKS = Registry("distgan.models.families", "FAMILY")
+METRICS = Registry("distgan.metrics.measures", "MEASURE")
+KINDS = Registry("distgan.kinds", "KIND")
+EXTRACTORS = Registry("distgan.kinds.image.extractors", "EXTRACTOR")
+DATA_SETS = Registry("distgan.kinds.image.sets", "SET")
+LOG_WRITERS = Registry("distgan.training.writers", "WRITER")

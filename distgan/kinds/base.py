@@ -1,7 +1,8 @@
 """What a kind of sample is: the one interface between the adversarial algorithm and what it makes.
 
-The training loop, the metrics and the exports know tensors of any shape. Everything that is particular to images (or tables,
-or sound) is a `Kind`: one object in one folder. Whoever adds a kind writes that folder and changes no line elsewhere.
+The training loop, the metrics and the exports know tensors of any shape. Everything that is particular to images (or
+tables, or sound) is a `Kind`: one object in one folder. Whoever adds a kind writes that folder and changes no line
+elsewhere.
 
     real samples     open -> SampleSet, an array as it is stored          encode: stored -> what networks see
     generated ones   decode: what networks make -> stored                 preview, save: stored -> pictures, files
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distgan.config import AugmentConfig, DataConfig, MetricsConfig, RunConfig
+from distgan.config import AugmentConfig, DataConfig, RunConfig
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,9 @@ Progress = Callable[[str, int, int], None]
 """(what is being done, samples done, samples in all)"""
 
 Augmentation = Callable[["Tensor", "Tensor", Any, str], "Tensor"]
-"""(x (N, *shape), sample indices int64 (N,), probability, stream name) -> x; differentiable twice, draws by sample index."""
+"""(x (N, *shape), sample indices int64 (N,), probability, stream name) -> x; differentiable twice, draws by sample
+index.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class SampleSet:
     labels: NDArray[np.int64] | None
     """(N,), or None."""
     fingerprint: str
-    """Hash of samples and labels as used, in hexadecimal: the same content gives the same hash wherever it came from."""
+    """Hash of samples and labels as used, in hexadecimal: the same content gives the same hash wherever it came
+    from.
+    """
     skipped: tuple[str, ...] = ()
     """What was passed over because it could not be read, each with the reason."""
 
@@ -110,8 +115,9 @@ class Kind(Protocol):
         """What a generator made, float (N, *spec.shape), as samples are stored."""
 
     def vary(self, x: Tensor, position: Tensor, config: DataConfig, seed: int) -> Tensor:
-        """Random variation of real samples that `config` asks for (images: data.mirror), by their positions int64 (N,) in
-        the run's sequence of samples."""
+        """Random variation of real samples that `config` asks for (images: data.mirror), by their positions int64 (N,)
+        in the run's sequence of samples.
+        """
 
     def preview(self, samples: NDArray[Any], columns: int | None = None) -> NDArray[np.uint8]:
         """One picture, uint8 (H, W) or (H, W, 3), of stored samples (N, ...), near-square unless `columns` is given."""
@@ -119,9 +125,7 @@ class Kind(Protocol):
     def save(self, samples: NDArray[Any], target: Path, columns: int | None = None) -> None:
         """Write stored samples in the format of target's ending, one of `suffixes`. Raises OSError."""
 
-    def extractor(
-        self, config: MetricsConfig, data: DataConfig, spec: SampleSpec, device: torch.device | str
-    ) -> Extractor:
+    def extractor(self, config: RunConfig, spec: SampleSpec, device: torch.device | str) -> Extractor:
         """The feature extractor that metrics compare in. Raises ConfigError."""
 
     def augmentation(self, config: AugmentConfig, seed: int) -> Augmentation | None:
