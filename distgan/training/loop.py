@@ -124,7 +124,7 @@ def train(
                     if on_tick is not None:
                         on_tick(status)
                 if (due.measure or due.checkpoint) and not (due.last or stopping):
-                    context.report({"kimg": state.nimg / 1000, **values}, checkpoint=store.newest_written)
+                    context.report({"kimg": state.nimg / 1000, **values})
             if stopping:
                 break
 
