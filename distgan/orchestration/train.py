@@ -30,7 +30,7 @@ from distgan.training.threads import keep_memory
 from distgan.training.torchrun import is_torchrun
 
 if TYPE_CHECKING:
-    from distgan.orchestration.context import RayContext
+    from distgan.orchestration.ray_context import RayContext
 
 STOP = "stop-requested"
 """File in a run's folder that asks its workers for a checkpoint and a clean end."""
@@ -88,7 +88,7 @@ def launch_local_mode(config: RunConfig, loop: Loop) -> dict[str, Any]:
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from distgan.orchestration.context import RayContext, device_of_worker
+    from distgan.orchestration.ray_context import RayContext, device_of_worker
 
     folder = Folder(config.storage).child(config.run_name)
 
@@ -160,7 +160,7 @@ def _fit(
     from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchTrainer
 
-    from distgan.orchestration.context import torch_config
+    from distgan.orchestration.ray_context import torch_config
 
     elastic, private = placement.fewest != placement.most, on is not None and on.private
     storage, name = folder.split()
@@ -223,8 +223,8 @@ def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import torch
 
-    from distgan.orchestration.context import REPORT_S, RayContext, device_of_worker
     from distgan.orchestration.prometheus import run_gauges
+    from distgan.orchestration.ray_context import REPORT_S, RayContext, device_of_worker
     from distgan.training.loop import train
 
     config, folder = validate(settings["config"]), Folder(settings["folder"])
