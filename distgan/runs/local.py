@@ -37,9 +37,11 @@ def run(prepared: Prepared, launch: Callable[[RunConfig, Loop], dict[str, Any]] 
 
     def loop(context: Context) -> dict[str, Any]:
         contexts.append(context)
+        if main:
+            lease.confirm()
         return train(config, context, prepared.folder, on_tick=line.update if line else None)
 
-    lease = Lease(prepared.folder, on_lost=lambda: contexts[0].request_stop() if contexts else None)
+    lease = Lease(prepared.folder, on_lost=lambda: contexts[0].request_stop() if contexts else None, confirm_later=True)
     try:
         with lease if main else nullcontext():
             status = (launch or launch_plain)(config, loop)
