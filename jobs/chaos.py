@@ -2,7 +2,7 @@
 
 A small run is trained twice with the same command, once left alone and once broken by faults that are picked with a
 seed: signals to real processes (driver, raylet, GCS, workers), exceptions and a broken rendezvous inside the workers,
-damaged checkpoints, a storage that is away or full, garbage in Ray's books, a second driver. Where the command ends, it
+damaged checkpoints, a storage that is away or full, garbage in Ray's state, a second driver. Where the command ends, it
 is run again, as a person or a job system would. At the end the final checkpoints must be equal bit for bit, and no
 process and no temporary file may be left. Only processes that descend from the started commands are touched. Exit
 status 0 if everything held.

@@ -44,10 +44,10 @@ def worker_raises(run: Command, pick: random.Random) -> Noticed:
 
 def rendezvous_breaks(run: Command, pick: random.Random) -> Noticed:
     """The workers' process group cannot be formed at the next start, which a killed worker brings about."""
-    run.switch("port")
+    run.switch("rendezvous")
     workers = run.workers()
     _kill([pick.choice(workers)] if workers else [])
-    return lambda: not (run.switches / "port").exists()
+    return lambda: not (run.switches / "rendezvous").exists()
 
 
 def raylet_killed(run: Command, pick: random.Random) -> Noticed:
@@ -144,11 +144,11 @@ def checkpoint_missing(run: Command, pick: random.Random) -> Noticed:
     return _damage(run, pick, lambda data: None)
 
 
-def ray_books_garbled(run: Command, pick: random.Random) -> Noticed:
-    """Garbage where Ray keeps its state of a run, found by the next command."""
+def ray_state_garbled(run: Command, pick: random.Random) -> Noticed:
+    """Garbage in Ray Train's own record of a run, found by the next command."""
     assert run.driver is not None
     run.driver.kill()
-    run.folder.write("ray/checkpoint_manager_snapshot.json", pick.randbytes(200))
+    run.folder.write("checkpoint_manager_snapshot.json", pick.randbytes(200))
     return _ended(run)
 
 
@@ -174,7 +174,7 @@ FAULTS = {
         checkpoint_truncated,
         checkpoint_bit_flipped,
         checkpoint_missing,
-        ray_books_garbled,
+        ray_state_garbled,
         second_driver,
     )
 }

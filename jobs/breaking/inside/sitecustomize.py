@@ -2,7 +2,7 @@
 processes.
 
 raise   the next training step of one worker raises, once
-port    the workers' next process group gets a port that is taken, once
+rendezvous   the workers' next process group cannot be formed, once
 away    every access to storage fails while the file is there
 full    every write to storage fails for lack of space while the file is there
 """
@@ -58,24 +58,21 @@ def break_steps(module) -> None:
     module.TrainStep.__call__ = wrapped
 
 
-def break_ports(module) -> None:
-    import socket
+def break_rendezvous(module) -> None:
+    form = module.init_process_group
 
-    free, taken = module.free_port, []
+    def wrapped(*arguments, **options):
+        if once("rendezvous"):
+            raise RuntimeError("chaos: the rendezvous fails")
+        return form(*arguments, **options)
 
-    def wrapped():
-        port = free()
-        if once("port"):
-            taken.append(socket.create_server(("", port)))
-        return port
-
-    module.free_port = wrapped
+    module.init_process_group = wrapped
 
 
 CHANGES = {
     "distgan.storage": break_storage,
     "distgan.training.loop": break_steps,
-    "distgan.orchestration.network": break_ports,
+    "torch.distributed.distributed_c10d": break_rendezvous,
 }
 
 
