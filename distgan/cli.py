@@ -102,9 +102,6 @@ def train(arguments: list[str]) -> int:
 
 def _train(config: RunConfig, warm_start: str | None = None) -> int:
     from distgan.runs.prepare import prepare
-    from distgan.training.threads import share_cores
-
-    share_cores()  # before anything imports torch
 
     if config.engine == "ray":
         from distgan.orchestration.cluster import check_early

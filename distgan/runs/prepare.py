@@ -13,6 +13,7 @@ from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
 from distgan.storage import Folder
+from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def prepare(config: RunConfig) -> Prepared:
 
     Raises ConfigError with one line a mistake. Nothing that exists is changed before all checks have passed.
     """
+    share_cores()  # before anything imports torch
     from distgan.kinds.image import describe
     from distgan.models import check_models
     from distgan.runs.local import check_workers

@@ -10,7 +10,9 @@ from distgan.config import ConfigError
 from distgan.orchestration import ray_compat
 from distgan.storage import Folder
 
-PRIVATE = re.compile(r"\bray[\w.]*\._(?!_)\w|\b_raylet\b|\b_internal\b|\b_private\b|from ray[\w.]* import (\w+, )*_[a-z]")
+PRIVATE = re.compile(
+    r"\bray[\w.]*\._(?!_)\w|\b_raylet\b|\b_internal\b|\b_private\b|from ray[\w.]* import (\w+, )*_[a-z]"
+)
 
 
 def test_no_other_file_knows_a_private_name_of_ray_s():
