@@ -333,9 +333,10 @@ def report(arguments: list[str]) -> int:
 
 
 def submit(arguments: list[str]) -> int:
-    from distgan.orchestration.jobs import submit as jobs
+    from distgan.orchestration.jobs.request import check_settings, read_request
+    from distgan.orchestration.jobs.submit import run
 
-    request = jobs.read_request(arguments, [name for name in COMMANDS if name not in ("submit", "config", "runs")])
+    request = read_request(arguments, [name for name in COMMANDS if name not in ("submit", "config", "runs")])
     if request.action in ("train", "tune"):
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         for option in ("--warm-start", "--search", "--resume", "--replay"):
@@ -348,10 +349,10 @@ def submit(arguments: list[str]) -> int:
             from distgan.orchestration.tune.settings_files import read_settings
             from distgan.orchestration.tune.space import open_space
 
-            jobs.check_settings(open_space(read_settings(file, space, values)).config)
+            check_settings(open_space(read_settings(file, space, values)).config)
         else:
-            jobs.check_settings(load_config(file, values))
-    return jobs.run(request)
+            check_settings(load_config(file, values))
+    return run(request)
 
 
 def doctor(arguments: list[str]) -> int:

@@ -81,10 +81,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        near = nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))
-        raise ConfigError(
-            f"--config {file}: no such file{suggest([f'{path.parent / name}' for name in near])}"
-        ) from None
+        near = [str(path.parent / name) for name in nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))]
+        raise ConfigError(f"--config {file}: no such file{suggest(near)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {file}: cannot be read ({error})") from None
     except yaml.YAMLError as error:

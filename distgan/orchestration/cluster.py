@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.config import ConfigError, RayConfig, RunConfig
+from distgan.orchestration.auth import use_token
 from distgan.orchestration.lean import without_helpers
 from distgan.orchestration.network import passed_on
 from distgan.orchestration.placement import place
@@ -53,7 +54,7 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
         check_address(address)
-        _use_token()
+        use_token()
     else:
         _private_environment(settings)
     import ray
@@ -253,15 +254,6 @@ def _private_environment(settings: RayConfig) -> None:
     if not settings.dashboard:
         for collecting in ("enable_metrics_collection", "event_stats", "task_events_report_interval_ms"):
             os.environ.setdefault(f"RAY_{collecting}", "0")
-
-
-def _use_token() -> None:
-    """A token that is at hand is used: Ray itself ignores it unless RAY_AUTH_MODE says so."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
-        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _connect(ray: Any, address: str, options: dict[str, Any]) -> None:

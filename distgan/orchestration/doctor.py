@@ -18,7 +18,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RayConfig
 from distgan.orchestration.cluster import cluster
-from distgan.orchestration.network import free_port, interface_of, meeting_place
+from distgan.orchestration.network import free_port, interface_of, rendezvous_store
 from distgan.storage import Folder
 
 ANSWER_S = 60.0
@@ -104,7 +104,7 @@ class Examiner:
         torch.set_num_threads(1)
         device = torch.device("cuda", 0) if backend == "nccl" else torch.device("cpu")
         timeout = timedelta(seconds=ANSWER_S / 2)
-        store = meeting_place(*meeting, rank, size, timeout)
+        store = rendezvous_store(*meeting, rank, size, timeout)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         try:
             tensor = torch.zeros(max(1, round(mib * 2**18)), device=device)

@@ -298,7 +298,7 @@ def _join_process_group(context: Any, backend: str) -> None:
     import torch.distributed as dist
     from ray.train.collective import broadcast_from_rank_zero
 
-    from distgan.orchestration.network import free_port, interface_of, meeting_place
+    from distgan.orchestration.network import free_port, interface_of, rendezvous_store
 
     address = ray.util.get_node_ip_address()
     interface = interface_of(address)
@@ -308,7 +308,7 @@ def _join_process_group(context: Any, backend: str) -> None:
     rank, size = context.get_world_rank(), context.get_world_size()
     timeout = timedelta(seconds=float(os.environ.get("DISTGAN_COLLECTIVE_TIMEOUT_S", "600")))
     meeting = broadcast_from_rank_zero({"address": address, "port": free_port()} if rank == 0 else None)
-    store = meeting_place(meeting["address"], meeting["port"], rank, size, timeout)
+    store = rendezvous_store(meeting["address"], meeting["port"], rank, size, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
