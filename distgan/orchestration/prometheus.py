@@ -45,7 +45,7 @@ def exporting(report: Report, run: str, *, total_kimg: float, rank: int = 0, wor
     count = gauge("workers", "processes that train together")
     reported_at = gauge("reported_at_seconds", "Unix time of the last report")
 
-    def tell(metrics: dict[str, Any]) -> None:
+    def export(metrics: dict[str, Any]) -> None:
         tags = {"run": run}
         numbers = finite_numbers(metrics) | {"total_kimg": float(total_kimg)}
         for name, value in numbers.items():
@@ -58,7 +58,7 @@ def exporting(report: Report, run: str, *, total_kimg: float, rank: int = 0, wor
         reported_at.set(time.time(), tags)
         report(metrics)
 
-    return tell
+    return export
 
 
 def finite_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
