@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distgan.training.cuda_graphs import Recorded, _Recording
+from distgan.training.cuda_graphs import GraphedBackward, _Graph
 
 
 class Graph:
@@ -27,9 +27,9 @@ class Graph:
 
 def install(patch: Any) -> None:
     """`patch(object, name, value)`: monkeypatch.setattr, or setattr in a process of its own."""
-    record = Recorded._record
+    record = GraphedBackward._capture
 
-    def with_replay(self: Recorded, inputs: Any, how: Any) -> _Recording:
+    def with_replay(self: GraphedBackward, inputs: Any, how: Any) -> _Graph:
         made = record(self, inputs, how)
 
         def again() -> None:
@@ -39,7 +39,7 @@ def install(patch: Any) -> None:
         made.graph.again = again  # type: ignore[attr-defined]
         return made
 
-    patch(Recorded, "_record", with_replay)
+    patch(GraphedBackward, "_capture", with_replay)
     patch(torch.cuda, "CUDAGraph", Graph)
     patch(torch.cuda, "graph", lambda graph, **how: nullcontext())
-    patch(torch.cuda, "graph_pool_handle", lambda: None)
+    patch(torch.cuda, "graph_pool_handle", lambda: "pool")

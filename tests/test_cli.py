@@ -373,12 +373,10 @@ def test_the_grids_of_a_run_without_a_generator_are_not_measured(tmp_path, monke
 def test_a_run_that_diverges_ends_with_words_and_status_1(words, capsys):
     from distgan.training import loop
 
-    step = loop.Alternation.__call__
+    step = loop.TrainStep.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            loop.Alternation,
-            "__call__",
-            lambda self, **how: {k: v * float("nan") for k, v in step(self, **how).items()},
+            loop.TrainStep, "__call__", lambda self, **how: {k: v * float("nan") for k, v in step(self, **how).items()}
         )
         assert main(["train", *words, "--training.on-divergence", "stop"]) == 1
     err = capsys.readouterr().err

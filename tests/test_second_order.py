@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distgan.config import MODELS, LossConfig, ModelConfig
 from distgan.gan import step
-from distgan.gan.diversity import Remembering
 from distgan.gan.penalties import input_gradients
 from distgan.gan.step import d_step_loss, frozen, g_step_loss
 from distgan.models import build_discriminator, build_generator
 from distgan.second_order import Conv2d, Shape, conv2d, first_order, halve, images_only, leaky_relu
+from distgan.training.step import CachedGenerator
 
 SHAPES = [  # channels, outputs, kernel, and the rest
     (3, 4, 4, Shape((2, 2), (1, 1))),
@@ -279,7 +279,7 @@ def test_steps_without_penalties_are_of_torchs_operations_and_have_the_same_grad
         if own:
             monkeypatch.setattr(step, "first_order", nullcontext)
         G, D = build_generator(model, **shape, seed=1), build_discriminator(model, **shape, seed=1)
-        shown = Remembering(G, for_gradients=True)
+        shown = CachedGenerator(G, keep_graph=True)
         total, _ = d_step_loss(shown, D, x, c, z, c, loss)
         named.append(kinds(total))
         total.backward()

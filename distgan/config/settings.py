@@ -211,9 +211,6 @@ class TrainingConfig(Section):
 
     n_dis: Count = setting(1, "discriminator steps for each generator step", unit="steps", ge=1, le=100)
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 autocast on CUDA, fp32 on CPU")
-    channels_last: Literal["auto", "on", "off"] = setting(
-        "auto", "images in memory with their channels side by side; auto = on"
-    )
     accumulate: Count = setting(
         1, "parts that a worker's share of a batch is computed in, one after another: less memory", ge=1, le=1024
     )
@@ -225,11 +222,10 @@ class TrainingConfig(Section):
     fake_labels: Literal["data", "balanced"] = setting(
         "data", "classes of generated images: as often as in the data, or all equally often"
     )
-    compile: Literal["auto", "off", "on", "cuda-graphs"] = setting(
+    cuda_graphs: Literal["auto", "on", "off"] = setting(
         "auto",
-        "on = torch.compile for what needs no second derivative (the first steps take minutes longer); cuda-graphs = "
-        "record the step's kernels once and replay them (GPUs); auto = cuda-graphs for this package's networks of up "
-        "to 16 million weights, else off",
+        "GPUs: capture the kernels of a backward pass once and launch them together; auto = for this package's "
+        "networks of up to 16 million weights",
     )
     deterministic: bool = setting(
         False,

@@ -2,34 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-
-
-class Remembering:
-    """A generator that keeps what it made last, (images, labels), for whoever looks at the step afterwards.
-
-    for_gradients: the images keep their graph where the caller wants none, so that `again` can train the generator with
-    them.
-    """
-
-    last: tuple[Tensor, Tensor | None]
-
-    def __init__(self, G: Callable[..., Tensor], *, for_gradients: bool = False) -> None:
-        self.G, self.for_gradients = G, for_gradients
-
-    def __call__(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        with torch.set_grad_enabled(self.for_gradients or torch.is_grad_enabled()):
-            self.last = (self.G(z, c), c)
-        return self.last[0]
-
-    def again(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """The same images, of the same z and c; G is not called. Their graph is the caller's from here on."""
-        images, c = self.last
-        self.last = (images.detach(), c)
-        return images
 
 
 @torch.no_grad()
@@ -41,7 +15,8 @@ def diversity(x_fake: Tensor, c_fake: Tensor | None, x_real: Tensor, c_real: Ten
     classes, so that a generator with a single image for each class is seen too. 1 where the real images leave nothing
     to compare with (of each class one, or all alike).
     """
-    real, fake = _variance(x_real, c_real), _variance(x_fake, c_fake)
+    with torch.autocast(x_real.device.type, enabled=False):
+        real, fake = _variance(x_real, c_real), _variance(x_fake, c_fake)
     return torch.where((real > 0) & fake.isfinite(), (fake / real.clamp(min=1e-12)).sqrt(), torch.ones_like(real))
 
 

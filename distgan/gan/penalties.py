@@ -52,6 +52,6 @@ def gradient_gap(gradient: Tensor, target: float) -> Tensor:
     return ((squared_norm(gradient) + 1e-12).sqrt() - target).square()
 
 
-def mix(x_real: Tensor, x_fake: Tensor, share: Tensor) -> Tensor:
-    """Points between real and generated images (N, C, H, W): share (N,) in [0, 1) of the real one."""
-    return torch.lerp(x_fake, x_real, share.view(-1, 1, 1, 1))
+def mix(x_real: Tensor, x_fake: Tensor, alpha: Tensor) -> Tensor:
+    """Points between real and generated images (N, C, H, W): alpha (N,) in [0, 1), the share of the real one."""
+    return torch.lerp(x_fake, x_real, alpha.view(-1, *[1] * (x_real.ndim - 1)))

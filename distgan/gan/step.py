@@ -40,16 +40,16 @@ def d_step_loss(
     c_fake: Tensor | None,
     loss: LossConfig,
     *,
-    gamma: float | Tensor = 1.0,
+    penalty_scale: float | Tensor = 1.0,
     augment: Augmentation | None = None,
     with_penalty: bool = True,
-    share: Tensor | None = None,
+    alpha: Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """What the discriminator minimises, and how it is doing.
 
     x_real: (N, C, H, W) in [-1, 1]; z: (N, latent_dim); c_real, c_fake: int64 (N,) or None. gamma: the present factor
     of loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is one of every
-    loss.penalty_every steps. share: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated images. Stats:
+    loss.penalty_every steps. alpha: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated images. Stats:
     d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where they apply r1, r2,
     gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real images).
     """
@@ -61,12 +61,12 @@ def d_step_loss(
     # the weight.
     images, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
     factors = [loss.r1_gamma / 2, loss.r2_gamma / 2]
-    at_all = isinstance(gamma, Tensor) or gamma > 0  # a tensor's value is the device's to know
-    weights = [gamma * (f * loss.penalty_every) if f and at_all and with_penalty else 0.0 for f in factors]
+    at_all = isinstance(penalty_scale, Tensor) or penalty_scale > 0  # a tensor's value is the device's to know
+    weights = [penalty_scale * (f * loss.penalty_every) if f and at_all and with_penalty else 0.0 for f in factors]
     if loss.gp_lambda > 0 and with_penalty:
-        if share is None:
-            raise ValueError("loss.gp_lambda > 0 needs share, (N,) from U[0, 1)")
-        images, labels, names = [*images, mix(x_real, x_fake, share)], [*labels, c_real], [*names, "mixed"]
+        if alpha is None:
+            raise ValueError("loss.gp_lambda > 0 needs alpha, (N,) from U[0, 1)")
+        images, labels, names = [*images, mix(x_real, x_fake, alpha)], [*labels, c_real], [*names, "mixed"]
         weights = [*weights, loss.gp_lambda * loss.penalty_every]
     penalised = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w > 0]
     images = [x.detach().requires_grad_(i in penalised) for i, x in enumerate(images)]

@@ -41,7 +41,8 @@ class Feed:
         self.device, self.order, self.mirror, self.seed = device, order, mirror, seed
         self._cuda = device.type == "cuda"
         self._images = images.images
-        self._labels = torch.from_numpy(images.labels).to(device) if images.labels is not None else None
+        self.labels = torch.from_numpy(images.labels).to(device) if images.labels is not None else None
+        """Of all samples, int64 (N,) on the device, or None."""
         self._resident: Tensor | None = None
         if images.images.nbytes <= device_mib * 2**20:
             with warnings.catch_warnings():
@@ -69,7 +70,7 @@ class Feed:
             position = torch.arange(start, stop, device=self.device)
             flipped = uniform(self.seed, "mirror", position, 1)[:, 0] < 0.5
             x = torch.where(flipped[:, None, None, None], x.flip(3), x)
-        return x, self._labels.index_select(0, index) if self._labels is not None else None
+        return x, self.labels.index_select(0, index) if self.labels is not None else None
 
     def prefetch(self, start: int, stop: int) -> None:
         """A hint that `batch(start, stop)` comes next. Free where the set lives on the device."""

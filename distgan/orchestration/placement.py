@@ -41,9 +41,9 @@ def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
     gpus = config.ray.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    if config.training.compile == "cuda-graphs" and not gpus:
+    if config.training.cuda_graphs == "on" and not gpus:
         raise ConfigError(
-            "training.compile = 'cuda-graphs': needs a GPU, and the workers have none; allowed here: auto, off, on"
+            "training.cuda_graphs = 'on': needs a GPU, and the workers have none; allowed here: auto, off"
         )
     able = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus]
     if not able:

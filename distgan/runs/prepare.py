@@ -37,7 +37,7 @@ _FREE = (
     "data.max_bad_share",
     "training.on_divergence",
     "training.max_rollbacks",
-    "training.compile",
+    "training.cuda_graphs",
     "training.deterministic",
 )
 

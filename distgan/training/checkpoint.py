@@ -29,7 +29,7 @@ from typing import Any
 from distgan.config import RunError
 from distgan.storage import FULL, Folder, free_bytes
 
-ROOM = "checkpoints"
+CHECKPOINTS = "checkpoints"
 FORMAT = 1
 
 PATIENCE_S = 120.0
@@ -75,6 +75,8 @@ class CheckpointStore:
         self._damaged: set[str] = set()
         self._notes: list[str] = []
         self._saved_at = float("-inf")
+        self.newest_written: str | None = None
+        """Folder, inside the run's, of the newest checkpoint that this process knows to be in storage."""
 
     @property
     def idle_s(self) -> float:
@@ -193,6 +195,7 @@ class CheckpointStore:
         }
         self._commit(_name(job.nimg), data, json.dumps(manifest, indent=1).encode())
         self._damaged.discard(_name(job.nimg))
+        self.newest_written = f"{CHECKPOINTS}/{_name(job.nimg)}"
         self._prune(job.best)
         if job.then is not None:
             try:
@@ -203,20 +206,20 @@ class CheckpointStore:
     def _commit(self, name: str, data: bytes, manifest: bytes) -> None:
         if not self.folder.is_local:
             self.folder.remove(
-                f"{ROOM}/{name}/manifest.json"
+                f"{CHECKPOINTS}/{name}/manifest.json"
             )  # a checkpoint that is being replaced is absent meanwhile
-            self.folder.write(f"{ROOM}/{name}/state.pt", data)
-            self.folder.write(f"{ROOM}/{name}/manifest.json", manifest)
+            self.folder.write(f"{CHECKPOINTS}/{name}/state.pt", data)
+            self.folder.write(f"{CHECKPOINTS}/{name}/manifest.json", manifest)
             return
-        aside, old = (f"{ROOM}/.{name}.{uuid.uuid4().hex[:8]}.tmp" for _ in range(2))
+        aside, old = (f"{CHECKPOINTS}/.{name}.{uuid.uuid4().hex[:8]}.tmp" for _ in range(2))
         try:
             self._need(len(data) + len(manifest))
             self.folder.write(f"{aside}/state.pt", data)
             self.folder.write(f"{aside}/manifest.json", manifest)
-            if self.folder.exists(f"{ROOM}/{name}"):
-                os.rename(self.folder.path(f"{ROOM}/{name}"), self.folder.path(old))
-            os.rename(self.folder.path(aside), self.folder.path(f"{ROOM}/{name}"))
-            _sync(self.folder.path(ROOM))
+            if self.folder.exists(f"{CHECKPOINTS}/{name}"):
+                os.rename(self.folder.path(f"{CHECKPOINTS}/{name}"), self.folder.path(old))
+            os.rename(self.folder.path(aside), self.folder.path(f"{CHECKPOINTS}/{name}"))
+            _sync(self.folder.path(CHECKPOINTS))
         except OSError as error:
             if error.errno in FULL:
                 raise self._full(len(data), error) from error
@@ -233,8 +236,8 @@ class CheckpointStore:
     def _full(self, needed: int, error: OSError) -> OSError:
         free = free_bytes(self.folder)
         text = (
-            f"{self.folder.path(ROOM)}: {error.strerror}: a checkpoint needs {needed:,} bytes, {free:,} are free; the "
-            "checkpoints there are intact, delete something else, or move the run to a larger disk"
+            f"{self.folder.path(CHECKPOINTS)}: {error.strerror}: a checkpoint needs {needed:,} bytes, {free:,} are "
+            "free; the checkpoints there are intact, delete something else, or move the run to a larger disk"
         )
         full = OSError(text)
         full.errno = error.errno
@@ -247,22 +250,22 @@ class CheckpointStore:
         for name in names:
             if name not in kept:
                 # The manifest goes first: should the deletion be cut short, what is left is no checkpoint.
-                self.folder.remove(f"{ROOM}/{name}/manifest.json")
-                self.folder.remove(f"{ROOM}/{name}")
+                self.folder.remove(f"{CHECKPOINTS}/{name}/manifest.json")
+                self.folder.remove(f"{CHECKPOINTS}/{name}")
                 self._damaged.discard(name)
 
     def sweep(self) -> None:
         """Remove what interrupted writes left behind; for the one process that owns the run."""
         self.folder.sweep(keep=(".lease", ".stop"))  # those are the driver's
         for name in self.names():
-            if not self.folder.exists(f"{ROOM}/{name}/manifest.json"):
+            if not self.folder.exists(f"{CHECKPOINTS}/{name}/manifest.json"):
                 self._damaged.add(name)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         """Names of checkpoint folders, oldest first, intact or not."""
-        return [n for n in self.folder.list(ROOM) if n.isdigit()]
+        return [n for n in self.folder.list(CHECKPOINTS) if n.isdigit()]
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
         """(images seen, state) of the newest intact checkpoint, or None. Damaged ones are named in warnings."""
@@ -282,7 +285,7 @@ class CheckpointStore:
         """
         import torch
 
-        where = f"{ROOM}/{_name(nimg)}"
+        where = f"{CHECKPOINTS}/{_name(nimg)}"
         try:
             manifest = json.loads(self._fetch(f"{where}/manifest.json"))
             expected = manifest["files"]["state.pt"]
@@ -298,6 +301,7 @@ class CheckpointStore:
             raise CheckpointDamagedError(
                 f"checkpoint {self.folder}/{where} is damaged ({type(error).__name__}: {error})"
             ) from error
+        self.newest_written = self.newest_written or where
         return nimg, state
 
     def _fetch(self, name: str) -> bytes:

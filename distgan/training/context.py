@@ -1,7 +1,8 @@
 """What the training loop knows of its fellow workers: a rank, collectives, and someone to report to.
 
-`Context` works in one process alone and in any torch.distributed process group (torchrun's, or the one that Ray's
-adapter sets up). The adapter adds `on_report`. The loop knows no more than this.
+`Context` works in one process alone and in any torch.distributed process group (torchrun's, or Ray Train's). Ray's
+context (orchestration/train.py) is this one with reports to Ray Train and Ray's notice of preemption. The loop knows no
+more.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,25 +22,34 @@ from distgan.config import ConfigError
 
 T = TypeVar("T")
 
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+"""Signals that ask a run to end with a checkpoint."""
+
+
+class Requests(NamedTuple):
+    """What somebody outside asks of the run; the same on all ranks."""
+
+    stop: bool
+    """Write a checkpoint and end."""
+    checkpoint: bool
+    """Write a checkpoint and go on: a node will be taken away."""
+
 
 class Context:
     """Rank, world size, device and collectives of one worker. Every collective must be called by all ranks."""
 
     def __init__(
-        self,
-        device: torch.device | None = None,
-        on_report: Callable[[dict[str, Any]], None] | None = None,
-        *,
-        report_every_s: float = 0.0,
+        self, device: torch.device | None = None, on_report: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
+        """on_report: gets the metrics of each measurement and checkpoint, on every rank."""
         grouped = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if grouped else 0
         self.world_size = dist.get_world_size() if grouped else 1
         self.device = device or default_device()
-        self._on_report, self._report_every_s = on_report, report_every_s
-        self._unreported: dict[str, Any] = {}
-        self._reported_at = 0.0
-        self._stop, self._checkpoint = threading.Event(), threading.Event()
+        self._on_report = on_report
+        self._stop = threading.Event()
 
     @property
     def is_main(self) -> bool:
@@ -103,51 +112,44 @@ class Context:
             raise ConfigError(problem)
         return cast("T", result)
 
-    def report(self, metrics: dict[str, Any], *, last: bool = False) -> None:
+    def report(self, metrics: dict[str, Any], *, checkpoint: str | None = None, last: bool = False) -> None:
         """Tell whoever started the run; called by all ranks equally often.
 
-        Where reports are to keep `report_every_s` apart, what comes in between goes into the next one, newer figures
-        over older. The last one always goes.
+        checkpoint: on rank 0 the newest checkpoint's folder in the run's folder, if one is in storage. last: the run
+        ends.
         """
-        if self._on_report is None:
-            return
-        self._unreported |= metrics
-        if (
-            self._report_every_s
-            and not last
-            and not self.broadcast(time.monotonic() - self._reported_at >= self._report_every_s)
-        ):
-            return
-        metrics, self._unreported, self._reported_at = self._unreported, {}, time.monotonic()
-        self._on_report(metrics)
+        if self._on_report is not None:
+            self._on_report(metrics)
 
-    # A wish to stop (a signal, say) reaches one process at a time; `stop_agreed` turns it into one decision of all
-    # ranks.
+    # A wish to stop (a signal, say) reaches one process at a time; `requests` turns it into one decision of all ranks.
     def request_stop(self) -> None:
         self._stop.set()
 
-    def stop_agreed(self) -> bool:
-        if self.world_size == 1:
-            return self._stop.is_set()
-        return bool(self.all_reduce_sum(torch.tensor([float(self._stop.is_set())], device=self.device)).item() > 0)
+    def requests(self) -> Requests:
+        """What was asked for since this was called last, on any rank. All ranks call it together."""
+        stop, checkpoint = self._asked()
+        if self.world_size > 1:
+            asked = torch.tensor([float(stop), float(checkpoint)], device=self.device)
+            stop, checkpoint = (bool(value) for value in self.all_reduce_sum(asked) > 0)
+        return self._decide(stop, checkpoint)
 
-    # Rank 0 alone writes, so a checkpoint out of turn (this node will be taken away soon) needs no agreement.
-    def request_checkpoint(self) -> None:
-        self._checkpoint.set()
+    def _asked(self) -> tuple[bool, bool]:
+        """(stop, checkpoint) as this rank alone knows."""
+        return self._stop.is_set(), False
 
-    def checkpoint_wanted(self) -> bool:
-        """Whether one was asked for since this was called last."""
-        wanted = self._checkpoint.is_set()
-        self._checkpoint.clear()
-        return wanted
+    def _decide(self, stop: bool, checkpoint: bool) -> Requests:
+        """From what any rank knows, known to all, to a decision."""
+        return Requests(stop, checkpoint)
 
     @contextmanager
     def stop_on_signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C ask for a clean end with a checkpoint; a second Ctrl-C ends at once."""
+        """SIGTERM, Ctrl-C, a closed terminal (SIGHUP) and SLURM's warning (SIGUSR1) ask for a clean end with a
+        checkpoint; a second Ctrl-C ends at once.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
 
         def handle(number: int, frame: Any) -> None:
             if self._stop.is_set() and number == signal.SIGINT:

@@ -1,8 +1,8 @@
-"""CUDA graphs of the training step: its kernels are recorded once and from then on started all together.
+"""CUDA graphs of a backward pass: its kernels are captured once and from then on launched all together.
 
 On a fast GPU the nets of small images compute for less time than Python needs to start their hundreds of kernels one by
-one. A recorded step starts them with one call, and computes what the step computed before, with the same kernels on the
-same numbers.
+one. A graph launches them with one call, and computes what was computed before, with the same kernels on the same
+numbers.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from torch import Tensor
 from distgan.config import RunError
 
 WARM_UP = 3
-"""Calls before a recording: libraries choose kernels and make their workspaces in the first ones."""
+"""Calls before a capture: libraries choose kernels and make their workspaces in the first ones."""
 
-Inputs = Sequence[Tensor | None]
+Inputs = Sequence[Any]
+"""Tensors, each of them or None."""
 
 
-class Recorded:
+class GraphedBackward:
     """A function of tensors that computes gradients, run as a CUDA graph after its first calls.
 
-    function(*inputs, **how) -> statistics, scalar tensors by name; it leaves gradients in `parameters`, which have none
-    when it is called. Inputs keep their shapes, data types and layouts from call to call, None stays None. `how` are
-    plain values; each combination has a recording of its own. What the function reads besides must stay where it is in
-    memory, as networks' weights do, and Python in it runs when it is recorded only. Recordings with one `pool` use the
+    function(*inputs, **static) -> statistics, scalar tensors by name; it leaves gradients in `parameters`, which have
+    none when it is called. Inputs keep their shapes, data types and layouts from call to call, None stays None.
+    `static` are plain values; each combination has a graph of its own. What the function reads besides must stay where
+    it is in memory, as networks' weights do, and Python in it runs at the capture only. Graphs with one `pool` use the
     same memory one after the other: statistics are the caller's, the gradients hold until the next call. The backward
-    pass of one may start from what another computed and kept, if each of them is recorded, and then replayed, right
+    pass of one may start from what another computed and kept, if each of them is captured, and then replayed, right
     after the other.
     """
 
@@ -44,53 +45,51 @@ class Recorded:
         places = zip(self.parameters, torch.split(self.gradients, sizes), strict=True)
         self._views = [flat.as_strided(p.shape, p.stride(), flat.storage_offset()) for p, flat in places]
         self._calls: dict[Hashable, int] = {}
-        self._recordings: dict[Hashable, _Recording] = {}
+        self._graphs: dict[Hashable, _Graph] = {}
 
-    def __call__(self, *inputs: Tensor | None, **how: Hashable) -> dict[str, Tensor]:
-        key = tuple(sorted(how.items()))
+    def __call__(self, *inputs: Any, **static: Hashable) -> dict[str, Tensor]:
+        key = tuple(sorted(static.items()))
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] <= WARM_UP:
-            stats, reached = self._run(inputs, how)
+            stats, reached = self._run(inputs, static)
         else:
-            recording = self._recordings.get(key)
-            if recording is None:
-                recording = self._recordings[key] = self._record(inputs, how)
-            # a fresh one has them, and another recording may be about to go on from its results, which autograd lets
-            # nobody touch
-            else:
-                _copy(recording.inputs, inputs)
-            stats, reached = recording.replay()
+            graph = self._graphs.get(key)
+            if graph is None:
+                graph = self._graphs[key] = self._capture(inputs, static)
+            else:  # a fresh one has them, and another graph may be about to go on from its results
+                _copy(graph.inputs, inputs)
+            stats, reached = graph.replay()
         for parameter, view, has_one in zip(self.parameters, self._views, reached, strict=True):
             parameter.grad = view if has_one else None
         return stats
 
-    def _run(self, inputs: Inputs, how: dict[str, Hashable]) -> tuple[dict[str, Tensor], list[bool]]:
+    def _run(self, inputs: Inputs, static: dict[str, Hashable]) -> tuple[dict[str, Tensor], list[bool]]:
         for parameter in self.parameters:
             parameter.grad = None  # so that a recording makes its own
-        stats = self.function(*inputs, **how)
+        stats = self.function(*inputs, **static)
         found = [parameter.grad for parameter in self.parameters]
         _copy(self._views, found)
         return stats, [gradient is not None for gradient in found]
 
-    def _record(self, inputs: Inputs, how: dict[str, Hashable]) -> _Recording:
+    def _capture(self, inputs: Inputs, static: dict[str, Hashable]) -> _Graph:
         held = [None if x is None else x.detach().clone() for x in inputs]
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may go on (a checkpoint is being written, say)
             with _nothing_collected(), torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                stats, reached = self._run(held, how)
+                stats, reached = self._run(held, static)
                 values = torch.stack([value.float() for value in stats.values()])
         except RuntimeError as error:
             raise RunError(
-                f"training.compile = 'cuda-graphs': this step cannot be recorded ({str(error).splitlines()[0]}). A "
+                f"training.cuda_graphs: this step cannot be captured ({str(error).splitlines()[0]}). A "
                 "network that reads numbers back to the host (.item(), printing, if on a tensor) is one reason; "
-                "training.compile off does without"
+                "training.cuda_graphs = off does without"
             ) from error
-        return _Recording(graph, held, list(stats), values, reached)
+        return _Graph(graph, held, list(stats), values, reached)
 
 
 @dataclass
-class _Recording:
+class _Graph:
     graph: torch.cuda.CUDAGraph
     inputs: Inputs
     names: list[str]

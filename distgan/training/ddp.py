@@ -1,22 +1,20 @@
-"""What workers tell each other while they train: gradients in the backward pass or after it, and running statistics
-after a step.
+"""What workers tell each other while they train: gradients in the backward pass, and running statistics after a
+step.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distgan.training.context import Context
-from distgan.training.cuda_graphs import Recorded
 
 
-def replicate(network: nn.Module, context: Context) -> nn.Module:
+def wrap(network: nn.Module, context: Context) -> nn.Module:
     """The network as it is trained by several workers: gradients averaged in the backward pass.
 
     On CUDA batch norm then takes its statistics over all workers. On the CPU, where torch has no such layer, statistics
@@ -39,39 +37,8 @@ def replicate(network: nn.Module, context: Context) -> nn.Module:
     )
 
 
-class LateGradients:
-    """Lets the backward pass of a replica return while its gradients are still being averaged; `wait` before they are
-    used.
-
-    DistributedDataParallel waits at the end of the backward pass for every bucket. Here it is told at once that a
-    bucket is done: the bucket is where the gradients live (gradient_as_bucket_view), so they become the averages when
-    the exchange ends. A network that is no replica has nothing to wait for.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._under_way: list[Any] = []
-        if isinstance(network, DistributedDataParallel):
-            # a lambda, as torch compares a hook's annotations with classes, and here they are strings
-            network.register_comm_hook(None, lambda state, bucket: self._start(bucket))  # type: ignore[no-untyped-call]
-
-    def _start(self, bucket: Any) -> torch.futures.Future[Tensor]:
-        gradients = bucket.buffer().div_(dist.get_world_size())
-        self._under_way.append(dist.all_reduce(gradients, async_op=True))
-        done: torch.futures.Future[Tensor] = torch.futures.Future(
-            devices=[gradients.device] if gradients.is_cuda else None
-        )
-        done.set_result(gradients)
-        return done
-
-    def wait(self) -> None:
-        """Return when all gradients are averages (on CUDA: hold back what is queued after this until they are)."""
-        under_way, self._under_way = self._under_way, []
-        for work in under_way:
-            work.wait()
-
-
-def same_start(network: nn.Module, context: Context) -> None:
-    """The first worker's weights and buffers for all, as a replica takes them when it is made."""
+def broadcast_weights(network: nn.Module, context: Context) -> None:
+    """The first worker's weights and buffers for all, as DistributedDataParallel does when it is made."""
     if context.world_size == 1:
         return
     tensors = [t.detach() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
@@ -79,18 +46,6 @@ def same_start(network: nn.Module, context: Context) -> None:
     dist.broadcast(flat, src=0)
     for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view(tensor.shape))
-
-
-class RecordedGradients:
-    """Gradients of a recorded backward pass, which exchanges nothing: all of them in one message when it is over."""
-
-    def __init__(self, recorded: Recorded, context: Context) -> None:
-        self.recorded, self.context = recorded, context
-
-    def wait(self) -> None:
-        """Make the gradients averages over the workers."""
-        if self.context.world_size > 1:
-            self.context.all_reduce_sum(self.recorded.gradients).div_(self.context.world_size)
 
 
 def average_buffers(network: nn.Module, context: Context) -> None:

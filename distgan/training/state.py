@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.utils.deterministic
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distgan.config import MODELS, ConfigError, RunConfig
@@ -18,7 +18,7 @@ from distgan.training.context import Context
 from distgan.training.optimisers import adam, load
 
 SMALL = 2**24
-"""Weights of G and D together up to which a step is recorded unasked."""
+"""Weights of G and D together up to which CUDA graphs are used unasked."""
 
 
 class TrainState:
@@ -27,7 +27,7 @@ class TrainState:
     def __init__(
         self, config: RunConfig, *, channels: int, resolution: int, n_classes: int, device: torch.device
     ) -> None:
-        self.config = config
+        self.config, self.n_classes = config, n_classes
         shape = {"channels": channels, "resolution": resolution, "n_classes": n_classes}
         self.G: nn.Module = build_generator(config.model, **shape, seed=config.seed)
         self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
@@ -36,7 +36,7 @@ class TrainState:
             self.G, averages.ema_half_life_kimg, averages.ema_rampup, averages.ema_schedule, config.total_images
         )
         for network in (self.G, self.D, *self.ema.modules):
-            network.to(device=device, memory_format=layout(config))  # type: ignore[call-overload]
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.g_opt, self.d_opt = adam(self.G, config.optim.g), adam(self.D, config.optim.d)
         self.nimg = 0
         self.augment_p = torch.tensor(config.augment.p, device=device)
@@ -82,11 +82,6 @@ class TrainState:
         self.health.update(state.get("health", {}))  # checkpoints of before have none
 
 
-def layout(config: RunConfig) -> torch.memory_format:
-    """How images, feature maps and kernels lie in memory."""
-    return torch.contiguous_format if config.training.channels_last == "off" else torch.channels_last
-
-
 def uses_bf16(config: RunConfig, device: torch.device) -> bool:
     choice = config.training.precision
     return choice == "bf16" or (choice == "auto" and device.type == "cuda")
@@ -104,46 +99,21 @@ def choose_kernels(config: RunConfig, device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = not wanted  # type: ignore[attr-defined]
 
 
-def compile_networks(state: TrainState, config: RunConfig) -> nn.Module:
-    """Compile what training.compile = on asks for, in place; returns D as the G step calls it.
+def uses_cuda_graphs(config: RunConfig, context: Context, *networks: nn.Module) -> bool:
+    """Whether backward passes run as CUDA graphs. Raises ConfigError where that is asked for and cannot be had.
 
-    A compiled network has no second derivative (torch 2.14 refuses it), so D is compiled for its own step only where
-    there is no penalty. The averages of G stay as they are: they meet batches of many sizes.
+    `auto` takes them for small networks, which gain most. Large ones keep a GPU busy anyhow, a graph holds the memory
+    of a whole step, and with several workers DistributedDataParallel exchanges gradients while a backward pass lasts, a
+    graph when it is over.
     """
-    if config.training.compile != "on":
-        return state.D
-    state.G.compile(dynamic=False)
-    if config.loss.has_penalty:
-        return cast("nn.Module", torch.compile(state.D, dynamic=False))
-    state.D.compile(dynamic=False)
-    return state.D
-
-
-def records(config: RunConfig, context: Context, *networks: nn.Module) -> bool:
-    """Whether the step is recorded as CUDA graphs. Raises ConfigError where that is asked for and cannot be had.
-
-    `auto` records small networks, which gain most. Large ones keep a GPU busy anyhow, a recording holds the memory of a
-    whole step, and with several workers DistributedDataParallel exchanges gradients while a backward pass lasts, a
-    recorded step when it is over.
-    """
-    choice, on_gpu = config.training.compile, context.device.type == "cuda"
-    statistics = context.world_size > 1 and any(
-        isinstance(m, _BatchNorm) for network in networks for m in network.modules()
-    )
-    if choice == "cuda-graphs" and (not on_gpu or statistics):
-        why = (
-            "needs a GPU"
-            if not on_gpu
-            else "batch norm over several workers exchanges statistics in the middle of a step"
-        )
-        raise ConfigError(f"training.compile = 'cuda-graphs': {why}; allowed here: auto, off, on")
+    choice, on_gpu = config.training.cuda_graphs, context.device.type == "cuda"
+    several = context.world_size > 1
+    statistics = several and any(isinstance(m, _BatchNorm) for network in networks for m in network.modules())
+    if choice == "on" and (not on_gpu or statistics):
+        why = "needs a GPU"
+        if on_gpu:
+            why = "batch norm over several workers exchanges statistics in the middle of a step"
+        raise ConfigError(f"training.cuda_graphs = 'on': {why}; allowed here: auto, off")
     if choice != "auto" or not on_gpu or statistics or config.model.name not in MODELS:
-        return choice == "cuda-graphs"  # a network of the user's may decide things in Python at every step
+        return choice == "on"  # a network of the user's may decide things in Python at every step
     return sum(p.numel() for network in networks for p in network.parameters()) <= SMALL
-
-
-def gradient_norm(network: nn.Module) -> Tensor:
-    """The length of the network's whole gradient, a scalar tensor."""
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    return norm

@@ -76,8 +76,8 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     from distgan.training.best import export_generator
     from distgan.training.checkpoint import CheckpointStore
     from distgan.training.context import Context
-    from distgan.training.loop import Alternation
     from distgan.training.state import TrainState
+    from distgan.training.step import TrainStep
 
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
@@ -95,7 +95,7 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
         mirror=False,
         seed=config.seed,
     )
-    step = Alternation(config, context, state, feed, images)
+    step = TrainStep(config, context, state, feed)
     store = CheckpointStore(Folder(storage).child("run"))
     blocked, written = [], []
 

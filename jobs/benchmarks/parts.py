@@ -52,14 +52,14 @@ def open_data(config: Any, context: Any) -> tuple[Any, Any, Any]:
 
 def build_parts(config: Any, context: Any, images: Any, feed: Any) -> Parts:
     """Nets, optimisers and the step, on data that `open_data` opened."""
-    from distgan.training.loop import Alternation
     from distgan.training.state import TrainState
+    from distgan.training.step import TrainStep
 
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
     state = TrainState(
         config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device
     )
-    return Parts(config, context, images, feed, state, Alternation(config, context, state, feed, images))
+    return Parts(config, context, images, feed, state, TrainStep(config, context, state, feed))
 
 
 def build(config: Any, context: Any | None = None) -> Parts:

@@ -267,7 +267,7 @@ def mark_loop() -> None:
     loop.open_images = marked(loop.open_images, "data")
     loop.TrainState = marked(loop.TrainState, "nets")  # type: ignore[misc, assignment]
 
-    class Marked(loop.Alternation):
+    class Marked(loop.TrainStep):
         def __call__(self, **kwargs: Any) -> Any:
             mark("stepping")
             stats = super().__call__(**kwargs)
@@ -275,7 +275,7 @@ def mark_loop() -> None:
             mark("stepped")
             return stats
 
-    loop.Alternation = Marked  # type: ignore[misc]
+    loop.TrainStep = Marked  # type: ignore[misc]
 
 
 def _worker(settings: dict[str, Any]) -> dict[str, Any]:

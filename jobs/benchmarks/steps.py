@@ -17,13 +17,7 @@ from benchmarks.parts import build, describe_run
 from benchmarks.throughput import ALSO, CLASSIC, has_textbook, limit_steps, textbook_steps, torchs_own
 
 WARMUP = 8
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "step": (),
-    "standard layout": ("standard layout",),
-    "new images": ("new images",),
-    "compile": ("compile",),
-    "bf16": ("bf16",),
-}
+VARIANTS: dict[str, tuple[str, ...]] = {"step": (), "new images": ("new images",), "bf16": ("bf16",)}
 """distgan's own step, and with options of a user's: names of ALSO."""
 
 TORCHS = "torch's operations"
@@ -32,12 +26,9 @@ TORCHS = "torch's operations"
 ON_CUDA: dict[str, tuple[str, ...]] = {
     "step": (),
     "new images": ("new images",),
-    "standard layout": ("standard layout",),
     "float32": ("float32",),
-    "float32, standard layout": ("float32", "standard layout"),
     "recorded": ("recorded",),
     "eager": ("eager",),
-    "eager, compile": ("compile",),
 }
 """The same for GPUs, where the defaults are bf16, channels_last, and CUDA graphs."""
 

@@ -51,11 +51,9 @@ TELL_S = 0.25
 ALSO: dict[str, dict[str, Any]] = {
     "new images": {"training.reuse_fakes": False},
     "bf16": {"training.precision": "bf16"},
-    "compile": {"training.compile": "on"},
-    "eager": {"training.compile": "off"},
-    "recorded": {"training.compile": "cuda-graphs"},
+    "eager": {"training.cuda_graphs": "off"},
+    "recorded": {"training.cuda_graphs": "on"},
     "float32": {"training.precision": "fp32"},
-    "standard layout": {"training.channels_last": "off"},
 }
 """Options of the step that a user may turn on."""
 
@@ -234,27 +232,27 @@ def limit_steps(config: Any) -> Iterator[int]:
     """
     import torch
 
-    from distgan.gan.diversity import Remembering
     from distgan.gan.step import d_step_loss, frozen, g_step_loss
     from distgan.kinds.image import open_images
     from distgan.training.context import default_device
-    from distgan.training.state import TrainState, layout, uses_bf16
+    from distgan.training.state import TrainState, uses_bf16
+    from distgan.training.step import CachedGenerator
 
     device, real = default_device(), open_images(config.data)
     labelled = config.model.conditioning != "none"
     size = {"channels": real.channels, "resolution": real.resolution, "n_classes": len(real.classes) if labelled else 0}
     state = TrainState(config, **size, device=device)
     G, D, n, reuse = state.G, state.D, config.batch_size, config.training.reuses_fakes
-    shown = Remembering(G, for_gradients=reuse)
+    shown = CachedGenerator(G, keep_graph=reuse)
     images = torch.tensor(real.images[: 64 * n], device=device).float() / 127.5 - 1
-    images = images.contiguous(memory_format=layout(config))
+    images = images.contiguous(memory_format=torch.channels_last)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
     labels = torch.tensor(real.labels[: 64 * n], device=device) if labelled else None
 
     def noise() -> Any:
         return torch.randn(n, config.model.latent_dim, device=device)
 
-    share = torch.rand(n, device=device) if config.loss.gp_lambda else None
+    alpha = torch.rand(n, device=device) if config.loss.gp_lambda else None
     at = number = 0
     while True:
         with_penalty = number % config.loss.penalty_every == 0
@@ -262,7 +260,7 @@ def limit_steps(config: Any) -> Iterator[int]:
             at = at + n if at + 2 * n <= len(images) else 0
             x, c = images[at : at + n], labels[at : at + n] if labels is not None else None
             with autocast:
-                loss, _ = d_step_loss(shown, D, x, c, noise(), c, config.loss, with_penalty=with_penalty, share=share)
+                loss, _ = d_step_loss(shown, D, x, c, noise(), c, config.loss, with_penalty=with_penalty, alpha=alpha)
             state.d_opt.zero_grad(set_to_none=True)
             loss.backward()
             state.d_opt.step()

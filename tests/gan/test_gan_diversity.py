@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from distgan.gan.diversity import Remembering, diversity
+from distgan.gan.diversity import diversity
+from distgan.training.step import CachedGenerator
 
 
 def images(n, spread, seed=0):
@@ -40,7 +41,7 @@ def test_nothing_to_compare_with_is_no_collapse():
 
 
 def test_a_remembering_generator_is_the_generator():
-    G = Remembering(lambda z, c: z * 2)
+    G = CachedGenerator(lambda z, c: z * 2)
     z, c = torch.ones(2, 3), torch.tensor([0, 1])
     assert torch.equal(G(z, c), z * 2)
     assert torch.equal(G.last[0], z * 2)

@@ -97,7 +97,7 @@ def penalty_part(loss, **kwargs):
 
 
 def test_r1_and_r2():
-    D, x_real, x_fake, added, stats = penalty_part({"r1_gamma": 3.0, "r2_gamma": 5.0}, gamma=0.5)
+    D, x_real, x_fake, added, stats = penalty_part({"r1_gamma": 3.0, "r2_gamma": 5.0}, penalty_scale=0.5)
     r1 = (D.w + D.a * x_real).square().sum((1, 2, 3)).mean()
     r2 = (D.w + D.a * x_fake).square().sum((1, 2, 3)).mean()
     torch.testing.assert_close(stats["r1"], r1.detach())
@@ -112,9 +112,9 @@ def test_r1_and_r2():
 
 @pytest.mark.parametrize("target", [0, 1])
 def test_gradient_penalty_between(target):
-    share = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
-    D, x_real, x_fake, added, stats = penalty_part({"gp_lambda": 10.0, "gp_target": target}, share=share)
-    middle = share.view(-1, 1, 1, 1) * x_real + (1 - share.view(-1, 1, 1, 1)) * x_fake
+    alpha = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    D, x_real, x_fake, added, stats = penalty_part({"gp_lambda": 10.0, "gp_target": target}, alpha=alpha)
+    middle = alpha.view(-1, 1, 1, 1) * x_real + (1 - alpha.view(-1, 1, 1, 1)) * x_fake
     gap = ((D.w + D.a * middle).square().sum((1, 2, 3)).sqrt() - target).square().mean()
     torch.testing.assert_close(stats["gp"], gap.detach())
     torch.testing.assert_close(added, 10 * gap)

@@ -13,8 +13,8 @@ from distgan.config import LOSSES, load_config
 from distgan.kinds.image import Feed, open_images
 from distgan.randomness import DataOrder
 from distgan.training.context import Context
-from distgan.training.loop import Alternation
 from distgan.training.state import TrainState
+from distgan.training.step import TrainStep
 
 STEPS, BATCH = 200, 8
 BASE = {
@@ -85,7 +85,7 @@ def run(case, context, steps):
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
     state = TrainState(config, channels=1, resolution=16, n_classes=n_classes, device=context.device)
     feed = Feed(images, context.device, DataOrder(images.n, config.seed), device_mib=64, mirror=False, seed=config.seed)
-    step = Alternation(config, context, state, feed, images)
+    step = TrainStep(config, context, state, feed)
     first, problems = {}, []
     for number in range(steps):
         stats = step()

@@ -65,10 +65,10 @@ def batch(n=8):
 
 def gradients(G, D, D_wrapped, G_wrapped, part, loss, augmented):
     """Gradients of D in its step and of G in its own, on a part of the batch."""
-    x, c_real, z, c_fake, share, index = (t[part] for t in batch())
+    x, c_real, z, c_fake, alpha, index = (t[part] for t in batch())
     pipeline = Augment(AugmentConfig(kind="diffaugment"), seed=0)
     augment = (lambda x, kind: pipeline(x, index, 0.9, f"d/{kind}")) if augmented else None
-    d_loss, d_stats = d_step_loss(G, D_wrapped, x, c_real, z, c_fake, loss, augment=augment, share=share)
+    d_loss, d_stats = d_step_loss(G, D_wrapped, x, c_real, z, c_fake, loss, augment=augment, alpha=alpha)
     d_loss.backward()
     d_grads = [p.grad.clone() for p in D.parameters()]
     with frozen(D):
@@ -194,8 +194,8 @@ def test_one_pass_only_where_samples_do_not_see_each_other(norm, sizes):
     G, D = build(small_model("mlp", g_norm="batch", d_norm=norm))
     assert has_batch_statistics(D) == (norm == "batch")
     D = Counting(D)
-    x, c, z, c_fake, share, _ = batch()
-    d_step_loss(G, D, x, c, z, c_fake, plain_loss(gp_lambda=1), share=share)
+    x, c, z, c_fake, alpha, _ = batch()
+    d_step_loss(G, D, x, c, z, c_fake, plain_loss(gp_lambda=1), alpha=alpha)
     assert D.sizes == sizes
 
 
@@ -230,7 +230,7 @@ def test_relativistic_pairs_share_their_label():
 def test_missing_inputs_are_named():
     G, D = build(MODELS["mlp"])
     x, c, z, c_fake, *_ = batch()
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(ValueError, match="alpha"):
         d_step_loss(G, D, x, c, z, c_fake, plain_loss(gp_lambda=1))
     with pytest.raises(ValueError, match="x_real"):
         g_step_loss(G, D, None, c, z, c_fake, plain_loss(name="relativistic"))

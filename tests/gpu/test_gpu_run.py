@@ -20,7 +20,7 @@ from distgan.storage import Folder
 from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
-from distgan.training.ddp import LateGradients, replicate
+from distgan.training.ddp import wrap
 
 pytestmark = pytest.mark.gpu
 
@@ -62,7 +62,7 @@ CASES = {
         "optim.d.beta2_schedule.kind": "linear",
         "optim.d.beta2_schedule.final": 0.5,
     },
-    "off the device": {"data.device_mib": 0, "training.compile": "off"},
+    "off the device": {"data.device_mib": 0, "training.cuda_graphs": "off"},
 }
 
 
@@ -168,7 +168,7 @@ def test_batches_are_the_cpu_s(device, caches, device_mib):
 
 SHARED = {
     "plain": PLAIN | {"kimg": 0.512},
-    "eager": PLAIN | {"kimg": 0.512, "training.compile": "off"},
+    "eager": PLAIN | {"kimg": 0.512, "training.cuda_graphs": "off"},
     "conditional": PLAIN | CONVOLUTIONAL | {"kimg": 0.512},
     "uneven": PLAIN | {"batch_size": 33, "kimg": 0.512, "loss.gp_lambda": 1},
     "batchnorm": {"kimg": 0.256, "training.precision": "fp32", "optim.g.eps": 1e-3, "optim.d.eps": 1e-3},
@@ -204,7 +204,7 @@ def two(tmp_path_factory, caches):
 
 @pytest.mark.parametrize("case", SHARED)
 def test_two_workers_on_a_gpu_learn_what_one_does(two, case, device, tmp_path):
-    """Recorded or not; with batch norm too: on CUDA its statistics are those of the whole batch."""
+    """By a CUDA graph or not; with batch norm too: on CUDA its statistics are those of the whole batch."""
     config = validate(two[case] | {"storage": str(tmp_path)})
     _, folder = run(config, device)
     both = newest(Folder(two[case]["storage"]).child(case))[1]
@@ -212,7 +212,7 @@ def test_two_workers_on_a_gpu_learn_what_one_does(two, case, device, tmp_path):
 
 
 def test_gradients_go_through_nccl(device):
-    """In a group of one, which is what one GPU allows: the hook, its streams, and batch norm's statistics."""
+    """In a group of one, which is what one GPU allows: the exchange, and batch norm's statistics."""
     torch.cuda.set_device(device)
     dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{free_port()}", rank=0, world_size=1)
     try:
@@ -227,16 +227,13 @@ def test_gradients_go_through_nccl(device):
             device
         )
         copy.load_state_dict(plain.state_dict())
-        replica = replicate(copy, context)
+        replica = wrap(copy, context)
         assert any(isinstance(m, nn.SyncBatchNorm) for m in replica.modules())
-        late = LateGradients(replica)
         for _ in range(3):
             x = torch.randn(16, 3, 8, 8, device=device)
             for network in (plain, replica):
                 network.zero_grad()
                 network(x).square().mean().backward()
-            assert late._under_way
-            late.wait()
             for a, b in zip(plain.parameters(), replica.parameters(), strict=True):
                 torch.testing.assert_close(b.grad, a.grad, atol=1e-5, rtol=1e-4)
         assert context.together(lambda: 3) == 3

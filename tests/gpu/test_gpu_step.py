@@ -8,9 +8,9 @@ from distgan.config import ConfigError, RunError, load_config
 from distgan.kinds.image import Feed, open_images
 from distgan.randomness import DataOrder
 from distgan.training.context import Context
-from distgan.training.loop import Alternation
 from distgan.training.meter import Meter
 from distgan.training.state import TrainState, choose_kernels
+from distgan.training.step import TrainStep
 
 pytestmark = pytest.mark.gpu
 
@@ -59,7 +59,7 @@ def build(device, caches):
     """build(**changes): (state, step) on the GPU, float32 and eager unless told otherwise."""
 
     def make(**changes):
-        config = load_config(overrides={**TINY, "training.precision": "fp32", "training.compile": "off", **changes})
+        config = load_config(overrides={**TINY, "training.precision": "fp32", "training.cuda_graphs": "off", **changes})
         images = open_images(config.data)
         config = config.for_classes(len(images.classes))
         feed = Feed(
@@ -69,7 +69,7 @@ def build(device, caches):
         state = TrainState(
             config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=device
         )
-        return state, Alternation(config, Context(device), state, feed, images)
+        return state, TrainStep(config, Context(device), state, feed)
 
     return make
 
@@ -90,8 +90,8 @@ def test_recorded_steps_are_eager_steps(build, case, precision):
     keep small.
     """
     found = []
-    for how in ("off", "off", "cuda-graphs"):
-        state, step = build(**CASES[case], **{"training.compile": how, "training.precision": precision})
+    for how in ("off", "off", "on"):
+        state, step = build(**CASES[case], **{"training.cuda_graphs": how, "training.precision": precision})
         meter = Meter()
         for number in range(12):
             meter.add(step(with_norms=number % 2 == 1))
@@ -110,8 +110,8 @@ def test_a_recording_serves_what_changes_from_step_to_step(build):
     """After a rollback the augmentations' noise is new; rates follow their schedules."""
     changes = CASES["ada"] | {"optim.g.lr_schedule.kind": "cosine"}
     found = []
-    for how in ("off", "cuda-graphs"):
-        state, step = build(**changes, **{"training.compile": how})
+    for how in ("off", "on"):
+        state, step = build(**changes, **{"training.cuda_graphs": how})
         for number in range(16):
             if number == 8:
                 state.load_state_dict({**state.state_dict(), "rollbacks": 1})
@@ -120,10 +120,10 @@ def test_a_recording_serves_what_changes_from_step_to_step(build):
     assert max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) < 1e-3
 
 
-@pytest.mark.parametrize("how", ["off", "cuda-graphs"])
+@pytest.mark.parametrize("how", ["off", "on"])
 @pytest.mark.parametrize("case", CASES)
 def test_no_step_waits_for_the_device(build, case, how):
-    _, step = build(**CASES[case], **{"training.compile": how})
+    _, step = build(**CASES[case], **{"training.cuda_graphs": how})
     meter = Meter()
     for number in range(10):
         meter.add(step(with_norms=number % 2 == 0))
@@ -151,14 +151,14 @@ def test_bf16_points_the_way_float32_does(build, case):
 
 
 def test_what_cannot_be_recorded_is_said(build, monkeypatch):
-    state, step = build(**CASES["dcgan"], **{"training.compile": "cuda-graphs"})
+    state, step = build(**CASES["dcgan"], **{"training.cuda_graphs": "on"})
     forward = type(state.G).forward
     monkeypatch.setattr(
         type(state.G), "forward", lambda self, z, c=None: forward(self, z * float(z.abs().max() > 0), c)
     )
     for _ in range(3):
         step()
-    with pytest.raises(RunError, match=r"training.compile = 'cuda-graphs': this step cannot be recorded .*compile off"):
+    with pytest.raises(RunError, match=r"training.cuda_graphs: this step cannot be captured .*cuda_graphs = off"):
         step()
     torch.cuda.synchronize()
 
@@ -167,15 +167,15 @@ def test_batch_norm_over_several_workers_is_not_recorded(build, monkeypatch):
     monkeypatch.setattr(
         Context, "__init__", lambda self, device=None: vars(self).update(rank=0, world_size=2, device=device)
     )
-    with pytest.raises(ConfigError, match=r"cuda-graphs': batch norm over several workers"):
-        build(**{"training.compile": "cuda-graphs"})
+    with pytest.raises(ConfigError, match=r"on': batch norm over several workers"):
+        build(**{"training.cuda_graphs": "on"})
 
 
 @pytest.mark.parametrize("case", ["r3gan", "resnet", "auxiliary"])
 def test_deterministic_steps_give_the_same_bits(build, case):
     found = []
-    for how in ("off", "cuda-graphs", "cuda-graphs"):
-        state, step = build(**CASES[case], **{"training.compile": how, "training.deterministic": True})
+    for how in ("off", "on", "on"):
+        state, step = build(**CASES[case], **{"training.cuda_graphs": how, "training.deterministic": True})
         try:
             choose_kernels(state.config, torch.device("cuda"))
             for number in range(12):

@@ -64,8 +64,8 @@ def test_placements(nodes, settings, expected):
         ([], {}, "no node"),
         (
             [CPU2],
-            {"training.compile": "cuda-graphs"},
-            r"training\.compile = 'cuda-graphs': needs a GPU, and the workers have none",
+            {"training.cuda_graphs": "on"},
+            r"training\.cuda_graphs = 'on': needs a GPU, and the workers have none",
         ),
         ([CPU2], {"workers": "{min: 3, max: 8}"}, r"workers = 3: .*room for 2"),
     ],

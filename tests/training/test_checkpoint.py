@@ -13,7 +13,13 @@ import torch
 
 from distgan.storage import Folder
 from distgan.training import checkpoint
-from distgan.training.checkpoint import ROOM, CheckpointDamagedError, CheckpointStore, CheckpointWriteError, free_bytes
+from distgan.training.checkpoint import (
+    CHECKPOINTS,
+    CheckpointDamagedError,
+    CheckpointStore,
+    CheckpointWriteError,
+    free_bytes,
+)
 
 
 def state(value):
@@ -80,7 +86,7 @@ def test_the_state_is_copied_before_save_returns(folder, monkeypatch):
 )
 def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(folder, harm):
     store = saved(folder, 1000, 2000)
-    where = f"{ROOM}/{2000:012d}"
+    where = f"{CHECKPOINTS}/{2000:012d}"
     data = bytearray(folder.read(f"{where}/state.pt"))
     if harm == "truncate":
         folder.write(f"{where}/state.pt", bytes(data[:-10]))
@@ -107,7 +113,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning_that_names_it(folder, ha
 
 def test_random_damage_never_loads_wrongly_nor_crashes(tmp_path):
     store = saved(Folder(tmp_path), 1000, 2000)
-    good = {p: p.read_bytes() for p in (tmp_path / ROOM / f"{2000:012d}").iterdir()}
+    good = {p: p.read_bytes() for p in (tmp_path / CHECKPOINTS / f"{2000:012d}").iterdir()}
     dice = random.Random(0)
     passed_over = 0
     for _ in range(500):
@@ -139,7 +145,7 @@ def test_loading_never_runs_code(tmp_path):
 
     store = saved(Folder(tmp_path), 1000, 2000)
     data = pickle.dumps(Evil(), 2)
-    where = f"{ROOM}/{2000:012d}"
+    where = f"{CHECKPOINTS}/{2000:012d}"
     manifest = json.loads(store.folder.read(f"{where}/manifest.json"))
     manifest["files"]["state.pt"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     store.folder.write(f"{where}/state.pt", data)
@@ -164,7 +170,7 @@ def test_what_was_passed_over_does_not_push_out_what_is_good(folder):
     """
     store = saved(folder, 1000, 2000, 3000, keep=3)
     for number in (2000, 3000):
-        folder.write(f"{ROOM}/{number:012d}/state.pt", b"damaged")
+        folder.write(f"{CHECKPOINTS}/{number:012d}/state.pt", b"damaged")
     with pytest.warns(UserWarning, match="damaged"):
         assert store.newest()[0] == 1000
     store.keep = 2
@@ -211,9 +217,9 @@ def test_an_interrupted_write_leaves_nothing_visible(tmp_path, monkeypatch, step
     monkeypatch.undo()
     again = CheckpointStore(folder)
     assert again.newest()[0] == 1000
-    assert len(folder.list(ROOM)) == 2
+    assert len(folder.list(CHECKPOINTS)) == 2
     again.sweep()
-    assert folder.list(ROOM) == [f"{1000:012d}"]
+    assert folder.list(CHECKPOINTS) == [f"{1000:012d}"]
 
 
 def test_an_interrupted_upload_is_no_checkpoint(monkeypatch):
@@ -269,8 +275,8 @@ def test_a_full_disk_is_told_at_once_and_old_checkpoints_stay(tmp_path, monkeypa
         CheckpointWriteError, match=r"No space left on device: a checkpoint needs [\d,]+ bytes, [\d,]+ are free"
     ) as told:
         store.wait()
-    assert str(tmp_path / ROOM) in str(told.value)
-    assert [n for n in os.listdir(tmp_path / ROOM) if n.startswith(".")] == []
+    assert str(tmp_path / CHECKPOINTS) in str(told.value)
+    assert [n for n in os.listdir(tmp_path / CHECKPOINTS) if n.startswith(".")] == []
     assert troubled == [1]
     store.wait()  # told once
     assert store.newest()[0] == 1000

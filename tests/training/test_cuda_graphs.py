@@ -12,8 +12,9 @@ from torch import nn
 
 from distgan.config import RunError
 from distgan.training.context import Context
-from distgan.training.cuda_graphs import WARM_UP, Recorded
-from distgan.training.ddp import RecordedGradients
+from distgan.training.cuda_graphs import WARM_UP, GraphedBackward
+from distgan.training.inputs import Batch
+from distgan.training.player import Player
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def recorded(monkeypatch):
         loss.backward()
         return {"loss": loss.detach(), "mean": h.detach().mean()}
 
-    return network, Recorded(function, list(network.parameters()), pool=None), calls
+    return network, GraphedBackward(function, list(network.parameters()), pool=None), calls
 
 
 def expected(network, x, double):
@@ -64,7 +65,7 @@ def test_each_call_has_its_own_results_whatever_was_recorded(recorded):
                 torch.testing.assert_close(p.grad, gradient)
                 assert p.grad.stride() == p.stride()
                 assert p.grad.untyped_storage().data_ptr() == step.gradients.untyped_storage().data_ptr()
-    assert len(step._recordings) == 2
+    assert len(step._graphs) == 2
     for stats, loss in kept:  # statistics are not overwritten by later steps
         assert float(stats["loss"]) == pytest.approx(loss, rel=1e-5)
     assert calls == dict.fromkeys(
@@ -72,17 +73,23 @@ def test_each_call_has_its_own_results_whatever_was_recorded(recorded):
     )  # once a call: the first replay is of what was just recorded
 
 
-def test_gradients_of_several_workers_are_averaged_in_one_message(recorded):
-    network, step, _ = recorded
-    step(torch.ones(4, 2, 8, 8), None, double=True)
-    before = [p.grad.clone() for p in network.parameters()]
-    context = Context(torch.device("cpu"))
-    messages = []
+def test_gradients_of_several_workers_are_averaged_in_one_message(monkeypatch):
+    fake_graph.install(monkeypatch.setattr)
+    network, context, messages, seen = nn.Linear(3, 1), Context(torch.device("cpu")), [], []
+
+    def loss(batch):
+        return network(batch.x).mean(), {}
+
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    how = {"batch_size": 4, "accumulate": 1, "autocast": nullcontext()}
+    player = Player("d", network, optimizer, loss, context, **how, graph_pool=object())
     context.world_size, context.all_reduce_sum = 2, lambda tensor: (messages.append(tensor.numel()), tensor.mul_(3))[1]
-    RecordedGradients(step, context).wait()
-    assert messages == [sum(p.numel() for p in network.parameters())]
-    for p, gradient in zip(network.parameters(), before, strict=True):
-        torch.testing.assert_close(p.grad, gradient * 1.5)
+    monkeypatch.setattr(optimizer, "step", lambda: seen.extend(p.grad.clone() for p in network.parameters()))
+    x = torch.arange(12.0).view(4, 3)
+    player.update(Batch(x, None, x, None))
+    assert messages == [4]
+    # the mean over x times two workers that share a batch of 4, times 3 as the stand-in of the exchange, over 2
+    torch.testing.assert_close(seen[0], x.mean(0)[None] * 2 * 3 / 2)
 
 
 class Old:
@@ -109,7 +116,7 @@ def test_recordings_of_an_earlier_run_do_not_end_while_one_is_made(monkeypatch, 
             raise RuntimeError(f"{len(made)} lists are no step")
         return {"x": x}
 
-    step = Recorded(function, [nn.Parameter(torch.zeros(1))], pool=None)
+    step = GraphedBackward(function, [nn.Parameter(torch.zeros(1))], pool=None)
     step._calls[()] = WARM_UP
     Old(ends)
     with pytest.raises(RunError, match="10000 lists") if fails else nullcontext():
@@ -122,10 +129,10 @@ def test_what_cannot_be_recorded_is_said_in_one_line(monkeypatch):
     def fails(x):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    step = Recorded(fails, [nn.Parameter(torch.zeros(1))], pool=None)
+    step = GraphedBackward(fails, [nn.Parameter(torch.zeros(1))], pool=None)
     step._calls[()] = WARM_UP
     fake_graph.install(monkeypatch.setattr)
     with pytest.raises(
-        RunError, match=r"cuda-graphs': this step cannot be recorded \(operation not permitted .* capturing\)\. A"
+        RunError, match=r"cuda_graphs: this step cannot be captured \(operation not permitted .* capturing\)\. A"
     ):
         step(torch.zeros(1))

@@ -6,17 +6,16 @@ import fake_graph
 import pytest
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 from two_processes import run_two
 
 from distgan.config import ConfigError, RunError, validate
 from distgan.kinds.image import Feed
 from distgan.runs.prepare import prepare
 from distgan.training import loop
+from distgan.training import step as step_module
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
-from distgan.training.ddp import LateGradients
-from distgan.training.inputs import Draws
+from distgan.training.inputs import DrawBuffer
 
 # Networks without batch statistics; eps keeps Adam from turning rounding errors of tiny gradients into whole steps.
 PLAIN = {
@@ -60,7 +59,7 @@ class Seen:
 
     def __init__(self, patch):
         self.images, self.noise = [], []
-        batch, draw = Feed.batch, Draws.__call__
+        batch, draw = Feed.batch, DrawBuffer.__call__
 
         def seen_batch(feed, start, stop):
             x, c = batch(feed, start, stop)
@@ -74,35 +73,16 @@ class Seen:
             return values
 
         patch(Feed, "batch", seen_batch)
-        patch(Draws, "__call__", seen_draw)
+        patch(DrawBuffer, "__call__", seen_draw)
 
     def as_lists(self):
         return {"images": self.images, "noise": self.noise}
-
-
-def seen_order(patch):
-    """Of each step: that D's gradients are under way ("start"), what G makes ("G"), and that they are waited for
-    ("wait").
-    """
-    order = []
-    start, wait, make = LateGradients._start, LateGradients.wait, DistributedDataParallel.forward
-    patch(LateGradients, "_start", lambda self, bucket: (order.append("start"), start(self, bucket))[1])
-    patch(LateGradients, "wait", lambda self: (order.append("wait") if self._under_way else None, wait(self))[1])
-
-    def forward(self, *inputs):
-        if inputs[0].ndim == 2:
-            order.append("G")
-        return make(self, *inputs)
-
-    patch(DistributedDataParallel, "forward", forward)
-    return order
 
 
 def worker(rank, port, plans, out):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     seen = Seen(setattr)
-    order = seen_order(setattr)
     for name, plan in plans.items():
         config = validate(plan)
         seen.images.clear()
@@ -110,13 +90,9 @@ def worker(rank, port, plans, out):
         with pytest.MonkeyPatch.context() as patch:
             if name == "recorded":
                 fake_graph.install(patch.setattr)
-                patch.setattr(loop, "records", lambda *a: True)
+                patch.setattr(step_module, "uses_cuda_graphs", lambda *a: True)
             status = loop.train(config, Context(torch.device("cpu")), prepare_folder(config))
-        torch.save(
-            {**seen.as_lists(), "best": status["best"], "nimg": status["nimg"], "order": list(order)},
-            f"{out}/{name}-{rank}.pt",
-        )
-        order.clear()
+        torch.save({**seen.as_lists(), "best": status["best"], "nimg": status["nimg"]}, f"{out}/{name}-{rank}.pt")
 
     # a mistake on one rank only is told by both, in words
     context = Context(torch.device("cpu"))
@@ -151,13 +127,13 @@ def worker(rank, port, plans, out):
     state = held[-1].state_dict()
 
     # rank 1 sees NaN: both go back together, then both end together
-    step = loop.Alternation.__call__
+    step = loop.TrainStep.__call__
 
     def poisoned(self, **how):
         stats = step(self, **how)
         return stats | ({"d_loss": stats["d_loss"] * float("nan")} if rank == 1 else {})
 
-    loop.Alternation.__call__ = poisoned
+    loop.TrainStep.__call__ = poisoned
     config = validate(
         plans["classic"] | {"name": "nan", "training": plans["classic"]["training"] | {"max_rollbacks": 1}}
     )
@@ -165,7 +141,7 @@ def worker(rank, port, plans, out):
         loop.train(config, context, prepare_folder(config))
     except RunError as error:
         told.append(str(error))
-    loop.Alternation.__call__ = step
+    loop.TrainStep.__call__ = step
 
     # one rank is asked to stop: both stop at the same image
     if rank == 1:
@@ -239,20 +215,6 @@ def test_two_workers_see_and_learn_what_one_does(two, case, monkeypatch, tmp_pat
         for name in a.keys() - {"time", "images_per_s"}:
             # the deviation within a worker's share of a batch is no mean over its images
             assert b[name] == pytest.approx(a[name], rel=0.1 if name == "diversity" else 5e-3, abs=1e-3), name
-
-
-def test_the_generator_works_while_gradients_are_exchanged(two):
-    """In the last D step of each step; where nothing can go ahead, the exchange is waited for at once."""
-    _, storage = two
-    for case, expected in (
-        ("classic", ["start", "G", "wait"]),
-        ("wasserstein", ["start", "wait", "start", "G", "wait"]),
-        ("parts", ["start", "wait", "G", "G", "G"]),
-        ("reused", ["G", "start", "wait"]),
-    ):
-        order = torch.load(storage / f"{case}-0.pt")["order"]
-        assert order[: len(expected)] == expected, case
-        assert order == expected * (len(order) // len(expected)), case
 
 
 def test_decisions_are_taken_together(two):

@@ -15,7 +15,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RunConfig
 from distgan.storage import Folder
-from distgan.training.checkpoint import ROOM, CheckpointStore
+from distgan.training.checkpoint import CHECKPOINTS, CheckpointStore
 
 LINEAGE = "lineage.json"
 
@@ -54,7 +54,7 @@ def begin(folder: Folder, number: int, values: dict[str, Any]) -> None:
     if found and not found.get("adopted"):
         return
     if found:
-        for name in (ROOM, "metrics.jsonl", "generator"):
+        for name in (CHECKPOINTS, "metrics.jsonl", "generator"):
             folder.remove(name)
     schedule = [{"kimg": 0.0, "values": values, "trial": number}]
     folder.write(LINEAGE, json.dumps({"number": number, "token": None, "adopted": 0, "nimg": 0, "schedule": schedule}))
@@ -71,7 +71,7 @@ def give(folder: Folder, target: Folder, at_least: int, patience_s: float = 120.
     found = store.newest()
     if found is None:
         raise ConfigError(f"{folder}: no intact checkpoint there")
-    name = f"{ROOM}/{found[0]:012d}"
+    name = f"{CHECKPOINTS}/{found[0]:012d}"
     for file in ("state.pt", "manifest.json"):
         target.write(f"{name}/{file}", folder.read(f"{name}/{file}"))
     target.write(LINEAGE, json.dumps({**read_lineage(folder), "token": uuid.uuid4().hex, "nimg": found[0]}))
@@ -110,8 +110,8 @@ def transplant(source: Folder, target: Folder, nimg: int) -> None:
     """
     state = CheckpointStore(source).load(nimg)[1]
     for name in CheckpointStore(target).names():
-        target.remove(f"{ROOM}/{name}/manifest.json")
-        target.remove(f"{ROOM}/{name}")
+        target.remove(f"{CHECKPOINTS}/{name}/manifest.json")
+        target.remove(f"{CHECKPOINTS}/{name}")
     store = CheckpointStore(target)
     store.save(nimg, {**state, "best": {}})
     store.wait()

@@ -48,14 +48,14 @@ def break_storage(module) -> None:
 
 
 def break_steps(module) -> None:
-    step = module.Alternation.__call__
+    step = module.TrainStep.__call__
 
     def wrapped(self, **options):
         if once("raise"):
             raise RuntimeError("chaos: this worker raises")
         return step(self, **options)
 
-    module.Alternation.__call__ = wrapped
+    module.TrainStep.__call__ = wrapped
 
 
 def break_ports(module) -> None:
