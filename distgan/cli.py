@@ -100,6 +100,9 @@ def train(arguments: list[str]) -> int:
 
 def _train(config: RunConfig, warm_start: str | None = None) -> int:
     from distgan.runs.prepare import prepare
+    from distgan.training.threads import share_cores
+
+    share_cores()  # before anything imports torch
 
     if config.engine == "ray":
         from distgan.orchestration.cluster import check_early
@@ -124,9 +127,11 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
         print(note)
     if config.engine == "local":
         from distgan.runs.local import run
-    else:
-        from distgan.orchestration.train import run
-    return run(prepared)
+
+        return run(prepared)
+    from distgan.orchestration.train import run as run_on_ray
+
+    return run_on_ray(prepared)
 
 
 def tune(arguments: list[str]) -> int:
@@ -171,9 +176,8 @@ def resume(arguments: list[str]) -> int:
 
     folder = find_run(options.run, options.storage)
     config = read_run_config(folder)
-    head, mark, query = folder.uri.partition("?")
-    above, _, name = head.rstrip("/").rpartition("/")
-    place = {"storage": above + mark + query, "name": name}
+    storage, name = folder.split()
+    place = {"storage": storage, "name": name}
     return _train(load_config(base=config.model_dump(mode="json") | place, overrides=parse_overrides(rest)[1]))
 
 

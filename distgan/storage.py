@@ -101,6 +101,12 @@ class Folder:
         inner.uri = inner._base if self.is_local else f"{head.rstrip('/')}/{name}{mark}{query}"
         return inner
 
+    def split(self) -> tuple[str, str]:
+        """(the folder above, as a path or URI, name in it)."""
+        head, mark, query = self.uri.partition("?")
+        above, _, name = head.rstrip("/").rpartition("/")
+        return above + mark + query, name
+
     def read(self, name: str) -> bytes:
         """The file's bytes; FileNotFoundError if it is not there."""
         return self._patiently(lambda: self._read(name))

@@ -12,7 +12,8 @@
     operations
     python jobs/benchmark.py scaling                             weak and strong scaling, what messages cost, a
     predicted cluster
-    python jobs/benchmark.py startup                             from the command to the first step, stage by stage
+    python jobs/benchmark.py startup                             from the command to the first step, one and two workers
+    python jobs/benchmark.py busy                                beside a process that keeps one core busy
     python jobs/benchmark.py checkpoint --seconds 30             what a checkpoint every 30 s costs
     python jobs/benchmark.py evaluate                            what a measurement costs, part by part
     python jobs/benchmark.py data                                decoding, the cache, batches; beside ImageFolder and
@@ -33,9 +34,23 @@ import argparse
 import signal
 import sys
 
-from benchmarks import checkpoint, data, evaluate, memory, profiles, scaling, stacked, startup, steps, throughput, tune
+from benchmarks import (
+    busy,
+    checkpoint,
+    data,
+    evaluate,
+    memory,
+    profiles,
+    scaling,
+    stacked,
+    startup,
+    steps,
+    throughput,
+    tune,
+)
 
 COMMANDS = {
+    "busy": (busy.add_arguments, busy.run),
     "checkpoint": (checkpoint.add_arguments, checkpoint.run),
     "data": (data.add_arguments, data.run),
     "evaluate": (evaluate.add_arguments, evaluate.run),

@@ -17,7 +17,7 @@ from distgan.gan.penalties import input_gradients
 from distgan.gan.step import d_step_loss, frozen, g_step_loss
 from distgan.models import build_discriminator, build_generator
 from distgan.second_order import Conv2d, Shape, conv2d, first_order, halve, images_only, leaky_relu
-from distgan.training.step import CachedGenerator
+from distgan.training.train_step import CachedGenerator
 
 SHAPES = [  # channels, outputs, kernel, and the rest
     (3, 4, 4, Shape((2, 2), (1, 1))),

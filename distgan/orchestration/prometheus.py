@@ -30,10 +30,10 @@ NAMED = {
 Report = Callable[[dict[str, Any]], None]
 
 
-def exporting(report: Report, run: str, *, total_kimg: float, rank: int = 0, workers: int = 1) -> Report:
-    """`report` that also sets the gauges of run `run`, on rank 0; on other ranks `report` itself."""
+def run_gauges(run: str, *, total_kimg: float, rank: int = 0, workers: int = 1) -> Report | None:
+    """What sets the gauges of run `run` from a report's metrics, on rank 0; None on other ranks."""
     if rank != 0:
-        return report
+        return None
     from ray.util.metrics import Gauge
 
     def gauge(name: str, text: str, *further: str) -> Any:
@@ -45,7 +45,7 @@ def exporting(report: Report, run: str, *, total_kimg: float, rank: int = 0, wor
     count = gauge("workers", "processes that train together")
     reported_at = gauge("reported_at_seconds", "Unix time of the last report")
 
-    def export(metrics: dict[str, Any]) -> None:
+    def set_gauges(metrics: dict[str, Any]) -> None:
         tags = {"run": run}
         numbers = finite_numbers(metrics) | {"total_kimg": float(total_kimg)}
         for name, value in numbers.items():
@@ -56,9 +56,8 @@ def exporting(report: Report, run: str, *, total_kimg: float, rank: int = 0, wor
         healthy.set(float(all(math.isfinite(v) for v in metrics.values() if _is_number(v))), tags)
         count.set(float(workers), tags)
         reported_at.set(time.time(), tags)
-        report(metrics)
 
-    return export
+    return set_gauges
 
 
 def finite_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

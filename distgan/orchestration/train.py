@@ -1,52 +1,52 @@
 """Ray Train around the loop: processes, placement, failures and restarts are Ray's; the training is `training.loop`.
 
-What differs from Ray's TorchTrainer, and why. Ray Train V2's DataParallelTrainer, its base class, is used with a
-process group that the workers set up themselves: (1) the driver and Ray's controller need not import torch, which makes
-the start seconds faster; (2) a group that cannot be formed is a worker's failure, which Ray retries, and not a
-controller's, which it does not. Checkpoints are the loop's own, in the run's folder: Ray registers a reported
-checkpoint only when its controller has polled all workers, and a truncated file of its book-keeping makes a run
-impossible to resume. On a private cluster the controller is no actor, but runs in the driver (`lean.controller_here`).
+One worker on this machine (a laptop, one GPU, each process of torchrun) is Ray Train's local mode: `TorchTrainer` calls
+the loop in this process, and there is no cluster. Several workers, and every cluster that is joined, are Ray Train's
+workers. A run's folder is Ray's experiment folder too, so that reported checkpoints are those that lie there already.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distgan.config import ConfigError, RunConfig, RunError, validate
-from distgan.orchestration.cluster import cluster, is_private, lost_process
-from distgan.orchestration.lean import answer_slowly, controller_here, use_started_processes
+from distgan.orchestration.cluster import Cluster, cluster
 from distgan.orchestration.placement import Placement, place
+from distgan.orchestration.ray_compat import forget_run_state
 from distgan.runs.lease import Lease, read_lease
+from distgan.runs.local import Loop, end_process_group, threads_here
+from distgan.runs.local import run as run_here
 from distgan.runs.prepare import Prepared
 from distgan.runs.progress import ProgressLine, final_words
 from distgan.storage import Folder
 from distgan.training.logs import read_status
-from distgan.training.threads import keep_memory, share_cores
+from distgan.training.threads import keep_memory
+from distgan.training.torchrun import is_torchrun
+
+if TYPE_CHECKING:
+    from distgan.orchestration.ray_context import RayContext
 
 STOP = "stop-requested"
-RAYS_OWN = "ray"
-"""Folder in the run's folder in which Ray keeps its books; nothing that a run needs is there."""
-REPORT_S = 2.0
-"""Ray takes one report a poll and lets the training wait for that: a run whose checkpoints are a third of a second
-apart lost a third of its speed to it.
-"""
-ANSWER_S = 5.0
-"""How long a worker that is alone lets Ray's question how it is going wait."""
+"""File in a run's folder that asks its workers for a checkpoint and a clean end."""
 RESIZE_S = 20.0
 """How often an elastic run looks for more room."""
 
 
 def run(prepared: Prepared) -> int:
     """Train on Ray and show the progress; returns the exit status."""
+    if is_local(prepared.config):
+        return run_here(prepared, launch_local_mode)
     with Lease(prepared.folder) as lease, cluster(prepared.config.ray) as found:
         placement = place(prepared.config, found.nodes)
         line = ProgressLine(f"{prepared.images}; {placement}")
         try:
-            status = fit(prepared.config, prepared.folder, placement, line, owner=lease.owner)
+            status = fit(prepared.config, prepared.folder, placement, line, owner=lease.owner, on=found)
         finally:
             line.close()
     if lease.lost.is_set():
@@ -58,6 +58,64 @@ def run(prepared: Prepared) -> int:
     return 0 if status["state"] == "complete" else 130
 
 
+def is_local(config: RunConfig) -> bool:
+    """Whether one worker in this process is what the settings ask for: no cluster, no dashboard, at most one GPU
+    here.
+    """
+    if config.ray.address or os.environ.get("RAY_ADDRESS") or config.ray.dashboard:
+        return False
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return False  # this process has a cluster already
+    if is_torchrun():
+        return True
+    if config.workers != "auto":
+        return config.workers == 1
+    import torch
+
+    return torch.cuda.device_count() <= 1 or config.ray.gpus_per_worker == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One worker, in this process
+
+
+def launch_local_mode(config: RunConfig, loop: Loop) -> dict[str, Any]:
+    """Ray Train's local mode: `TorchTrainer` calls the loop in this process; under torchrun in each of its
+    processes.
+    """
+    import torch
+    from ray.train import RunConfig as RayRunConfig
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from distgan.orchestration.ray_context import RayContext, device_of_worker
+
+    folder = Folder(config.storage).child(config.run_name)
+
+    def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
+        if not is_torchrun():
+            torch.set_num_threads(threads_here(config))
+        try:
+            return loop(RayContext(device_of_worker(config.ray.gpus_per_worker != 0), folder, report_every_s=0))
+        finally:
+            if is_torchrun():
+                end_process_group()
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # the progress is told here
+    storage, name = folder.split()
+    trainer = TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={},
+        scaling_config=ScalingConfig(num_workers=0),
+        run_config=RayRunConfig(name=name, storage_path=storage),
+    )
+    return dict(trainer.fit().return_value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Workers on a cluster
+
+
 def fit(
     config: RunConfig,
     folder: Folder,
@@ -65,6 +123,7 @@ def fit(
     line: ProgressLine | None = None,
     *,
     owner: str | None = None,
+    on: Cluster | None = None,
 ) -> dict[str, Any]:
     """One run on the connected cluster, start to end; returns the loop's last status.
 
@@ -73,31 +132,11 @@ def fit(
     does, and RunError if workers failed more often than ray.max_failures, or if the private cluster is gone.
     """
     folder.remove(STOP)
-    failures = 0
-    with _Asked(folder, line) as asked:
-        while True:
-            folder.remove(RAYS_OWN)  # after a crash Ray may be unable to read it
-            try:
-                answer = _attempt(config, folder, placement, line, asked, owner)
-                break
-            except Exception as error:
-                # Ray restarts workers by itself. What is left are failures of its controller, where a new one can go
-                # on.
-                failures += 1
-                if (
-                    isinstance(error, RunError)
-                    or getattr(error, "worker_failures", None)
-                    or 0 <= config.ray.max_failures < failures
-                ):
-                    raise _readable(error) from None
-                _free_placements()
-                if line is not None:
-                    line.note(
-                        f"Ray's train controller failed ({type(error).__name__}: {_last_line(error)}); starting again"
-                    )
+    forget_run_state(folder)
+    with _StopRequests(folder, line) as requests:
+        answer = _fit(config, folder, placement, line, requests, owner, on)
     if line is not None:
         line.update(read_status(folder))
-    folder.remove(RAYS_OWN)
     if answer.get("refused"):
         raise ConfigError(answer["refused"])
     if answer.get("failed"):
@@ -105,42 +144,51 @@ def fit(
     return dict(answer["status"])
 
 
-def _attempt(
-    config: RunConfig, folder: Folder, placement: Placement, line: ProgressLine | None, asked: _Asked, owner: str | None
+def _fit(
+    config: RunConfig,
+    folder: Folder,
+    placement: Placement,
+    line: ProgressLine | None,
+    requests: _StopRequests,
+    owner: str | None,
+    on: Cluster | None,
 ) -> dict[str, Any]:
-    """One Ray Train run; returns what rank 0 answered. Raises what Ray raises, or RunError if the private cluster is
+    """Ray Train's `fit`, watched; returns what rank 0 answered. Raises RunError if it failed, or if the cluster is
     gone.
     """
     from ray.train import FailureConfig, LoggingConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
+    from ray.train.torch import TorchTrainer
 
-    elastic = placement.fewest != placement.most
-    settings = {
-        "config": config.model_dump(mode="json"),
-        "folder": folder.uri,
-        "cpus": placement.cpus,
-        "gpus": placement.gpus,
-        "owner": owner,
-        "private": is_private(),
-    }
-    trainer = _trainer_class()(
-        worker,
-        train_loop_config=settings,
-        backend_config=_backend(placement.gpus > 0),
+    from distgan.orchestration.ray_context import torch_config
+
+    elastic, private = placement.fewest != placement.most, on is not None and on.private
+    storage, name = folder.split()
+    trainer = TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "folder": folder.uri,
+            "cpus": placement.cpus,
+            "gpus": placement.gpus,
+            "owner": owner,
+            "watch_preemption": not private,
+        },
+        torch_config=torch_config(placement.gpus, private=private),
         scaling_config=ScalingConfig(
             num_workers=(placement.fewest, placement.most) if elastic else placement.most,
             use_gpu=placement.gpus > 0,
             resources_per_worker=placement.resources,
             **({"elastic_resize_monitor_interval_s": RESIZE_S} if elastic else {}),
         ),
-        # Ray keeps a marker file of its own there, and nothing else: no checkpoint is reported to it
         run_config=RayRunConfig(
-            name=RAYS_OWN,
-            storage_path=folder.uri,
-            failure_config=FailureConfig(max_failures=config.ray.max_failures),
-            logging_config=LoggingConfig(
-                "CRITICAL" if is_private() else "INFO"
-            ),  # on a private cluster it would talk in this terminal
+            name=name,
+            storage_path=storage,
+            # A group that cannot start counts like a group that failed: one number for both
+            failure_config=FailureConfig(
+                max_failures=config.ray.max_failures, controller_failure_limit=config.ray.max_failures
+            ),
+            logging_config=LoggingConfig("CRITICAL" if private else "INFO"),  # here it would talk in this terminal
         ),
     )
     # In a thread, where Ray installs no signal handler of its own (which would end the workers without a checkpoint).
@@ -151,17 +199,17 @@ def _attempt(
         thread.join(0.3)
         if line is not None:
             line.update(read_status(folder))
-        asked.act()
-        _check_cluster()
+        requests.act()
+        _check(on)
     if "error" in outcome:
-        _check_cluster()  # then that is the reason
-        raise outcome["error"]
+        _check(on)  # then that is the reason
+        raise _readable(outcome["error"]) from None
     return dict(outcome["result"].return_value)
 
 
-def _check_cluster() -> None:
+def _check(on: Cluster | None) -> None:
     """RunError if the private cluster is gone."""
-    gone = lost_process()
+    gone = on.lost_process() if on is not None else None
     if gone:
         raise RunError(
             f"Ray's {gone} on this machine has ended (killed, or out of memory), and the workers with it\n"
@@ -169,172 +217,41 @@ def _check_cluster() -> None:
         )
 
 
-def _free_placements() -> None:
-    """Give back the room that a controller which failed had reserved for its workers: the next one would wait for it
-    for ever.
-
-    On clusters Ray's placement group cleaner does that. It asks the dashboard, which a private cluster does not have;
-    but there all room is this run's.
-    """
-    if not is_private():
-        return
-    from ray._raylet import PlacementGroupID
-    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
-
-    for name, found in placement_group_table().items():
-        if found["state"] != "REMOVED":
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
-
-
-def _trainer_class() -> Any:
-    """Ray's trainer without the helpers that a run has no use for.
-
-    Each is a process, and 0.4 to 1 % of a core as long as the run lasts. No run has Ray datasets. A private cluster has
-    no autoscaler to be asked for nodes, and nothing of the dashboard that Ray's placement group cleaner asks: see
-    `_free_placements`.
-    """
-    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-    class WhatIsThere(FixedScalingPolicy):  # type: ignore[misc]
-        def after_controller_start(self, train_run_context: Any) -> None:
-            use_started_processes()
-
-        def _maybe_send_resource_request(self) -> None:
-            pass
-
-    class Trainer(DataParallelTrainer):  # type: ignore[misc]
-        def _create_default_callbacks(self) -> list[Any]:
-            unused = {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if is_private() else set())
-            return [
-                callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused
-            ]
-
-        def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            if not is_private():
-                return super()._initialize_and_run_controller(**settings)
-            if type(settings.get("scaling_policy")) is FixedScalingPolicy:
-                settings["scaling_policy"] = WhatIsThere(self.scaling_config)
-            control = controller_here() or super()._initialize_and_run_controller
-            return control(**settings)
-
-    return Trainer
-
-
-def worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """What Ray runs in every worker process: set up the process group, then the loop."""
-    share_cores()
+def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """What Ray Train runs in every worker process, when their process group is formed."""
     keep_memory()
     import ray.train
     import torch
-    import torch.distributed as dist
+
+    from distgan.orchestration.prometheus import run_gauges
+    from distgan.orchestration.ray_context import REPORT_S, RayContext, device_of_worker
+    from distgan.training.loop import train
 
     config, folder = validate(settings["config"]), Folder(settings["folder"])
     torch.set_num_threads(settings["cpus"])
-    context = ray.train.get_context()
-    if torch.cuda.is_available() and ray.get_gpu_ids():
-        from ray.train.torch import get_device
-
-        device = get_device()
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-    if context.get_world_size() > 1:
-        # NCCL takes a GPU for one process only; gloo is for those that share it
-        _join_process_group(context, "nccl" if device.type == "cuda" and settings["gpus"] >= 1 else "gloo")
-
-    from distgan.orchestration.prometheus import exporting
-    from distgan.training.context import Context
-    from distgan.training.loop import train
-
-    rank, size = context.get_world_rank(), context.get_world_size()
-    over = threading.Event()
-    if settings["private"] and rank == 0:
-        _end_synchroniser()
-        if size == 1:
-            answer_slowly(over, ANSWER_S)
-    told = _nobody if settings["private"] else ray.train.report
-    report = exporting(told, config.run_name, total_kimg=config.kimg, rank=rank, workers=size)
-    here = Context(device, on_report=report, report_every_s=REPORT_S + config.ray.poll_s)
-    if here.is_main:
-        threading.Thread(target=_watch, args=(folder, here, settings["owner"]), daemon=True).start()
+    rank, size = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
+    context = RayContext(
+        device_of_worker(settings["gpus"] > 0),
+        folder,
+        report_every_s=REPORT_S + config.ray.poll_s,
+        watch_preemption=settings["watch_preemption"],
+        gauges=run_gauges(config.run_name, total_kimg=config.kimg, rank=rank, workers=size),
+    )
+    if context.is_main:
+        threading.Thread(target=_watch, args=(folder, context, settings["owner"]), daemon=True).start()
     try:
-        return {"status": train(config, here, folder)}
+        return {"status": train(config, context, folder)}
     except ConfigError as error:  # on all workers alike; trying again would give the same
         return {"refused": str(error)}
     except RunError as error:
         return {"failed": str(error)}
-    finally:
-        over.set()
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
-def _nobody(metrics: dict[str, Any]) -> None:
-    """Takes the reports on a private cluster, which has no page that would show them."""
-
-
-def _end_synchroniser() -> None:
-    """End the process through which Ray's workers tell each other things, once they have met, where nothing is reported
-    either.
-
-    It does nothing any more, and interrupts the training 140 times a second. To be called on rank 0 when the process
-    group is formed.
+def _watch(folder: Folder, context: RayContext, owner: str | None) -> None:
+    """Rank 0 looks in storage, the one place that driver and workers reach in every set-up, for the driver's request to
+    stop, and for another driver's lease.
     """
-    try:
-        import ray
-        from ray.train.v2._internal.execution.context import get_train_context
-
-        ray.kill(get_train_context().get_synchronization_actor())
-    except Exception:  # another version of Ray: then it stays
-        return
-
-
-def _join_process_group(context: Any, backend: str) -> None:
-    """All workers meet at rank 0's address. The network interface is the one that has the node's address in Ray."""
-    from datetime import timedelta
-
-    import ray
-    import torch.distributed as dist
-    from ray.train.collective import broadcast_from_rank_zero
-
-    from distgan.orchestration.network import free_port, interface_of, rendezvous_store
-
-    address = ray.util.get_node_ip_address()
-    interface = interface_of(address)
-    if interface:
-        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, interface)
-    rank, size = context.get_world_rank(), context.get_world_size()
-    timeout = timedelta(seconds=float(os.environ.get("DISTGAN_COLLECTIVE_TIMEOUT_S", "600")))
-    meeting = broadcast_from_rank_zero({"address": address, "port": free_port()} if rank == 0 else None)
-    store = rendezvous_store(meeting["address"], meeting["port"], rank, size, timeout)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-
-
-def _backend(on_gpu: bool) -> Any:
-    """Ray's minimal backend; on GPUs every worker sees those of its node, as NCCL wants it."""
-    from ray.train.backend import Backend, BackendConfig
-
-    if not on_gpu:
-        return BackendConfig()
-
-    class SharedDevices(Backend):  # type: ignore[misc]
-        share_cuda_visible_devices = True
-
-    class GPUConfig(BackendConfig):  # type: ignore[misc]
-        @property
-        def backend_cls(self) -> type[Backend]:
-            return SharedDevices
-
-    return GPUConfig()
-
-
-def _watch(folder: Folder, context: Any, owner: str | None) -> None:
-    """Rank 0 looks for the driver's request to stop in storage, the one place that both can reach in every set-up, for
-    another driver's lease there, and for Ray's notice that this node will be taken away.
-    """
-    looks, warned = 0, False
+    looks = 0
     while True:
         time.sleep(0.5 if folder.is_local else 3)
         looks += 1
@@ -344,26 +261,9 @@ def _watch(folder: Folder, context: Any, owner: str | None) -> None:
                 return
         except OSError:
             continue
-        if not warned and _preempted():
-            warned = True
-            context.request_checkpoint()
 
 
-def _preempted() -> bool:
-    """Whether Ray has announced that a node of this group will be taken away.
-
-    Ray's public question is one that all workers must ask together, which a thread beside the training cannot do; this
-    is the flag behind it.
-    """
-    try:
-        from ray.train.v2._internal.execution.context import get_train_context
-
-        return get_train_context().preemption_context.preemption_info is not None
-    except Exception:  # not in this version of Ray, or the group is ending
-        return False
-
-
-class _Asked:
+class _StopRequests:
     """Signals to the driver: the first asks the workers to stop, through storage; a second Ctrl-C gives up waiting."""
 
     def __init__(self, folder: Folder, line: ProgressLine | None) -> None:
@@ -371,9 +271,11 @@ class _Asked:
         self.count, self.told = 0, False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> _Asked:
+    def __enter__(self) -> _StopRequests:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            from distgan.training.context import STOP_SIGNALS
+
+            for number in STOP_SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

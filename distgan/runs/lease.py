@@ -46,7 +46,10 @@ class Lease:
         *,
         beat_s: float = BEAT_S,
         lapse_s: float = LAPSE_S,
+        confirm_later: bool = False,
     ):
+        """confirm_later: the caller has something else to do before it writes, and calls `confirm` after that."""
+        self.confirm_later = confirm_later
         self.folder, self.on_lost = folder, on_lost
         self.beat_s, self.lapse_s = beat_s, lapse_s
         self.owner = uuid.uuid4().hex
@@ -58,8 +61,16 @@ class Lease:
     def __enter__(self) -> Lease:
         wait_until_free(self.folder, beat_s=self.beat_s, lapse_s=self.lapse_s)
         self._renew()
-        # Two drivers may have found it free in the same moment; the one that wrote last has it.
-        time.sleep(0.3 if self.folder.is_local else 2.0)
+        self._taken_at = time.monotonic()
+        if not self.confirm_later:
+            self.confirm()
+        return self
+
+    def confirm(self) -> None:
+        """Make sure of the lease. Two drivers may have found it free in the same moment; the one that wrote last has
+        it.
+        """
+        time.sleep(max(0.0, self._taken_at + (0.3 if self.folder.is_local else 2.0) - time.monotonic()))
         there = read_lease(self.folder)
         if there.get("owner") != self.owner:
             raise ConfigError(_refusal(self.folder, there))
@@ -69,7 +80,6 @@ class Lease:
                     self.folder.remove(name)
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()

@@ -13,6 +13,7 @@ from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
 from distgan.storage import Folder
+from distgan.training.torchrun import rank
 
 if TYPE_CHECKING:
     from distgan.kinds.image import ImageSet
@@ -83,7 +84,7 @@ def prepare(config: RunConfig) -> Prepared:
     state = _existing(config, folder)
     decoded = _decode_here(config) if state != "complete" else None
     if state != "complete":
-        if os.environ.get("RANK", "0") == "0":  # under torchrun the other ranks' driver is this one
+        if rank() == 0:  # under torchrun the other ranks' driver is this one
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
     n = decoded.n if decoded else spec.n
@@ -106,7 +107,7 @@ def _decode_here(config: RunConfig) -> ImageSet | None:
     on_cluster = config.engine == "ray" and (config.ray.address or os.environ.get("RAY_ADDRESS"))
     if is_known(config.data.name) or on_cluster:
         return None
-    shown = Countdown() if os.environ.get("RANK", "0") == "0" else None
+    shown = Countdown() if rank() == 0 else None
     try:
         return open_images(config.data, progress=shown)
     finally:

@@ -1,4 +1,4 @@
-"""The training loop. `train` reads from top to bottom; one step of the two players is in step.py.
+"""The training loop. `train` reads from top to bottom; one step of the two players is in train_step.py.
 
     while samples seen < budget:
         D step (n_dis times), G step, running averages of G
@@ -30,7 +30,7 @@ from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back
 from distgan.training.state import TrainState, choose_kernels
-from distgan.training.step import TrainStep
+from distgan.training.train_step import TrainStep
 
 
 def train(
@@ -124,7 +124,7 @@ def train(
                     if on_tick is not None:
                         on_tick(status)
                 if (due.measure or due.checkpoint) and not (due.last or stopping):
-                    context.report({"kimg": state.nimg / 1000, **values}, checkpoint=store.newest_written)
+                    context.report({"kimg": state.nimg / 1000, **values})
             if stopping:
                 break
 

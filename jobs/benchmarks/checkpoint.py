@@ -77,7 +77,7 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     from distgan.training.checkpoint import CheckpointStore
     from distgan.training.context import Context
     from distgan.training.state import TrainState
-    from distgan.training.step import TrainStep
+    from distgan.training.train_step import TrainStep
 
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)

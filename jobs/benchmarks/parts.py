@@ -53,7 +53,7 @@ def open_data(config: Any, context: Any) -> tuple[Any, Any, Any]:
 def build_parts(config: Any, context: Any, images: Any, feed: Any) -> Parts:
     """Nets, optimisers and the step, on data that `open_data` opened."""
     from distgan.training.state import TrainState
-    from distgan.training.step import TrainStep
+    from distgan.training.train_step import TrainStep
 
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
     state = TrainState(

@@ -236,7 +236,7 @@ def limit_steps(config: Any) -> Iterator[int]:
     from distgan.kinds.image import open_images
     from distgan.training.context import default_device
     from distgan.training.state import TrainState, uses_bf16
-    from distgan.training.step import CachedGenerator
+    from distgan.training.train_step import CachedGenerator
 
     device, real = default_device(), open_images(config.data)
     labelled = config.model.conditioning != "none"

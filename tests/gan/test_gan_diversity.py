@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distgan.gan.diversity import diversity
-from distgan.training.step import CachedGenerator
+from distgan.training.train_step import CachedGenerator
 
 
 def images(n, spread, seed=0):

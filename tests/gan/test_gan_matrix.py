@@ -14,7 +14,7 @@ from distgan.kinds.image import Feed, open_images
 from distgan.randomness import DataOrder
 from distgan.training.context import Context
 from distgan.training.state import TrainState
-from distgan.training.step import TrainStep
+from distgan.training.train_step import TrainStep
 
 STEPS, BATCH = 200, 8
 BASE = {

@@ -10,7 +10,7 @@ from distgan.randomness import DataOrder
 from distgan.training.context import Context
 from distgan.training.meter import Meter
 from distgan.training.state import TrainState, choose_kernels
-from distgan.training.step import TrainStep
+from distgan.training.train_step import TrainStep
 
 pytestmark = pytest.mark.gpu
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from benchmarks import data, evaluate, measuring, memory, profiles, startup, steps
+from benchmarks import busy, data, evaluate, measuring, memory, profiles, startup, steps
 from benchmarks.parts import build
 from benchmarks.workers import Group
 
@@ -27,6 +27,7 @@ def test_the_command_knows_all_of_them(capsys, monkeypatch):
     for name in (
         "throughput",
         "scaling",
+        "busy",
         "startup",
         "checkpoint",
         "evaluate",
@@ -301,32 +302,21 @@ def test_a_watch_sees_a_short_peak():
     assert watch.highest["uss"] >= before + 48 * 2**20
 
 
-# startup
+# startup, busy
 
 
-def test_stages_add_up_and_marks_that_are_missing_are_skipped(tmp_path, capsys):
-    file = tmp_path / "marks"
-    times = {"driver": 10.5, "prepared": 12.0, "torch": 13.0, "stepped": 15.0}
-    lines = [json.dumps({"mark": mark, "time": at}) for mark, at in times.items()]
-    file.write_text(
-        "\n".join([*lines, json.dumps({"mark": "torch", "time": 13.5})]) + "\n"
-    )  # of two workers, the later one counts
-    marks = startup.read_marks(file)
-    assert marks["torch"] == 13.5
-    found = startup.stages({**marks, "start": 10.0})
-    assert list(found.values()) == [0.5, 1.5, 1.5, 1.5]
-    sample = {"seconds": 5.0, "cpu_s": 4.0, "stages": found}
-    startup.show({"yardstick": [{"seconds": 2.5, "cpu_s": None}], "distgan alone": [sample]})
-    assert "2.00" in capsys.readouterr().out
+def test_a_start_is_measured_to_its_first_step_and_beside_its_reference(tiny, tmp_path, capsys):
+    found = startup.first_step(tiny(), tmp_path, {"engine": "local"})
+    assert 0.5 < found["seconds"] < 60
+    startup.show({startup.IMPORTS: [{"seconds": 2.5, "cpu_s": None}], "one worker": [{"seconds": 5.0, "cpu_s": 4.0}]})
+    assert f"2.00 (2.00 - 2.00) of {startup.IMPORTS}" in capsys.readouterr().out
 
 
-def test_a_start_is_measured_to_its_last_line_of_work():
-    found = startup.start([sys.executable, "-c", "import time; time.sleep(0.2)"], {})
-    assert found["seconds"] >= 0.2
+def test_a_command_that_ends_before_its_first_step_is_told(tmp_path):
+    with pytest.raises(SystemExit, match="never got to its first step:\nno step"):
+        startup.timed([sys.executable, "-c", "print('no step')"], lambda: 0.0)
 
 
-def test_a_start_of_distgan_alone_reaches_every_mark(tiny, tmp_path, caches):
-    found = startup.first_step(tiny(), "local", tmp_path, {"DISTGAN_CACHE": str(caches)})
-    assert sum(found["stages"].values()) == pytest.approx(found["seconds"])
-    assert "first step" in found["stages"]
-    assert "nets built" in found["stages"]
+@pytest.mark.slow
+def test_a_busy_core_costs_speed(tiny):
+    assert busy.measure(tiny(), 3, {}, busy=True) < busy.measure(tiny(), 3, {}, busy=False) * 1.1

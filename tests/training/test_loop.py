@@ -15,7 +15,7 @@ from distgan.export.generator import load_generator
 from distgan.runs.prepare import differences, prepare, read_run_config
 from distgan.storage import Folder
 from distgan.training import loop
-from distgan.training import step as step_module
+from distgan.training import train_step as step_module
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.inputs import Inputs

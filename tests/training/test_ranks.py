@@ -12,7 +12,7 @@ from distgan.config import ConfigError, RunError, validate
 from distgan.kinds.image import Feed
 from distgan.runs.prepare import prepare
 from distgan.training import loop
-from distgan.training import step as step_module
+from distgan.training import train_step as step_module
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.inputs import DrawBuffer

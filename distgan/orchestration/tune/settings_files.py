@@ -50,9 +50,8 @@ def read_search(source: str, storage: str = "./runs") -> RunConfig:
     """The settings of a search, by its name, folder or URI. Raises ConfigError."""
     folder = find_search(source, storage)
     config = validate(yaml.safe_load(folder.read(SEARCH)))
-    head, mark, query = folder.uri.partition("?")
-    above, _, name = head.rstrip("/").rpartition("/")
-    return config.model_copy(update={"storage": above + mark + query, "name": name})
+    storage, name = folder.split()
+    return config.model_copy(update={"storage": storage, "name": name})
 
 
 def find_search(source: str, storage: str = "./runs") -> Folder:
