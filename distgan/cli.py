@@ -24,6 +24,7 @@ from distgan.config import (
     load_config,
     walk_fields,
 )
+from distgan.text import did_you_mean, duration, table
 
 OVERVIEW = """\
 usage: distgan COMMAND ...
@@ -55,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command = COMMANDS.get(arguments[0])
     if command is None:
-        import difflib
-
-        near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(arguments[0], COMMANDS)
         return _refuse(f"{arguments[0]}: no such command; allowed: {', '.join(COMMANDS)}{hint}")
     try:
         return command(arguments[1:])
@@ -308,14 +306,12 @@ def runs(arguments: list[str]) -> int:
         raise ConfigError(f"--storage {options.storage}: is a file; allowed: the folder or URI that holds the runs")
     rows = [("RUN", "STATE", "KIMG", "BEST", "HEARTBEAT")]
     for run in list_runs(storage):
-        heard = f"{_span(run.heartbeat_s)} ago" if run.heartbeat_s is not None else "-"
+        heard = f"{duration(run.heartbeat_s)} ago" if run.heartbeat_s is not None else "-"
         rows.append((run.name, run.state, run.progress, run.best, heard))
     if len(rows) == 1:
         print(f"no runs in {storage}")
         return 0
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(table(rows))
     return 0
 
 
@@ -338,9 +334,10 @@ def report(arguments: list[str]) -> int:
 
 
 def submit(arguments: list[str]) -> int:
-    from distgan.orchestration.jobs import submit as jobs
+    from distgan.orchestration.jobs.request import check_settings, read_request
+    from distgan.orchestration.jobs.submit import run
 
-    request = jobs.read_request(arguments, [name for name in COMMANDS if name not in ("submit", "config", "runs")])
+    request = read_request(arguments, [name for name in COMMANDS if name not in ("submit", "config", "runs")])
     if request.action in ("train", "tune"):
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         for option in ("--warm-start", "--search", "--resume", "--replay"):
@@ -353,10 +350,10 @@ def submit(arguments: list[str]) -> int:
             from distgan.orchestration.tune.settings_files import read_settings
             from distgan.orchestration.tune.space import open_space
 
-            jobs.check_settings(open_space(read_settings(file, space, values)).config)
+            check_settings(open_space(read_settings(file, space, values)).config)
         else:
-            jobs.check_settings(load_config(file, values))
-    return jobs.run(request)
+            check_settings(load_config(file, values))
+    return run(request)
 
 
 def doctor(arguments: list[str]) -> int:
@@ -472,13 +469,6 @@ def _print_settings(usage: str) -> None:
         shown = "none" if default is None else f"{default}{unit}"
         text = f"{info.description}  [default: {shown}; allowed: {allowed_text(info)}]"
         print(textwrap.fill(text, 118, initial_indent=f"  --{name.replace('_', '-'):<34} ", subsequent_indent=" " * 39))
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 def default_config_path(name: str) -> Path:

@@ -9,12 +9,13 @@ Allowed values, help texts, checks and search spaces follow from `names`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from distgan.text import did_you_mean
 
 
 class Registry:
@@ -53,8 +54,7 @@ class Registry:
 
     def refusal(self, name: str) -> str:
         """Why `name` is none of them, for an error: "allowed: a, b, c; did you mean b?"."""
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), self.names, 1, 0.4)
-        return f"allowed: {', '.join(self.names)}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"allowed: {', '.join(self.names)}{did_you_mean(name, self.names)}"
 
 
 LOSSES = Registry("distgan.gan.losses", "LOSS")

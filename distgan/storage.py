@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from distgan.config import ConfigError
+from distgan.text import first_line
 
 T = TypeVar("T")
 
@@ -227,10 +228,9 @@ class Folder:
                 raise ValueError("what was read is not what was written")
             once.remove(probe)
         except Exception as error:  # pyarrow raises many kinds; all mean that nothing could be kept here
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"storage = {self.uri}: cannot write there ({reason}); allowed: a folder you may write to, or "
-                "s3://bucket/path or gs://bucket/path of an existing bucket, with credentials in the environment"
+                f"storage = {self.uri}: cannot write there ({first_line(error)}); allowed: a folder you may write to, "
+                "or s3://bucket/path or gs://bucket/path of an existing bucket, with credentials in the environment"
             ) from None
 
 
@@ -306,7 +306,7 @@ def _remote_filesystem(uri: str) -> tuple[Any, str]:
             filesystem = fs.PyFileSystem(fs.FSSpecHandler(handler))
         except Exception:
             raise ConfigError(
-                f"storage = {uri}: not a usable location ({str(error).splitlines()[0]}); allowed: a folder, "
+                f"storage = {uri}: not a usable location ({first_line(error)}); allowed: a folder, "
                 "s3://bucket/path or gs://bucket/path"
             ) from None
     return filesystem, path.rstrip("/")

@@ -6,7 +6,6 @@ refused before any worker starts.
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from distgan.config.base import ConfigError
 from distgan.config.settings import RunConfig
+from distgan.text import did_you_mean, nearest, suggest
 
 _OPEN = (
     "tune.space.",
@@ -81,10 +81,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
-        raise ConfigError(
-            f"--config {file}: no such file" + (f"; did you mean {path.parent / near[0]}?" if near else "")
-        ) from None
+        near = [str(path.parent / name) for name in nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))]
+        raise ConfigError(f"--config {file}: no such file{suggest(near)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {file}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -245,11 +243,11 @@ def _nearest(dotted: str) -> str:
         name for name, _ in walk_fields()
     ] + inside  # those of a mapping that a setting may be are no settings of their own
     same_end = [n for n in names if n.rpartition(".")[2] == last]
-    near = same_end[:3] or difflib.get_close_matches(dotted, names, 1, 0.5)
+    near = same_end[:3] or nearest(dotted, names)
     if not near:
         ends = {n.rpartition(".")[2]: n for n in names}
-        near = [ends[e] for e in difflib.get_close_matches(last, list(ends), 1, 0.6)]
-    return f"; did you mean {' or '.join(near)}?" if near else "; `distgan train --help` lists every setting"
+        near = [ends[e] for e in nearest(last, ends)]
+    return suggest(near) or "; `distgan train --help` lists every setting"
 
 
 def _dotted(error: Any) -> str:
@@ -286,6 +284,5 @@ def _explain(error: Any) -> str:
             if typing.get_origin(a) is Literal
             for v in typing.get_args(a)
         ]
-        match = difflib.get_close_matches(value.lower().replace("_", "-"), choices, 1, 0.4)
-        near = f"; did you mean {match[0]}?" if match else ""
+        near = did_you_mean(value, choices)
     return f"{dotted} = {value!r}: allowed: {allowed}{near}"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from distgan.config import ConfigError, RunError
 from distgan.export.generator import Generator, find_generator, load_generator
+from distgan.text import first_line
 
 META = "generator.json"
 TOLERANCE = 1e-3
@@ -137,11 +138,10 @@ def _trace(generator: Generator) -> Any:
         with _quiet():
             return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as error:  # own networks may do what cannot be traced, and every kind has its own error
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
             f"model.generator = {generator.model.generator or generator.model.name!r}: cannot be traced by "
-            f"torch.export ({type(error).__name__}: {reason[:300]}); its forward(z, c) must not branch on values, nor "
-            "fix the number of images"
+            f"torch.export ({type(error).__name__}: {first_line(error)[:300]}); its forward(z, c) must not branch on "
+            "values, nor fix the number of images"
         ) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from distgan.config import ConfigError
 from distgan.export.generator import GRID_CLASSES, Generator, find_generator, load_generator
 from distgan.export.walk import write_walk
 from distgan.kinds.image.grid import enlargement, make_grid, png
+from distgan.text import count, did_you_mean
 
 
 def write_samples(
@@ -81,11 +81,7 @@ def write_samples(
                 np.save(target, array[..., 0] if generator.channels == 1 else array)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    what = (
-        f"{n} walk{'s' if n > 1 else ''} of {walk} steps by"
-        if walk is not None
-        else f"{n} image{'s' if n > 1 else ''} of"
-    )
+    what = f"{count(n, 'image')} of" if walk is None else f"{count(n, 'walk')} of {walk} steps by"
     return f"{what} {generator.info['run']} at {generator.info['kimg']:g} kimg: {target}"
 
 
@@ -100,9 +96,7 @@ def find_label(generator: Generator, label: str | None) -> int | None:
         return classes.index(label)
     if label.isdecimal() and int(label) < len(classes):
         return int(label)
-    near = difflib.get_close_matches(label, classes, 1)
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
     raise ConfigError(
-        f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}"
-        + (f"; did you mean {near[0]}?" if near else "")
+        f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}{did_you_mean(label, classes)}"
     )

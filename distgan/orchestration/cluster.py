@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.config import ConfigError, RayConfig, RunConfig
+from distgan.orchestration.auth import use_token
 from distgan.orchestration.network import passed_on
 from distgan.orchestration.placement import place
 from distgan.orchestration.ray_compat import loopback_only, own_session
@@ -66,7 +67,7 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
         check_address(address)
-        _use_token()
+        use_token()
     else:
         _private_environment()
     import ray
@@ -176,15 +177,6 @@ def _connect(ray: Any, address: str) -> None:
                 "as on its head node"
             )
         raise ConfigError(f"ray.address = {address}: cannot connect to the cluster ({reason}); {hint}") from None
-
-
-def _use_token() -> None:
-    """A token that is at hand is used: Ray itself ignores it unless RAY_AUTH_MODE says so."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
-        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _abandon(ray: Any, lost: Cluster) -> None:

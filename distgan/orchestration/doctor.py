@@ -1,7 +1,7 @@
 """`distgan doctor`: what a run on this cluster would stumble over, found in seconds, with what to do about it.
 
-An examiner process on every node tells what is installed there, reads a clock, writes to the storage and reads what the
-others wrote, and takes part in an all-reduce over the same interface and backend that the training uses.
+An examiner (a Ray actor) on every node tells what is installed there, reads a clock, writes to the storage and reads
+what the others wrote, and takes part in an all-reduce over the same interface and backend that the training uses.
 """
 
 from __future__ import annotations
@@ -9,20 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import statistics
 import time
 import uuid
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distgan.config import ConfigError, RayConfig
 from distgan.orchestration.cluster import cluster
-from distgan.orchestration.network import free_port, interface_of, meeting_place
+from distgan.orchestration.examiner import ANSWER_S, Examiner
 from distgan.storage import Folder
+from distgan.text import count, table
 
-ANSWER_S = 60.0
-"""Time that a node has for an answer."""
 SKEW_S = 1.0
 """Clocks further apart mix up logs; S3 refuses requests from 15 minutes on."""
 SLOW_BYTES_PER_S = 50e6
@@ -30,95 +27,6 @@ SLOW_BYTES_PER_S = 50e6
 110e6.
 """
 GIB = 2**30
-
-
-class Examiner:
-    """Runs on one node."""
-
-    def facts(self) -> dict[str, Any]:
-        """Versions, devices, and what there is of scarce things (bytes, files)."""
-        import platform
-        import resource
-        import socket
-
-        import ray
-        import torch
-
-        import distgan
-
-        address = ray.util.get_node_ip_address()
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return {
-            "host": socket.gethostname(),
-            "address": address,
-            "interface": interface_of(address),
-            "distgan": distgan.__version__,
-            "python": platform.python_version(),
-            "ray": ray.__version__,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "gpus": gpus,
-            "shm_free": _free("/dev/shm"),
-            "disk_free": _free("/tmp"),
-            "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        }
-
-    def clock(self) -> float:
-        return time.time()
-
-    def write(self, uri: str, name: str, size: int) -> float:
-        """Seconds for writing a file of so many bytes."""
-        start = time.perf_counter()
-        Folder(uri).write(name, os.urandom(size))
-        return time.perf_counter() - start
-
-    def read(self, uri: str, names: list[str]) -> tuple[list[str], float]:
-        """(names that are not there, seconds for a file that is)."""
-        folder, missing, spans = Folder(uri), [], [0.0]
-        for name in names:
-            start = time.perf_counter()
-            try:
-                folder.read(name)
-                spans.append(time.perf_counter() - start)
-            except FileNotFoundError:
-                missing.append(name)
-        return missing, max(spans)
-
-    def meeting_point(self) -> tuple[str, int]:
-        import ray
-
-        return ray.util.get_node_ip_address(), free_port()
-
-    def all_reduce(self, meeting: tuple[str, int], rank: int, size: int, backend: str, mib: float) -> float:
-        """Seconds for the sum of a float32 tensor over all workers, the median of five."""
-        from datetime import timedelta
-
-        import ray
-        import torch
-        import torch.distributed as dist
-
-        interface = interface_of(ray.util.get_node_ip_address())
-        if interface:
-            for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-                os.environ.setdefault(variable, interface)
-        torch.set_num_threads(1)
-        device = torch.device("cuda", 0) if backend == "nccl" else torch.device("cpu")
-        timeout = timedelta(seconds=ANSWER_S / 2)
-        store = meeting_place(*meeting, rank, size, timeout)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-        try:
-            tensor = torch.zeros(max(1, round(mib * 2**18)), device=device)
-            spans = []
-            for _ in range(6):  # the first makes connections
-                dist.barrier()
-                start = time.perf_counter()
-                dist.all_reduce(tensor)
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                spans.append(time.perf_counter() - start)
-            return statistics.median(spans[1:])
-        finally:
-            dist.destroy_process_group()
 
 
 @dataclass
@@ -142,13 +50,12 @@ def examine(address: str | None, storage: str, *, mib: float = 32.0, as_json: bo
         raise ConfigError(f"--mib {mib:g}: allowed: > 0")
     with cluster(RayConfig(address=address)) as found:
         findings = _examine(Folder(storage).uri, mib, private=found.private)
-    print(json.dumps(findings.__dict__, indent=1) if as_json else as_text(findings))
+    print(json.dumps(asdict(findings), indent=1) if as_json else as_text(findings))
     return 1 if findings.problems else 0
 
 
 def _examine(storage: str, mib: float, *, private: bool) -> Findings:
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     found = Findings()
     nodes = ray.nodes()
@@ -160,15 +67,14 @@ def _examine(storage: str, mib: float, *, private: bool) -> Findings:
             f"nodes that were lost since the cluster started: {', '.join(dead)}; `ray start --address ...` there "
             "brings one back"
         )
-    examiner = ray.remote(num_cpus=0, max_restarts=0)(Examiner)
     at: dict[str, Any] = {}
     for node in alive:
-        pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        at[node["NodeID"]] = examiner.options(scheduling_strategy=pinned).remote()
-        found.nodes[node["NodeID"]] = {
-            "name": names[node["NodeID"]],
-            "ray_cpus": node["Resources"].get("CPU", 0),
-            "ray_gpus": node["Resources"].get("GPU", 0),
+        key, resources = node["NodeID"], node["Resources"]
+        at[key] = _examiner_on(key)
+        found.nodes[key] = {
+            "name": names[key],
+            "ray_cpus": resources.get("CPU", 0),
+            "ray_gpus": resources.get("GPU", 0),
         }
 
     facts = _answers(found, {k: a.facts.remote() for k, a in at.items()}, "does not answer")
@@ -178,12 +84,8 @@ def _examine(storage: str, mib: float, *, private: bool) -> Findings:
     judge_facts(found)
     _clocks(found, able)
     _storage(found, able, storage)
-    workers = [
-        n
-        for n in alive
-        if n["NodeID"] in able and (n["Resources"].get("CPU", 0) >= 1 or n["Resources"].get("GPU", 0) >= 1)
-    ]
-    _exchange(found, workers, able, examiner, mib)
+    workers = {k: able[k] for k in able if max(found.nodes[k]["ray_cpus"], found.nodes[k]["ray_gpus"]) >= 1}
+    _exchange(found, workers, mib)
     if (
         not private
         and os.environ.get("RAY_AUTH_MODE") != "token"
@@ -196,6 +98,15 @@ def _examine(storage: str, mib: float, *, private: bool) -> Findings:
     for actor in at.values():
         ray.kill(actor)
     return found
+
+
+def _examiner_on(node: str, gpus: int = 0) -> Any:
+    """An examiner that runs on that node (Ray's ID) and no other."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    pinned = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(Examiner).options(num_cpus=0, num_gpus=gpus, scheduling_strategy=pinned).remote()
 
 
 def judge_facts(found: Findings) -> None:
@@ -290,33 +201,27 @@ def _storage(found: Findings, able: dict[str, Any], storage: str) -> None:
             )
 
 
-def _exchange(found: Findings, nodes: list[dict[str, Any]], able: dict[str, Any], examiner: Any, mib: float) -> None:
+def _exchange(found: Findings, workers: dict[str, Any], mib: float) -> None:
+    """An all-reduce between the GPUs of the nodes that can have workers, or between the nodes if one has no GPU."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    on_gpu = all(n["Resources"].get("GPU", 0) >= 1 for n in nodes) and bool(nodes)
+    gpus = {key: int(found.nodes[key]["ray_gpus"]) for key in workers}
+    on_gpu = bool(gpus) and all(gpus.values())
     if on_gpu:
-        group = [
-            examiner.options(
-                num_gpus=1, scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
-            ).remote()
-            for n in nodes
-            for _ in range(int(n["Resources"]["GPU"]))
-        ]
+        group = [_examiner_on(key, gpus=1) for key, n in gpus.items() for _ in range(n)]
         _, waiting = ray.wait([a.clock.remote() for a in group], num_returns=len(group), timeout=ANSWER_S / 2)
         if waiting:
             found.hints.append(
-                f"{len(waiting)} GPUs are in use: the exchange between them was not measured; run the doctor when they "
-                "are free"
+                f"{count(len(waiting), 'GPU')} in use: the exchange was not measured; run the doctor when they are free"
             )
             return
     else:
-        group = [able[n["NodeID"]] for n in nodes]
+        group = list(workers.values())
     if len(group) < 2:
         return
     backend = "nccl" if on_gpu else "gloo"
-    meeting = ray.get(group[0].meeting_point.remote(), timeout=ANSWER_S)
-    asked = [actor.all_reduce.remote(meeting, rank, len(group), backend, mib) for rank, actor in enumerate(group)]
+    rendezvous = ray.get(group[0].rendezvous.remote(), timeout=ANSWER_S)
+    asked = [actor.all_reduce.remote(rendezvous, rank, len(group), backend, mib) for rank, actor in enumerate(group)]
     try:
         seconds = max(ray.get(asked, timeout=2 * ANSWER_S))
     except Exception as error:
@@ -382,8 +287,7 @@ def as_text(found: Findings) -> str:
                 *(f"{node[what]:.0f} MiB/s" if what in node else "-" for what in ("write_mib_s", "read_mib_s")),
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [table(rows)]
     if found.exchange:
         e = found.exchange
         lines.append(
@@ -392,10 +296,3 @@ def as_text(found: Findings) -> str:
         )
     lines += [f"problem: {text}" for text in found.problems] + [f"hint: {text}" for text in found.hints]
     return "\n".join(lines if found.problems or found.hints else [*lines, "nothing is wrong"])
-
-
-def _free(path: str) -> int:
-    if not Path(path).exists():
-        return 0
-    stats = os.statvfs(path)
-    return stats.f_bavail * stats.f_frsize

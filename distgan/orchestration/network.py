@@ -50,7 +50,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def meeting_place(address: str, port: int, rank: int, size: int, timeout: timedelta) -> Any:
+def rendezvous_store(address: str, port: int, rank: int, size: int, timeout: timedelta) -> Any:
     """torch's key-value store at rank 0, through which the workers of a group find each other.
 
     It listens at that one address. Left to itself torch listens on every interface, for anybody, as this store asks for
@@ -66,7 +66,7 @@ def meeting_place(address: str, port: int, rank: int, size: int, timeout: timede
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise RuntimeError(
-                    f"the process group's meeting place {address}:{port} failed to open: {error}"
+                    f"the process group's rendezvous at {address}:{port} failed to open: {error}"
                 ) from error
             # Behind address translation the node's address is none of this machine's; what is forwarded arrives at
             # another

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distgan.config import ConfigError, RunConfig, WorkerRange
+from distgan.text import count
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,10 @@ class Placement:
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
     def __str__(self) -> str:
-        count = f"{self.most}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+        workers = count(self.most, "worker")
+        workers = workers if self.fewest == self.most else f"{self.fewest} to {workers}"
         each = f"{self.gpus:g} GPU and " if self.gpus else ""
-        return (
-            f"{count} worker{'s' if self.most > 1 else ''} with {each}{self.cpus} CPU{'s' if self.cpus > 1 else ''} "
-            "each"
-        )
+        return f"{workers} with {each}{count(self.cpus, 'CPU')} each"
 
 
 def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
@@ -65,10 +64,10 @@ def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
     cpus = config.ray.cpus_per_worker or _cpus(able, most, gpus)
     fit = sum(_fit(node, cpus, gpus) for node in able)
     if fit < fewest:
-        each = f"{cpus} CPU{'s' if cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
+        each = count(cpus, "CPU") + (f" and {gpus:g} GPU" if gpus else "")
         have = (
             f"{sum(n.get('CPU', 0) for n in nodes):g} CPUs and {sum(n.get('GPU', 0) for n in nodes):g} GPUs on "
-            f"{_count(len(nodes), 'node')}"
+            f"{count(len(nodes), 'node')}"
         )
         if not fit:
             largest = max(int(node.get("CPU", 0)) for node in able)
@@ -77,14 +76,10 @@ def place(config: RunConfig, nodes: list[dict[str, float]]) -> Placement:
                 f"to {largest}"
             )
         raise ConfigError(
-            f"workers = {fewest}: there are {have}, room for {_count(fit, 'worker')} of {each}; allowed: auto, or 1 to "
+            f"workers = {fewest}: there are {have}, room for {count(fit, 'worker')} of {each}; allowed: auto, or 1 to "
             f"{fit}"
         )
     return Placement(fewest, most, cpus, gpus)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _fit(node: dict[str, float], cpus: int, gpus: float) -> int:

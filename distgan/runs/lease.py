@@ -22,6 +22,7 @@ from typing import Any
 
 from distgan.config import ConfigError
 from distgan.storage import Folder, process_lives
+from distgan.text import duration
 
 FILE = "lease.json"
 BEAT_S = 10.0
@@ -166,17 +167,10 @@ def _alive_here(lease: dict[str, Any]) -> bool | None:
 
 def _refusal(folder: Folder, lease: dict[str, Any]) -> str:
     told = lease.get("held_s")
-    held = int(told) if isinstance(told, int | float) else 0
-    span = (
-        f"{held // 3600} h {held // 60 % 60} min"
-        if held >= 3600
-        else f"{held // 60} min"
-        if held >= 120
-        else f"{held} s"
-    )
+    held = duration(told if isinstance(told, int | float) else 0)
     return (
         f"{folder}: this run is being trained already, by process {lease.get('pid')} on {lease.get('host')} for "
-        f"{span}; wait for it, end it, or give this one another --name"
+        f"{held}; wait for it, end it, or give this one another --name"
     )
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from distgan.runs.lease import read_lease, seems_held
 from distgan.storage import Folder
+from distgan.text import count
 from distgan.training.logs import read_status
 
 SEARCH, WINNER = "search.yaml", "winner.yaml"
@@ -36,7 +37,7 @@ class Listed:
 
     @property
     def progress(self) -> str:
-        return f"{self.kimg:g} of {self.total_kimg:g}" if self.trials is None else f"{self.trials} trials"
+        return f"{self.kimg:g} of {self.total_kimg:g}" if self.trials is None else count(self.trials, "trial")
 
 
 def list_runs(storage: Folder) -> list[Listed]:

@@ -8,8 +8,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from distgan.text import clock
+
 if TYPE_CHECKING:
     from distgan.runs.prepare import Prepared
+
+
+span = clock  # the name that the table of a search imports
 
 
 class ProgressLine:
@@ -64,7 +69,7 @@ class ProgressLine:
         # The whole pace, with measuring and saving, tells better than the training rate when the run will end.
         elapsed, done = now - self._first[0], status["kimg"] - self._first[1]
         if elapsed > 0 and done > 0:
-            parts.append(f"ETA {span((status['total_kimg'] - status['kimg']) * elapsed / done)}")
+            parts.append(f"ETA {clock((status['total_kimg'] - status['kimg']) * elapsed / done)}")
         parts += [f"{label} {values[key]:.3f}" for label, key in (("D", "d_loss"), ("G", "g_loss")) if key in values]
         if status.get("best"):
             parts.append(f"best {status['best']['metric'].upper()} {status['best']['value']:.3g}")
@@ -94,13 +99,6 @@ class Countdown:
             self.out.write("\n")
             self.out.flush()
             self._open = False
-
-
-def span(seconds: float) -> str:
-    """A duration as 1:02:03 or 2:03."""
-    whole = max(0, round(seconds))
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def final_words(prepared: Prepared, status: dict[str, Any]) -> str:

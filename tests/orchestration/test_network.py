@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distgan.orchestration.jobs.logs import _NEVER_MET
-from distgan.orchestration.network import free_port, meeting_place
+from distgan.orchestration.jobs.logs import RENDEZVOUS_FAILED
+from distgan.orchestration.network import free_port, rendezvous_store
 
 SOON = timedelta(seconds=30)
 
@@ -17,9 +17,9 @@ SOON = timedelta(seconds=30)
 def meet(address, port):
     """Both ends of a group of two, from two threads."""
     found = {}
-    second = threading.Thread(target=lambda: found.update(second=meeting_place(address, port, 1, 2, SOON)))
+    second = threading.Thread(target=lambda: found.update(second=rendezvous_store(address, port, 1, 2, SOON)))
     second.start()
-    first = meeting_place(address, port, 0, 2, SOON)
+    first = rendezvous_store(address, port, 0, 2, SOON)
     second.join(30)
     return first, found["second"]
 
@@ -40,8 +40,8 @@ def test_two_workers_meet_on_loopback_alone():
 
 def test_a_port_that_is_taken_is_told_in_words_that_ask_for_another_try():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RuntimeError, match="failed to open") as told:
-        meeting_place("127.0.0.1", taken.getsockname()[1], 0, 2, SOON)
-    assert _NEVER_MET.search(str(told.value))
+        rendezvous_store("127.0.0.1", taken.getsockname()[1], 0, 2, SOON)
+    assert RENDEZVOUS_FAILED.search(str(told.value))
 
 
 def test_an_address_that_is_translated_on_the_way_is_met_all_the_same(monkeypatch):

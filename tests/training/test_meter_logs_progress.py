@@ -14,7 +14,7 @@ from PIL import Image
 
 from distgan.kinds.image.grid import enlargement, make_grid, png
 from distgan.runs.prepare import Prepared
-from distgan.runs.progress import ProgressLine, final_words, span
+from distgan.runs.progress import ProgressLine, final_words
 from distgan.storage import Folder
 from distgan.training.context import Context, share
 from distgan.training.logs import RunLog, read_status, write_status
@@ -207,10 +207,6 @@ def test_in_a_log_a_line_comes_now_and_then_and_with_each_measurement(monkeypatc
     assert [part.split("/")[0].strip() for part in text[1:]] == ["1.0", "5.0", "7.0"]
     assert text[-1].endswith("best FID 5")
     assert "\r" not in out.getvalue()
-
-
-def test_spans():
-    assert [span(s) for s in (-1, 0, 59.6, 125, 3723)] == ["0:00", "0:00", "1:00", "2:05", "1:02:03"]
 
 
 def test_final_words_say_where_everything_is(tiny, tmp_path):

@@ -1,15 +1,23 @@
-"""The way to a cluster's job server: its address, whether it answers, and the token that it asks for."""
+"""The job client: finds a cluster's job server, connects to it with the token that it asks for, and says in a line what
+is wrong with its answers.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import socket
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from distgan.config import ConfigError
-from distgan.orchestration.cluster import _use_token
+from distgan.config import ConfigError, RunError
+from distgan.orchestration.auth import token_source, use_token
+from distgan.text import first_line, last_line
+
+T = TypeVar("T")
 
 
 def find_address(typed: str | None) -> str:
@@ -34,23 +42,18 @@ def find_address(typed: str | None) -> str:
 def connect(address: str) -> Any:
     """A JobSubmissionClient whose cluster answered and accepted the token; ConfigError says in a line what is wrong."""
     check_reachable(address)
-    _use_token()
+    use_token()
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # $RAY_ADDRESS would win over what was typed
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import logging
-
     from ray.job_submission import JobSubmissionClient
 
-    for name in (
-        "ray",
-        "ray.dashboard.modules.dashboard_sdk",
-        "ray.dashboard.modules.job.sdk",
-    ):  # the last two have levels of their own
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "ray":  # some have levels of their own
+            logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)
     except Exception as error:
-        raise ConfigError(_problem(address, error)) from None
+        raise ConfigError(f"--address {address}: {_refusal(error)}") from None
 
 
 def check_reachable(address: str, timeout_s: float = 10.0) -> None:
@@ -66,40 +69,56 @@ def check_reachable(address: str, timeout_s: float = 10.0) -> None:
         ) from None
 
 
-def _problem(address: str, error: Exception) -> str:
+def _refusal(error: Exception) -> str:
     text = f"{type(error).__name__} {error}"
-    source = next(
-        (f"${name}" for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)), "~/.ray/auth_token"
-    )
     if "Authentication failed" in text or "Invalid authentication" in text:
         return (
-            f"--address {address}: the cluster refuses this token (from {source}); give the one that its head node was "
-            "started with"
+            f"the cluster refuses this token (from {token_source()}); give the one that its head node was started with"
         )
     if "uth" in type(error).__name__ or "Authentication" in text or "RAY_AUTH" in text:
         return (
-            f"--address {address}: the cluster asks for a token and none was found; export RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) with the one that its head node was started with"
+            "the cluster asks for a token and none was found; export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE "
+            "(or RAY_AUTH_TOKEN) with the one that its head node was started with"
         )
-    return (
-        f"--address {address}: not the job server of a Ray cluster ({first_line(error)}); it is the dashboard's "
-        "address, port 8265"
-    )
+    return f"not the job server of a Ray cluster ({first_line(error)}); it is the dashboard's address, port 8265"
 
 
-def first_line(error: object) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def call(method: Callable[[], T], address: str, job: str | None) -> T:
+    """What a method of the client returns; what it raises becomes a ConfigError or RunError of one line."""
+    try:
+        return method()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                "the disk is full here: the upload is packed in the temporary folder; make room or set TMPDIR to "
+                "another disk"
+            ) from None
+        raise RunError(f"{address}: the cluster does not answer ({first_line(error)})") from None
+    except Exception as error:
+        text = str(error)
+        if "No space left" in text:
+            raise RunError(
+                f"{address}: the head node's disk is full; make room in its temporary folder (/tmp/ray)"
+            ) from None
+        if "already exists" in text:
+            raise ConfigError(
+                f"--job-id {job}: there is such a job; allowed: a new name (the run goes on by its own --name)"
+            ) from None
+        if is_unknown_job(error):
+            raise ConfigError(f"{job}: no such job on {address}; `distgan submit --status` lists them") from None
+        raise RunError(f"{address}: {last_line(error)[:300]}") from None
 
 
-def last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+def is_unknown_job(error: Exception) -> bool:
+    return "404" in str(error) or "does not exist" in str(error)
 
 
-def show(text: str) -> None:
+def echo(text: str) -> None:
+    """A part of a job's log, on the standard output as it is."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
-def tell(text: str) -> None:
+def notify(text: str) -> None:
+    """A line of this command's own, beside the log."""
     print(f"distgan: {text}", file=sys.stderr, flush=True)

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import errno
 import http.server
+import io
 import json
 import socket
 import threading
+import zipfile
 from types import SimpleNamespace
 
 import pytest
 
 from distgan import cli
 from distgan.config import ConfigError, RunError, load_config
-from distgan.orchestration.jobs import client as jobserver
-from distgan.orchestration.jobs import logs as following
-from distgan.orchestration.jobs import submit
+from distgan.orchestration.auth import use_token
+from distgan.orchestration.jobs import logs, submit, upload
+from distgan.orchestration.jobs.request import Request, check_settings, read_request
 
 COMMANDS = ("train", "tune", "evaluate", "sample", "export")
 
@@ -27,7 +29,7 @@ def no_token(monkeypatch, tmp_path):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(following.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(logs.time, "sleep", lambda seconds: None)
 
 
 def details(status="SUCCEEDED", message="", code=None, error_type=None, **more):
@@ -64,7 +66,7 @@ class Server:
 def server(monkeypatch):
     def use(made):
         monkeypatch.setattr(submit, "connect", lambda address: made)
-        monkeypatch.setattr(following, "check_reachable", lambda address: None)
+        monkeypatch.setattr(logs, "check_reachable", lambda address: None)
         return made
 
     return use
@@ -90,7 +92,7 @@ def test_settings_of_the_command_and_of_submit_may_be_mixed(tmp_path, monkeypatc
         "--workers",
         "2",
     ]
-    request = submit.read_request(words, COMMANDS)
+    request = read_request(words, COMMANDS)
     assert request.action == "train"
     assert request.settings == ["--kimg", "5", "--workers", "2"]
     assert request.address == "http://h:8265"
@@ -103,7 +105,7 @@ def test_settings_of_the_command_and_of_submit_may_be_mixed(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("words", [["--stop", "j1"], ["stop", "j1"]])
 def test_both_spellings_of_an_action(words):
-    request = submit.read_request([*words, "--address", "http://h:1"], COMMANDS)
+    request = read_request([*words, "--address", "http://h:1"], COMMANDS)
     assert (request.action, request.job, request.address) == ("stop", "j1", "http://h:1")
 
 
@@ -128,14 +130,11 @@ def test_both_spellings_of_an_action(words):
 def test_what_cannot_be_meant_is_refused(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=said):
-        submit.read_request(words, COMMANDS)
+        read_request(words, COMMANDS)
 
 
 def test_a_file_on_a_shared_path_can_be_asked_for():
-    assert (
-        submit.read_request(["sample", "mnist", "--out", "/shared/grid.png"], COMMANDS).settings[-1]
-        == "/shared/grid.png"
-    )
+    assert read_request(["sample", "mnist", "--out", "/shared/grid.png"], COMMANDS).settings[-1] == "/shared/grid.png"
 
 
 def test_a_config_is_named_as_the_job_will_find_it(tmp_path, monkeypatch):
@@ -144,17 +143,17 @@ def test_a_config_is_named_as_the_job_will_find_it(tmp_path, monkeypatch):
     (tmp_path / "b.yaml").write_text("kimg: 1\n")
     monkeypatch.chdir(tmp_path)
     words = ["train", "--working-dir", "code", "--config", "code/configs/a.yaml", "--search=code/configs/a.yaml"]
-    assert submit.read_request(words, COMMANDS).settings == ["--config", "configs/a.yaml", "--search=configs/a.yaml"]
+    assert read_request(words, COMMANDS).settings == ["--config", "configs/a.yaml", "--search=configs/a.yaml"]
     with pytest.raises(ConfigError, match="not sent to the cluster"):
-        submit.read_request(["train", "--working-dir", "code", "--config", "b.yaml"], COMMANDS)
+        read_request(["train", "--working-dir", "code", "--config", "b.yaml"], COMMANDS)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("storage", "./runs"), ("data.name", "photos")])
 def test_places_that_end_with_the_job_are_refused(setting, value):
     good = {"storage": "/shared/runs"}
-    submit.check_settings(load_config(overrides=good))
+    check_settings(load_config(overrides=good))
     with pytest.raises(ConfigError, match=setting):
-        submit.check_settings(load_config(overrides={**good, setting: value}))
+        check_settings(load_config(overrides={**good, setting: value}))
 
 
 def test_settings_are_checked_before_the_cluster_is_asked(tmp_path, monkeypatch, capsys):
@@ -219,7 +218,7 @@ def test_what_a_server_answers_becomes_one_line(status, body, said, capsys):
 def test_a_token_at_hand_is_used(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("secret")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    jobserver._use_token()
+    use_token()
     import os
 
     assert os.environ.pop("RAY_AUTH_MODE") == "token"
@@ -228,18 +227,96 @@ def test_a_token_at_hand_is_used(monkeypatch, tmp_path):
 # What is sent
 
 
+def fill(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x" * 100)
+
+
 def test_gitignore_is_respected_and_the_size_checked(tmp_path, monkeypatch):
     (tmp_path / ".gitignore").write_text("/runs/\n*.log\n")
-    for name in ("code.py", "big.log", "runs/a.bin", ".git/objects/x", "keep/data.bin"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x" * 100)
-    names = {p.relative_to(tmp_path).as_posix() for p in submit.packed_files(tmp_path)}
+    fill(tmp_path, "code.py", "big.log", "runs/a.bin", ".git/objects/x", "keep/data.bin")
+    names = {p.relative_to(tmp_path).as_posix() for p in upload.packed_files(tmp_path)}
     assert names == {".gitignore", "code.py", "keep/data.bin"}
-    assert submit.check_size(tmp_path) == 200 + len("/runs/\n*.log\n")
+    assert upload.check_size(tmp_path) == 200 + len("/runs/\n*.log\n")
     with (tmp_path / "keep" / "data.bin").open("wb") as file:
-        file.truncate((submit.LIMIT_MIB + 1) * 2**20)
+        file.truncate((upload.LIMIT_MIB + 1) * 2**20)
     with pytest.raises(ConfigError, match=r"257 MiB would be sent, most of it in keep \(257 MiB\)"):
-        submit.check_size(tmp_path)
+        upload.check_size(tmp_path)
+
+
+class JobServer(http.server.BaseHTTPRequestHandler):
+    """As much of Ray's job server as takes an upload and starts a job; keeps what was uploaded."""
+
+    uploaded: bytes
+
+    def answer(self, status, **body):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def body(self):
+        if "Content-Length" in self.headers:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        return b"".join(parts)
+
+    def do_GET(self):
+        if self.path == "/api/version":
+            self.answer(200, version="4", ray_version="2.60.0", ray_commit="", session_name="")
+        else:
+            self.answer(404)
+
+    def do_PUT(self):
+        type(self).uploaded = self.body()
+        self.answer(200)
+
+    def do_POST(self):
+        self.body()
+        self.answer(200, job_id="k", submission_id="k")
+
+    def log_message(self, *args):
+        pass
+
+
+def test_what_is_counted_is_what_ray_sends(tmp_path, monkeypatch):
+    """Ray's own client packs the folder and sends it to a server that keeps it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "code"
+    fill(folder, "a.py", "b.log", "logs/a.log", "logs/keep.log", "runs/x.bin", "deep/runs/y.bin", "deep/er/z.tmp")
+    fill(folder, ".git/objects/x", ".venv/bin/python", "deep/venv/x", "deep/__pycache__/a.pyc", "deep/.hidden")
+    fill(
+        folder,
+        "build/a",
+        "build/b/c",
+        "deep/build/d",
+        "data/x.npy",
+        "data/y.png",
+        "deep/own.bin",
+        "own.bin",
+        "ö.py",
+        "#x",
+    )
+    (folder / ".gitignore").write_text("# a comment\n\n*.log\n!keep.log\n/runs/\nbuild\n**/er/*.tmp\n\\#x\n")
+    (folder / ".rayignore").write_text("data/*\n!data/y.png\n")
+    (folder / "deep" / ".gitignore").write_text("/own.bin\n!build\n")
+    (folder / "link.py").symlink_to(folder / "a.py")
+    (folder / "linked").symlink_to(folder / "deep")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), JobServer) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        request = Request("train", [], f"http://127.0.0.1:{web.server_port}", "k", str(folder), wait=False)
+        code = submit.run(request)
+        web.shutdown()
+    assert code == 0
+    with zipfile.ZipFile(io.BytesIO(JobServer.uploaded)) as archive:
+        sent = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
+    counted = {p.relative_to(folder).as_posix(): p.stat().st_size for p in upload.packed_files(folder)}
+    assert counted == sent
+    assert {"logs/keep.log", "data/y.png", "own.bin", "linked/.hidden"} <= counted.keys()
+    assert not {"b.log", "runs/x.bin", "deep/own.bin", ".git/objects/x", "deep/build/d"} & counted.keys()
 
 
 @pytest.mark.parametrize(
@@ -266,7 +343,7 @@ def test_a_failed_submission_is_one_line(error, kind, said, server, tmp_path):
         raise error
 
     made.submit_job = fail
-    request = submit.Request("train", [], "http://h:8265", "k1", str(tmp_path))
+    request = Request("train", [], "http://h:8265", "k1", str(tmp_path))
     with pytest.raises(kind, match=said) as caught:
         submit.run(request)
     assert "\n" not in str(caught.value)
@@ -274,7 +351,7 @@ def test_a_failed_submission_is_one_line(error, kind, said, server, tmp_path):
 
 def test_the_job_runs_the_command_with_its_settings(server, tmp_path, capsys):
     made = server(Server(details()))
-    assert submit.run(submit.Request("train", ["--name", "a b"], "http://h:8265", "k1", str(tmp_path), {"A": "b"})) == 0
+    assert submit.run(Request("train", ["--name", "a b"], "http://h:8265", "k1", str(tmp_path), {"A": "b"})) == 0
     (job,) = made.submitted
     assert job["entrypoint"] == "exec python -m distgan train --name 'a b'"
     assert job["runtime_env"] == {"env_vars": {"A": "b"}, "working_dir": str(tmp_path)}
@@ -295,13 +372,13 @@ def test_the_job_runs_the_command_with_its_settings(server, tmp_path, capsys):
 )
 def test_the_exit_code_is_the_jobs(end, code, server):
     made = server(Server(end))
-    assert submit.run(submit.Request("train", working_dir=None)) == code
+    assert submit.run(Request("train", working_dir=None)) == code
     assert len(made.submitted) == 1
 
 
 def test_a_broken_connection_shows_every_line_once(server, capsys):
     server(Server(details(), log="".join(f"line {i}\n" for i in range(50)), breaks=2))
-    assert submit.run(submit.Request("train", working_dir=None)) == 0
+    assert submit.run(Request("train", working_dir=None)) == 0
     assert capsys.readouterr().out.splitlines() == [f"line {i}" for i in range(50)]
 
 
@@ -314,9 +391,9 @@ def test_a_broken_connection_shows_every_line_once(server, capsys):
         "WorkerGroupStartupTimeoutError: The worker group startup timed out after 60.0 seconds",
     ],
 )
-def test_a_job_whose_workers_never_met_is_sent_again(message, server):
+def test_a_job_whose_workers_found_no_rendezvous_is_sent_again(message, server):
     made = server(Server(details("FAILED", message, 1), details()))
-    assert submit.run(submit.Request("train", ["--name", "same"], job="k", working_dir=None)) == 0
+    assert submit.run(Request("train", ["--name", "same"], job="k", working_dir=None)) == 0
     assert [job["submission_id"] for job in made.submitted] == ["k", "k-2"]
     assert made.submitted[0]["entrypoint"] == made.submitted[1]["entrypoint"]
 
@@ -324,22 +401,22 @@ def test_a_job_whose_workers_never_met_is_sent_again(message, server):
 def test_it_is_not_sent_again_for_ever_nor_for_other_failures(server):
     never = details("FAILED", "Gloo connectFullMesh failed", 1)
     made = server(Server(*[never] * 9))
-    assert submit.run(submit.Request("train", working_dir=None, resubmit=2)) == 1
+    assert submit.run(Request("train", working_dir=None, resubmit=2)) == 1
     assert len(made.submitted) == 3
     made = server(Server(details("FAILED", "ConfigError: kimg = -1", 2)))
-    assert submit.run(submit.Request("train", working_dir=None, resubmit=2)) == 2
+    assert submit.run(Request("train", working_dir=None, resubmit=2)) == 2
     assert len(made.submitted) == 1
 
 
 def test_attaching_follows_and_can_send_again(server, capsys):
     submitted = server(Server(details()))
-    submit.run(submit.Request("train", ["--name", "same"], job="k", working_dir=None, env={"A": "b"}))
+    submit.run(Request("train", ["--name", "same"], job="k", working_dir=None, env={"A": "b"}))
     again = {"metadata": submitted.submitted[0]["metadata"], "runtime_env": {"env_vars": {"A": "b"}}}
     made = server(Server(details("FAILED", "connectFullMesh", 1, **again)))
     made.ends.append(details("FAILED", "connectFullMesh", 1, **again))
     made.submitted.append({"submission_id": "k"})
     made.ends = [made.ends[0], details()]
-    assert submit.run(submit.Request("attach", job="k", resubmit=1)) == 0
+    assert submit.run(Request("attach", job="k", resubmit=1)) == 0
     assert made.submitted[1]["submission_id"] == "k-2"
     assert made.submitted[1]["runtime_env"] == {"env_vars": {"A": "b"}}
     assert json.loads(made.submitted[1]["metadata"]["distgan"])["settings"] == ["--name", "same"]
@@ -352,7 +429,7 @@ def test_ctrl_c_leaves_the_job_running(server, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(submit, "follow", interrupt)
-    assert submit.run(submit.Request("train", job="k", working_dir=None)) == 130
+    assert submit.run(Request("train", job="k", working_dir=None)) == 130
     assert "the job goes on; `distgan submit --attach k`" in capsys.readouterr().err
 
 
@@ -369,4 +446,4 @@ def test_ctrl_c_leaves_the_job_running(server, monkeypatch, capsys):
     ],
 )
 def test_a_failure_is_explained_in_a_line(info, said):
-    assert said in following.explain(info)
+    assert said in logs.explain(info)
