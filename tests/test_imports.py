@@ -1,4 +1,4 @@
-"""The rooms of the house and the one way that dependencies point (see the overview in CONTRIBUTING.md)."""
+"""The rooms of the house and the one way that dependencies point (see the overview in distgan/README.md)."""
 
 import ast
 from pathlib import Path
