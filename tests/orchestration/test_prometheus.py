@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from distgan.orchestration.prometheus import exporting, finite_numbers
+from distgan.orchestration.prometheus import finite_numbers, run_gauges
 
 
 @pytest.fixture
@@ -27,11 +27,9 @@ def gauges(monkeypatch):
     return seen
 
 
-def test_every_figure_is_exported_and_passed_on(gauges):
-    passed = []
-    report = exporting(passed.append, "mnist", total_kimg=50, workers=2)
-    report({"kimg": 3.2, "images_per_s": 900.0, "fid": 17.5, "d_loss": 1.2, "note": "text", "flag": True})
-    assert passed == [{"kimg": 3.2, "images_per_s": 900.0, "fid": 17.5, "d_loss": 1.2, "note": "text", "flag": True}]
+def test_every_figure_is_exported(gauges):
+    export = run_gauges("mnist", total_kimg=50, workers=2)
+    export({"kimg": 3.2, "images_per_s": 900.0, "fid": 17.5, "d_loss": 1.2, "note": "text", "flag": True})
     assert gauges.pop(("distgan_reported_at_seconds", "mnist")) > 1.7e9
     assert gauges == {
         ("distgan_kimg", "mnist"): 3.2,
@@ -45,14 +43,11 @@ def test_every_figure_is_exported_and_passed_on(gauges):
 
 
 def test_what_is_not_finite_is_unhealthy_and_not_drawn(gauges):
-    exporting(lambda metrics: None, "mnist", total_kimg=50)({"fid": math.nan, "kid": 0.1})
+    run_gauges("mnist", total_kimg=50)({"fid": math.nan, "kid": 0.1})
     assert gauges[("distgan_healthy", "mnist")] == 0
     assert ("distgan_fid", "mnist") not in gauges
     assert finite_numbers({"a": math.inf, "b": 1}) == {"b": 1.0}
 
 
 def test_other_ranks_export_nothing():
-    def report(metrics):
-        pass
-
-    assert exporting(report, "mnist", total_kimg=1, rank=1) is report
+    assert run_gauges("mnist", total_kimg=1, rank=1) is None
