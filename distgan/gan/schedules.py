@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from distgan.config import AdamConfig, Schedule
 
@@ -37,3 +38,13 @@ def apply_adam(optimizer: torch.optim.Optimizer, adam: AdamConfig, nimg: float, 
     for group in optimizer.param_groups:
         group["lr"] = value(adam.lr, adam.lr_schedule, nimg, total_images)
         group["betas"] = (float(adam.beta1), float(beta2))  # torch refuses a mix of int and float
+
+
+def adapt_p(p: Tensor, sign_stat: Tensor, target: float, batch: int, ramp_kimg: float) -> Tensor:
+    """The next p: up where D is too sure of real samples, sign_stat > target, else down (ADA, section 3.1).
+
+    sign_stat: mean sign of the real logits, of all workers, since the last call; batch: real samples since then; p can
+    go from 0 to 1 in ramp_kimg thousand samples. Returns a scalar tensor in [0, 1]; nothing is read back from the
+    device.
+    """
+    return (p + torch.sign(sign_stat - target) * (batch / (ramp_kimg * 1000))).clamp(0, 1)

@@ -22,10 +22,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distgan.config import RunConfig, RunError
 from distgan.gan.diversity import Remembering, diversity
-from distgan.gan.schedules import value
+from distgan.gan.schedules import adapt_p, value
 from distgan.gan.step import asked_labels, d_step_loss, frozen, g_step_loss
-from distgan.kinds.image import Feed, ImageSet, open_images
-from distgan.kinds.image.augment import Augment, adapt_p
+from distgan.kinds import Kind, SampleSet, get_kind, open_samples
+from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder, integers, latents, uniform
 from distgan.storage import Folder
 from distgan.training.best import export_best, export_generator, measure_averages, note_best
@@ -60,42 +60,42 @@ def train(
     beginning. `on_tick` is called on rank 0 with the status after each log line. Raises, on all workers alike,
     ConfigError for data that cannot be read, and DivergedError.
     """
-    # The real images
-    images = context.together(lambda: open_images(config.data))
-    config = config.for_classes(len(images.classes))
-    held_out = HeldOut(config, images)
-    feed = Feed(
-        images,
+    # The real samples
+    samples = context.together(lambda: open_samples(config.data))
+    kind, config = get_kind(config.data), config.for_classes(len(samples.classes))
+    held_out = HeldOut(config, samples, kind)
+    loader = Loader(
+        samples,
+        kind,
         context.device,
-        DataOrder(images.n, config.seed, held_out.rest),
+        DataOrder(len(samples), config.seed, held_out.rest),
         device_mib=config.data.device_mib,
-        mirror=config.data.mirror,
+        config=config.data,
         seed=config.seed,
     )
 
     # The two players, and where they left off
     choose_kernels(config, context.device)
-    n_classes = len(images.classes) if config.model.conditioning != "none" else 0
-    state = TrainState(
-        config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device
-    )
+    n_classes = len(samples.classes) if config.model.conditioning != "none" else 0
+    arguments = kind.network_arguments(samples.spec)
+    state = TrainState(config, n_classes=n_classes, device=context.device, **arguments)
     store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
     if context.is_main:
         store.sweep()
-    notes = restore(state, store, context, images)
-    step = Alternation(config, context, state, feed, images)
+    notes = restore(state, store, context, samples)
+    step = Alternation(config, context, state, loader, samples, kind)
 
     # What is measured and written down
     meter, watch, health = Meter(), Stopwatch(), Health(config, state.health)
-    measure = Measurement(config, context, images, folder)
-    log = RunLog(folder, state.nimg, tensorboard=config.log.tensorboard) if context.is_main else None
+    measure = Measurement(config, context, samples, kind, folder)
+    log = RunLog(folder, state.nimg, config.log) if context.is_main else None
     if log is not None and state.nimg == 0:
-        log.grid(0, "reals", images.images[feed.order(0, config.log.grid).numpy()])
-        log.grid(0, _kimg_name(0), measure.grid(state.ema.modules[0]), measure.columns)
+        log.picture(0, "reals", kind.preview(samples.samples[loader.order(0, config.log.grid).numpy()]))
+        log.picture(0, _kimg_name(0), measure.preview(state.ema.modules[0]))
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *([images.note] if images.note else []), *notes, *store.notes())
+        log.event(state.nimg, *([samples.note] if samples.note else []), *notes, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
@@ -133,7 +133,7 @@ def train(
             logged = state.nimg
             with watch.paused():
                 if due_samples and log is not None:
-                    log.grid(state.nimg, _kimg_name(state.nimg), measure.grid(state.ema.modules[0]), measure.columns)
+                    log.picture(state.nimg, _kimg_name(state.nimg), measure.preview(state.ema.modules[0]))
                 is_best = False
                 measured: dict[str, float] = {}
                 if due_measure:
@@ -142,13 +142,13 @@ def train(
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
                 warnings = (
-                    health.look(state.nimg, of_step, measured, state.best.get("value"), measure.counts, images.classes)
+                    health.look(state.nimg, of_step, measured, state.best.get("value"), measure.counts, samples.classes)
                     if regular
                     else []
                 )
                 rested = last or store.idle_s >= config.checkpoint.pause_s
                 if ((due_checkpoint and rested) or is_best or stopping or wanted) and log is not None:
-                    _save(state, store, log, images, config)
+                    _save(state, store, log, samples, config)
                 if log is not None:
                     store.hold()
                 status = _status("stopped" if stopping and not last else "training", state, total, values, context)
@@ -169,7 +169,7 @@ def train(
         try:
             store.wait()
             if state.nimg >= total:
-                export_best(state, store, images, config)
+                export_best(state, store, samples, config)
                 status = {**status, "state": "complete"}
             log.event(state.nimg, *store.notes())
             log.close()
@@ -191,19 +191,22 @@ class Alternation:
     nimg.
     """
 
-    def __init__(self, config: RunConfig, context: Context, state: TrainState, feed: Feed, images: ImageSet) -> None:
-        self.config, self.context, self.state, self.feed = config, context, state, feed
+    def __init__(
+        self, config: RunConfig, context: Context, state: TrainState, loader: Loader, samples: SampleSet, kind: Kind
+    ) -> None:
+        self.config, self.context, self.state, self.loader = config, context, state, loader
         recording = records(config, context, state.G, state.D)
         self.G_ddp, self.D_ddp = (n if recording else replicate(n, context) for n in (state.G, state.D))
         # SyncBatchNorm replaces modules, so what is stepped and saved is what the replicas hold
         state.G, state.D = (getattr(r, "module", r) for r in (self.G_ddp, self.D_ddp))
         self.images = config.batch_size * config.training.n_dis
-        labels = images.labels if config.model.conditioning != "none" else None
+        labels = samples.labels if config.model.conditioning != "none" else None
         self.labels = torch.as_tensor(labels, device=context.device) if labels is not None else None
         if self.labels is not None and config.training.fake_labels == "balanced":
-            self.labels = torch.arange(len(images.classes), device=context.device)
-        self.augment = Augment(config.augment, config.seed) if config.augment.kind != "none" else None
-        self.layout = layout(config)
+            self.labels = torch.arange(len(samples.classes), device=context.device)
+        self.augment = kind.augmentation(config.augment, config.seed)
+        # channels_last is a layout of images (N, C, H, W)
+        self.layout = layout(config) if len(samples.spec.shape) == 3 else torch.contiguous_format
         self.autocast = torch.autocast(context.device.type, torch.bfloat16, enabled=uses_bf16(config, context.device))
         start, stop = share(config.batch_size, context.rank, context.world_size)
         self.start, self.stop = start, stop
@@ -243,9 +246,11 @@ class Alternation:
 
         for left in reversed(range(config.training.n_dis)):
             at = state.nimg
-            x, c = self.feed.batch(state.nimg + self.start, state.nimg + self.stop)
+            x, c = self.loader.batch(state.nimg + self.start, state.nimg + self.stop)
             x, c = x.contiguous(memory_format=self.layout), self._real_labels(c)
-            self.feed.prefetch(state.nimg + config.batch_size + self.start, state.nimg + config.batch_size + self.stop)
+            self.loader.prefetch(
+                state.nimg + config.batch_size + self.start, state.nimg + config.batch_size + self.stop
+            )
             z, c_fake = self._z("d", at), self._fake_labels("d", at)
             mixing = uniform(config.seed, "gp", at + self.draws.own, 1)[:, 0] if config.loss.gp_lambda else None
             state.d_opt.zero_grad(set_to_none=True)
@@ -455,13 +460,13 @@ def _kimg_name(nimg: int) -> str:
     return f"{nimg // 1000:06d}"
 
 
-def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageSet, config: RunConfig) -> None:
+def _save(state: TrainState, store: CheckpointStore, log: RunLog, samples: SampleSet, config: RunConfig) -> None:
     """Checkpoint and, from the same copy of the weights, the generator as it is now; the log files follow to
     storage.
     """
 
     def export(saved: dict[str, Any]) -> None:
-        export_generator(store.folder, saved, images, config, which=0)
+        export_generator(store.folder, saved, samples, config, which=0)
         log.sync()
 
     store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"), then=export)

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from distgan.config import KNOWN_SETS, ConfigError, RunConfig, RunError
+from distgan.config import ConfigError, RunConfig, RunError
+from distgan.kinds import get_kind
 from distgan.orchestration.jobs.client import connect, find_address, first_line, last_line, tell
 from distgan.orchestration.jobs.logs import explain, follow, worth_another_try
 from distgan.orchestration.network import passed_on
@@ -145,7 +146,7 @@ def check_settings(config: RunConfig) -> None:
             f"storage = {config.storage}: a relative path would lie in the job's temporary folder and be lost with it; "
             "allowed: the absolute path of a folder that all nodes share, s3://bucket/path or gs://bucket/path"
         )
-    if config.data.name not in KNOWN_SETS and not _means_the_same_everywhere(config.data.name):
+    if not get_kind(config.data).knows(config.data.name) and not _means_the_same_everywhere(config.data.name):
         raise ConfigError(
             f"data.name = {config.data.name}: a job needs the absolute path that the nodes share, or a URI"
         )
