@@ -291,11 +291,11 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
     words, tmp_path, monkeypatch, capsys
 ):
     from distgan.config import DataConfig
-    from distgan.kinds.image.known import KnownSource
+    from distgan.kinds import open_samples
 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    np.save("digits.npy", KnownSource(DataConfig(limit=256), "mnist10k").open(None).images[:, 0])
+    np.save("digits.npy", open_samples(DataConfig(limit=256)).samples[:, 0])
     own = ["--data.name", "digits.npy"]
     assert main(["train", *words, *own]) == 0
     assert main(["train", *words, "--data.name", "./digits.npy"]) == 0

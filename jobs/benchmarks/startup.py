@@ -264,7 +264,7 @@ def mark_loop() -> None:
     from distgan.training import loop
 
     mark("loop")
-    loop.open_images = marked(loop.open_images, "data")
+    loop.open_samples = marked(loop.open_samples, "data")
     loop.TrainState = marked(loop.TrainState, "nets")  # type: ignore[misc, assignment]
 
     class Marked(loop.Alternation):

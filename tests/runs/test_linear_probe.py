@@ -9,7 +9,7 @@ from tiny_run import TINY
 
 from distgan.cli import main
 from distgan.config import ConfigError, DataConfig, load_config
-from distgan.kinds.image import open_images
+from distgan.kinds import open_samples
 from distgan.runs import linear_probe as probe
 from distgan.runs.prepare import prepare
 from distgan.training import loop
@@ -61,7 +61,7 @@ def test_the_strength_of_the_penalty_is_chosen_on_images_that_the_trial_was_not_
 
 def test_held_out_images_are_those_that_were_never_fitted_and_say_where_they_are_from(tmp_path):
     config = load_config(overrides=TINY)
-    real = open_images(config.data)
+    real = open_samples(config.data)
     fit, (images, held), where = probe._parts(real, config.data, config)
     assert images is real
     assert "D has seen" in where
@@ -77,14 +77,14 @@ def test_held_out_images_are_those_that_were_never_fitted_and_say_where_they_are
 
 def test_a_test_split_comes_first(tmp_path, monkeypatch):
     config = load_config(overrides=TINY)
-    real = open_images(config.data)
+    real = open_samples(config.data)
     asked = []
 
     def opened(data):
         asked.append(data)
         return real
 
-    monkeypatch.setattr(probe, "open_images", opened)
+    monkeypatch.setattr(probe, "open_samples", opened)
     fit, (_, held), where = probe._parts(real, DataConfig(name="mnist", limit=256), config)
     assert (asked[0].split, asked[0].download, asked[0].limit) == ("test", False, None)
     assert len(fit) == len(held) == 256
@@ -137,4 +137,4 @@ def test_what_cannot_be_probed_is_told(trained, tmp_path, capsys):
     assert main(["evaluate", "probed", "--against", str(images), *common]) == 2
     assert "has no class labels; --against DATA names images that have" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="Linear has no method features"):
-        probe._features(torch.nn.Linear(1, 1), open_images(load_config(overrides=TINY).data), torch.arange(2), CPU)
+        probe._features(torch.nn.Linear(1, 1), open_samples(load_config(overrides=TINY).data), torch.arange(2), CPU)

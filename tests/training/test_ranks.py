@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from two_processes import run_two
 
 from distgan.config import ConfigError, RunError, validate
-from distgan.kinds.image import Feed
+from distgan.kinds.loader import Loader
 from distgan.runs.prepare import prepare
 from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
@@ -60,7 +60,7 @@ class Seen:
 
     def __init__(self, patch):
         self.images, self.noise = [], []
-        batch, draw = Feed.batch, Draws.__call__
+        batch, draw = Loader.batch, Draws.__call__
 
         def seen_batch(feed, start, stop):
             x, c = batch(feed, start, stop)
@@ -73,7 +73,7 @@ class Seen:
                 self.noise.append(values)
             return values
 
-        patch(Feed, "batch", seen_batch)
+        patch(Loader, "batch", seen_batch)
         patch(Draws, "__call__", seen_draw)
 
     def as_lists(self):
