@@ -37,7 +37,7 @@ def probe_run(
 
     data: the real samples, of D's shape, with labels. classes: those that D was built for, 0 = none. Held out is the
     set's test split where it is at hand (D has not seen that either), else what the run kept from D, else a fifth of
-    the samples, which D saw without labels; the result says which. Raises ConfigError where there is no checkpoint, no
+    the samples, which D saw; the result says which. Raises ConfigError where there is no checkpoint, no
     label, or no D.features.
     """
     found = CheckpointStore(run).newest()
@@ -130,7 +130,7 @@ def _parts(
     return (
         order[len(real) // 5 :],
         (real, order[: len(real) // 5]),
-        "the samples themselves, not fitted on, which D has seen without labels",
+        "the samples themselves, not fitted on, which D has seen",
     )
 
 

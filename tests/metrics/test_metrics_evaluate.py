@@ -178,7 +178,7 @@ def test_mistakes_are_named_before_anything_is_extracted() -> None:
         Evaluator(REAL[:5], None, "f", extractor(), ["density-coverage"])
     with pytest.raises(ConfigError, match=r"metrics.samples = 3: precision-recall needs at least 4"):
         Evaluator(REAL, None, "f", extractor(), ["fid", "precision-recall"]).evaluate(made_images, 3)
-    with pytest.raises(ConfigError, match=r"are \(1, 4, 4\).*data's are \(1, 8, 8\)"):
+    with pytest.raises(ConfigError, match=r"have the shape \(1, 4, 4\).*data's \(1, 8, 8\)"):
         evaluate_samples(REAL[:, :, :4, :4], Images(REAL), ["fid"], extractor())
 
 

@@ -197,7 +197,7 @@ def test_resolutions_are_told_with_the_nearest_and_the_able():
     assert "data.resolution = 28" in text
     assert "16, 32, 64, 128, 256" in text
     assert "set data.resolution to 32" in text
-    assert "mlp or dcgan" in text
+    assert "dcgan or mlp" in text
     assert "set data.resolution to 64" in refused({}, resolution=48)  # the larger of two equally near
 
 
