@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it: `distgan --help` answers wi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import textwrap
@@ -24,6 +25,7 @@ from distgan.config import (
     load_config,
     walk_fields,
 )
+from distgan.registry import METRICS
 from distgan.text import did_you_mean, duration, table
 
 OVERVIEW = """\
@@ -184,30 +186,36 @@ def config(arguments: list[str]) -> int:
             "usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML"
         )
         return 0
-    print(dump_config(_read_config(arguments)), end="")
+    settings = _read_config(arguments)
+    from distgan.kinds import with_recipe
+
+    with contextlib.suppress(ConfigError):  # the data is not here, or not yet: then without what follows from it
+        settings = with_recipe(settings)
+    print(dump_config(settings), end="")
     return 0
 
 
 def sample(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("distgan sample", description="Make images with the generator of a run.")
+    parser = argparse.ArgumentParser("distgan sample", description="Make samples with the generator of a run.")
     parser.add_argument(
         "source", metavar="RUN_OR_GENERATOR", help="a run's name, its folder or URI, or a generator's folder"
     )
-    parser.add_argument("-n", type=int, default=64, help="number of images (default: %(default)s)")
+    parser.add_argument("-n", type=int, default=64, help="number of samples (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="image i of a seed is always the same (default: %(default)s)"
+        "--seed", type=int, default=0, help="sample i of a seed is always the same (default: %(default)s)"
     )
     parser.add_argument("--label", help="class, by name or number, for conditional generators (default: all classes)")
     parser.add_argument(
         "--out",
         required=True,
-        help="FILE.png (a grid), FILE.npy (uint8, N x H x W or N x H x W x C), or a folder of PNGs",
+        help="a file in a format of the kind of sample; images: FILE.png (a grid), FILE.npy (uint8, N x H x W or "
+        "N x H x W x C), or a folder of PNGs",
     )
     parser.add_argument(
         "--walk",
         type=int,
         metavar="STEPS",
-        help="each image turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x "
+        help="each sample turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x "
         "STEPS x H x W [x C]), "
         "or a folder of frames",
     )
@@ -245,20 +253,15 @@ def export(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        "distgan evaluate",
-        description="Measure the generator of a run, or a folder or array of images, against real ones.",
+        "distgan evaluate", description="Measure the generator of a run, or files of samples, against real ones."
     )
     parser.add_argument("source", metavar="RUN_OR_GENERATOR_OR_FOLDER")
     parser.add_argument(
-        "--against", help="real images: a known set or a path (default: the data that the run was trained on)"
+        "--against", help="real samples: a known set or a path (default: the data that the run was trained on)"
     )
-    parser.add_argument(
-        "--metrics",
-        default="fid,kid",
-        help="comma-separated: fid, kid, precision-recall, density-coverage, inception-score, modes",
-    )
-    parser.add_argument("-n", type=int, default=10000, help="generated images to measure (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the generated images (default: %(default)s)")
+    parser.add_argument("--metrics", default="fid,kid", help=f"comma-separated: {', '.join(METRICS)}")
+    parser.add_argument("-n", type=int, default=10000, help="generated samples to measure (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generated samples (default: %(default)s)")
     parser.add_argument(
         "--extractor", default="auto", help="feature extractor (see metrics.extractor in `distgan train --help`)"
     )
@@ -268,7 +271,7 @@ def evaluate(arguments: list[str]) -> int:
         action="store_true",
         help=(
             "also fit a linear classifier to the features of the run's discriminator, and tell its accuracy on "
-            "held-out real images"
+            "held-out real samples"
         ),
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -1,9 +1,10 @@
 """Train the packaged digit classifier from the packaged digits: `python jobs/train_feature_extractor.py`, minutes on
 one core.
 
-Writes digits.safetensors (half precision) and digits.json (accuracy, architecture, command) into distgan/metrics or
---out. The last 100 digits of each class are held out of training. `--test-images` and `--test-labels` (the official
-test set's idx files) add the accuracy there to the statement; nothing is trained or chosen on either.
+Writes digits.safetensors (half precision) and digits.json (accuracy, architecture, command) into
+distgan/kinds/image/extractors or --out. The last 100 digits of each class are held out of training. `--test-images` and
+`--test-labels` (the official test set's idx files) add the accuracy there to the statement; nothing is trained or
+chosen on either.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import distgan
-from distgan.kinds.image.digits import WEIGHTS, DigitNet, load_digits, to_digits
+from distgan.kinds.image.extractors.digits import WEIGHTS, DigitNet, load_digits, to_digits
 
 HELD_OUT_A_CLASS = 100
 
@@ -39,7 +40,7 @@ def read_idx(file: Path) -> Tensor:
 
 def packaged_digits() -> tuple[Tensor, Tensor, Tensor]:
     """The packaged images uint8 (10000, 1, 28, 28), labels int64 (10000,), and which are held out, bool (10000,)."""
-    folder = Path(distgan.__file__).parent / "data" / "mnist10k"
+    folder = Path(distgan.__file__).parent / "kinds" / "image" / "mnist10k"
     images, labels = (
         read_idx(folder / "images-idx3-ubyte.gz")[:, None],
         read_idx(folder / "labels-idx1-ubyte.gz").long(),

@@ -24,9 +24,9 @@ MAY = {
     "metrics": {"config", "registry", "randomness", "storage"},
     "export": {"config", "randomness", "storage", "models", "kinds"},
     "training": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export"},
-    "runs": {"config", "randomness", "storage", "kinds", "models", "gan", "metrics", "export", "training"},
+    "runs": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export", "training"},
     "orchestration": {"config", "storage", "kinds", "models", "metrics", "training", "runs"},
-    "cli": {"config", "storage", "export", "runs", "orchestration"},
+    "cli": {"config", "registry", "storage", "kinds", "export", "runs", "orchestration"},
     "__main__": {"cli"},
     "__init__": set(),
 }

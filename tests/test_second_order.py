@@ -11,11 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distgan.config import MODELS, LossConfig, ModelConfig
+from distgan.config import LossConfig, ModelConfig
 from distgan.gan import step
 from distgan.gan.penalties import input_gradients
 from distgan.gan.step import d_step_loss, frozen, g_step_loss
 from distgan.models import build_discriminator, build_generator
+from distgan.registry import NETWORKS as MODELS
 from distgan.second_order import Conv2d, Shape, conv2d, first_order, halve, images_only, leaky_relu
 from distgan.training.train_step import CachedGenerator
 

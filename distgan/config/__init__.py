@@ -1,6 +1,17 @@
-"""The run description: `settings` has every setting, `reading` fills and checks them."""
+"""The run description: `data`, `algorithm` and `engine` have every setting, `reading` fills and checks them."""
 
+from distgan.config.algorithm import (
+    AdamConfig,
+    AugmentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    Schedule,
+    TrainingConfig,
+)
 from distgan.config.base import ConfigError, RunError, Section, setting
+from distgan.config.data import CheckpointConfig, DataConfig, LogConfig, MetricsConfig
+from distgan.config.engine import RayConfig, TuneConfig, WorkerRange
 from distgan.config.reading import (
     allowed_text,
     dump_config,
@@ -13,35 +24,9 @@ from distgan.config.reading import (
     validate,
     walk_fields,
 )
-from distgan.config.settings import (
-    EXTRACTORS,
-    KNOWN_SETS,
-    LOSSES,
-    METRICS,
-    MODELS,
-    AdamConfig,
-    AugmentConfig,
-    CheckpointConfig,
-    DataConfig,
-    LogConfig,
-    LossConfig,
-    MetricsConfig,
-    ModelConfig,
-    OptimConfig,
-    RayConfig,
-    RunConfig,
-    Schedule,
-    TrainingConfig,
-    TuneConfig,
-    WorkerRange,
-)
+from distgan.config.settings import RunConfig
 
 __all__ = [
-    "EXTRACTORS",
-    "KNOWN_SETS",
-    "LOSSES",
-    "METRICS",
-    "MODELS",
     "AdamConfig",
     "AugmentConfig",
     "CheckpointConfig",

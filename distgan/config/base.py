@@ -4,9 +4,13 @@ person.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import core_schema
+
+from distgan.registry import refusal
 
 
 class ConfigError(ValueError):
@@ -32,6 +36,44 @@ def _finite(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
+
+
+class OneOf:
+    """A text setting that names one of several things: Annotated[str, OneOf(registry.LOSSES)].
+
+    names: the things, or a function that gives them; they are asked for at each check, so that what is registered later
+    counts too. more: further names. own: in words, what a text with a colon may be, where one is allowed. hint: what
+    else to do.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str] | Callable[[], Iterable[str]],
+        more: tuple[str, ...] = (),
+        *,
+        own: str = "",
+        hint: str = "",
+    ) -> None:
+        self._names, self._more, self.own, self.hint = names, more, own, hint
+
+    @property
+    def names(self) -> list[str]:
+        """The names, without what `own` tells."""
+        return [*self._more, *(self._names() if callable(self._names) else self._names)]
+
+    @property
+    def allowed(self) -> list[str]:
+        """Everything that may be written, in words."""
+        return [*self.names, self.own] if self.own else self.names
+
+    def check(self, value: str) -> str:
+        """The value as it is; ValueError says what is allowed."""
+        if value in self.names or (self.own and value.count(":") == 1 and all(value.split(":"))):
+            return value
+        raise ValueError(refusal(value, self.names, self.own) + (f"; {self.hint}" if self.hint else ""))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
 Number = Annotated[float, BeforeValidator(_finite), Field(allow_inf_nan=False)]

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from distgan.config.base import ConfigError
+from distgan.config.base import ConfigError, OneOf
 from distgan.config.settings import RunConfig
 from distgan.text import did_you_mean, nearest, suggest
 
@@ -174,8 +174,10 @@ def allowed_text(info: FieldInfo) -> str:
                     limit = getattr(piece, attribute, None)
                     if limit is not None and f"{sign} {limit}" not in bounds:
                         bounds.append(f"{sign} {limit}")
-    kinds = []
+    kinds = [name for holder in info.metadata if isinstance(holder, OneOf) for name in holder.allowed]
     for member in _members(info.annotation):
+        if member is str and kinds:
+            continue
         if typing.get_origin(member) is Literal:
             kinds += [str(v) for v in typing.get_args(member)]
         elif isinstance(member, type) and issubclass(member, bool):
@@ -187,8 +189,7 @@ def allowed_text(info: FieldInfo) -> str:
         elif member is str:
             kinds.append("text")
         elif typing.get_origin(member) is list:
-            inner = [m for a in typing.get_args(member) for m in _members(a)]
-            choices = [str(v) for m in inner if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+            choices = _choices(member)
             kinds.append(f"a list of {', '.join(choices)}" if choices else "a list of numbers")
         elif typing.get_origin(member) is dict or member is dict:
             kinds.append("a mapping")
@@ -206,6 +207,14 @@ def _members(annotation: Any, keep_annotated: bool = False) -> list[Any]:
     if origin in (Union, types.UnionType):
         return [m for a in typing.get_args(annotation) for m in _members(a, keep_annotated)]
     return [annotation]
+
+
+def _choices(annotation: Any) -> list[str]:
+    """What the items of a list type may be, where they are names."""
+    items = [m for a in typing.get_args(annotation) for m in _members(a, keep_annotated=True)]
+    named = [one for m in items for one in getattr(m, "__metadata__", ()) if isinstance(one, OneOf)]
+    texts = [str(v) for m in items if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+    return [name for one in named for name in one.names] + texts
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -274,15 +283,8 @@ def _explain(error: Any) -> str:
     allowed = allowed_text(info) if info is not None else error["msg"]
     near = ""
     if isinstance(value, str) and info is not None:
-        choices = [
-            str(v) for m in _members(info.annotation) if typing.get_origin(m) is Literal for v in typing.get_args(m)
-        ]
-        choices += [
-            str(v)
-            for m in _members(info.annotation)
-            for a in typing.get_args(m)
-            if typing.get_origin(a) is Literal
-            for v in typing.get_args(a)
-        ]
+        members = _members(info.annotation)
+        choices = [str(v) for m in members if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+        choices += [choice for m in members if typing.get_origin(m) is list for choice in _choices(m)]
         near = did_you_mean(value, choices)
     return f"{dotted} = {value!r}: allowed: {allowed}{near}"

@@ -1,7 +1,7 @@
-"""The exported generator: generator.safetensors and generator.json, all that is needed to make images.
+"""The exported generator: generator.safetensors and generator.json, all that is needed to make samples.
 
-The JSON names the network and everything its constructor needs, so that neither the run's config nor the training code
-is read to rebuild it, and nothing is unpickled.
+The JSON names the network, the kind of sample and everything that the network's constructor needs, so that neither the
+run's config nor the training code is read to rebuild it, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -16,24 +16,30 @@ from torch import Tensor, nn
 
 from distgan import __version__
 from distgan.config import ConfigError, ModelConfig
+from distgan.kinds import Kind, SampleSpec, find_kind
 from distgan.randomness import integers, latents
 from distgan.storage import Folder
 
-FORMAT = 1
+FORMAT = 2
+"""1 was for images alone: channels and resolution in place of kind and spec."""
 GRID_CLASSES = 20
-"""Up to so many classes a grid of images has a column for each."""
+"""Up to so many classes a preview has a column for each."""
 
 
 @dataclass
 class Generator:
-    """A generator with what belongs to it: how its noise is drawn, its classes, where it comes from."""
+    """A generator with what belongs to it: how its noise is drawn, what its samples are, where it comes from."""
 
     G: nn.Module
     model: ModelConfig
-    channels: int
-    resolution: int
-    classes: tuple[str, ...]
+    kind: Kind
+    spec: SampleSpec
+    """Of a sample; its classes are those that G takes labels of."""
     info: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.spec.classes
 
     @property
     def conditional(self) -> bool:
@@ -43,7 +49,7 @@ class Generator:
         """Labels int64 (N,) for sample indices: `label` for all, or each class as often as the others.
 
         Up to GRID_CLASSES they come in turn, so that a grid can have a column for each; more of them are shuffled by
-        the seed, so that few images show many kinds.
+        the seed, so that few samples show many.
         """
         if not self.conditional:
             return None
@@ -55,37 +61,25 @@ class Generator:
 
     @torch.inference_mode()
     def sample(self, index: Tensor, seed: int = 0, label: int | None = None) -> Tensor:
-        """Images uint8 (N, C, H, W) for sample indices int64 (N,): image i of a seed is always the same one."""
+        """Samples as stored (N, ...), for sample indices int64 (N,): sample i of a seed is always the same one."""
         device = next(self.G.parameters()).device
         index = index.to(device)
         z = latents(seed, "sample/z", index, self.model.latent_dim, self.model.latent)
-        return to_uint8(self.G(z, self.labels(index, seed, label)))
+        return self.kind.decode(self.G(z, self.labels(index, seed, label)))
 
     def batches(self, n: int, seed: int = 0, label: int | None = None, batch_size: int = 250) -> Iterator[Tensor]:
-        """Images of samples 0..n-1, uint8 (<= batch_size, C, H, W) at a time, on the CPU."""
+        """Samples 0..n-1 as stored, (<= batch_size, ...) at a time, on the CPU."""
         for start in range(0, n, batch_size):
             yield self.sample(torch.arange(start, min(n, start + batch_size)), seed, label).cpu()
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] to 0..255, rounded to the nearest."""
-    return (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
-
-
 def save_generator(
-    folder: Folder,
-    weights: dict[str, Tensor],
-    model: ModelConfig,
-    *,
-    channels: int,
-    resolution: int,
-    classes: tuple[str, ...],
-    info: dict[str, Any],
+    folder: Folder, weights: dict[str, Tensor], model: ModelConfig, *, kind: str, spec: SampleSpec, info: dict[str, Any]
 ) -> None:
     """Write generator.safetensors and generator.json into `folder`.
 
-    weights: the generator's state_dict; classes: names, () where the generator takes no labels; info: for people (data,
-    kimg, metrics).
+    weights: the generator's state_dict; kind: what `find_kind` finds the kind of sample by; spec: of a sample, without
+    classes where the generator takes no labels; info: for people (data, kimg, metrics).
     """
     from safetensors.torch import save
 
@@ -98,15 +92,18 @@ def save_generator(
                 "format": FORMAT,
                 "distgan": __version__,
                 "model": model.model_dump(mode="json"),
-                "channels": channels,
-                "resolution": resolution,
-                "classes": list(classes),
+                "kind": kind,
+                "spec": {
+                    "name": spec.name,
+                    "shape": list(spec.shape),
+                    "value_range": list(spec.value_range),
+                    "classes": list(spec.classes),
+                },
                 "input": {
                     "z": [model.latent_dim],
                     "latent": model.latent,
-                    "label": bool(classes) and model.conditioning != "none",
+                    "label": bool(spec.classes) and model.conditioning != "none",
                 },
-                "output": {"shape": [channels, resolution, resolution], "range": [-1, 1]},
                 "info": info,
             },
             indent=1,
@@ -123,14 +120,10 @@ def load_generator(folder: Folder, device: torch.device | None = None) -> Genera
     try:
         meta = json.loads(folder.read("generator.json"))
         weights = load(folder.read("generator.safetensors"))
-        if meta["format"] != FORMAT:
-            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
+        kind, spec = _read_spec(meta)
         model = ModelConfig.model_validate(meta["model"])
-        classes = tuple(meta["classes"])
-        n_classes = len(classes) if model.conditioning != "none" else 0
-        G = build_generator(
-            model, channels=meta["channels"], resolution=meta["resolution"], n_classes=n_classes, seed=0
-        )
+        n_classes = spec.n_classes if model.conditioning != "none" else 0
+        G = build_generator(model, **kind.network_arguments(spec), n_classes=n_classes, seed=0)
         G.load_state_dict(weights)
     except FileNotFoundError:
         raise ConfigError(
@@ -143,7 +136,20 @@ def load_generator(folder: Folder, device: torch.device | None = None) -> Genera
             f"{folder}: the generator cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})"
         ) from None
     G.to(device or torch.device("cpu")).eval().requires_grad_(False)
-    return Generator(G, model, meta["channels"], meta["resolution"], classes, meta["info"])
+    return Generator(G, model, kind, spec, meta["info"])
+
+
+def _read_spec(meta: dict[str, Any]) -> tuple[Kind, SampleSpec]:
+    """The kind of sample, and what one is, from generator.json."""
+    if meta["format"] == 1:
+        shape = (meta["channels"], meta["resolution"], meta["resolution"])
+        name = str(meta["info"].get("data", ""))
+        return find_kind("image"), SampleSpec(name, shape, (-1.0, 1.0), tuple(meta["classes"]))
+    if meta["format"] != FORMAT:
+        raise ValueError(f"format {meta['format']}, this version reads 1 to {FORMAT}")
+    spec = meta["spec"]
+    low, high = spec["value_range"]
+    return find_kind(meta["kind"]), SampleSpec(spec["name"], tuple(spec["shape"]), (low, high), tuple(spec["classes"]))
 
 
 def find_generator(where: str, storage: str = "./runs") -> Folder:

@@ -1,16 +1,17 @@
 """The generator for other programs: ONNX, or PyTorch's own exported program (torch.export). What is written is read
 back and compared.
 
-Inputs are `z` float32 (N, latent_dim) and, for a generator with classes, `label` int64 (N,); the output is `images`
-float32 (N, C, H, W) in [-1, 1]. N is free. What else one must know (distribution of z, classes, origin) travels inside
-the file, as the text of generator.json: in ONNX as the metadata entry `generator.json`, in a .pt2 as the extra file of
-that name.
+Inputs are `z` float32 (N, latent_dim) and, for a generator with classes, `label` int64 (N,); the output, named as the
+kind of sample calls several of them (`images`), is float32 (N, *shape): images (N, C, H, W) in [-1, 1]. N is free. What
+else one must know (distribution of z, shape and range, classes, origin) travels inside the file, as the text of
+generator.json: in ONNX as the metadata entry `generator.json`, in a .pt2 as the extra file of that name.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ from distgan.text import first_line
 
 META = "generator.json"
 TOLERANCE = 1e-3
-"""Largest difference of a pixel in [-1, 1] that is taken for rounding: half a grey level is 4e-3."""
-CHECKED = 5  # images compared; another number than the one that the network was traced with
+"""Largest difference, as a share of half the range of values, that is taken for rounding: half a grey level is 4e-3."""
+CHECKED = 5  # samples compared; another number than the one that the network was traced with
 
 
 class Portable(nn.Module):
@@ -39,8 +40,8 @@ class Portable(nn.Module):
         self.G, self.conditional = G, conditional
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        images: Tensor = self.G(z, label)
-        return images
+        x: Tensor = self.G(z, label)
+        return x
 
 
 def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
@@ -48,7 +49,7 @@ def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
 
     out: FILE.onnx, FILE.pt2 (torch.export), or a folder, for generator.safetensors and generator.json. Raises
     ConfigError for a bad place, missing packages or a network that cannot be traced, RunError if the written file gives
-    other images.
+    other samples.
     """
     target = Path(out).expanduser()
     kind = target.suffix.lower()
@@ -79,11 +80,11 @@ def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
             difference = onnx_difference(generator, data) if kind == ".onnx" else program_difference(generator, data)
             if not difference <= TOLERANCE:
                 raise RunError(
-                    f"--out {out}: the exported network gives other images (off by up to {difference:.2g}); nothing "
-                    "was written"
+                    f"--out {out}: the exported network gives other {generator.kind.noun} (off by up to "
+                    f"{difference:.2g}); nothing was written"
                 )
             _replace(target, data)
-            check = f"{CHECKED} images compared with the original: off by at most {difference:.1g}"
+            check = f"{CHECKED} {generator.kind.noun} compared with the original: off by at most {difference:.1g}"
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     return f"generator of {generator.info['run']} at {generator.info['kimg']:g} kimg: {target} ({check})"
@@ -102,7 +103,7 @@ def to_onnx(generator: Generator, meta: str) -> bytes:
     """An ONNX file's bytes: weights inside, N free, `generator.json` in its metadata."""
     with _quiet():
         made = torch.onnx.export(
-            _trace(generator), (), dynamo=True, external_data=False, verbose=False, output_names=["images"]
+            _trace(generator), (), dynamo=True, external_data=False, verbose=False, output_names=[generator.kind.noun]
         )
     assert made is not None
     model = made.model_proto
@@ -112,7 +113,7 @@ def to_onnx(generator: Generator, meta: str) -> bytes:
 
 
 def program_difference(generator: Generator, data: bytes) -> float:
-    """The largest difference between images of the generator and of a .pt2 file."""
+    """The largest difference between samples of the generator and of a .pt2 file, as TOLERANCE counts."""
     inputs = _inputs(generator, CHECKED, seed=1)
     with _quiet():
         found = torch.export.load(io.BytesIO(data)).module()(*inputs)
@@ -120,7 +121,7 @@ def program_difference(generator: Generator, data: bytes) -> float:
 
 
 def onnx_difference(generator: Generator, data: bytes) -> float:
-    """The largest difference between images of the generator and of an ONNX file, run by onnxruntime."""
+    """The largest difference between samples of the generator and of an ONNX file, run by onnxruntime."""
     import onnxruntime
 
     inputs = _inputs(generator, CHECKED, seed=1)
@@ -141,7 +142,7 @@ def _trace(generator: Generator) -> Any:
         raise ConfigError(
             f"model.generator = {generator.model.generator or generator.model.name!r}: cannot be traced by "
             f"torch.export ({type(error).__name__}: {first_line(error)[:300]}); its forward(z, c) must not branch on "
-            "values, nor fix the number of images"
+            "values, nor fix the number of samples"
         ) from None
 
 
@@ -158,7 +159,9 @@ def _difference(generator: Generator, inputs: tuple[Tensor, ...], found: Tensor)
     expected = generator.G(*inputs, *([] if generator.conditional else [None]))
     if found.shape != expected.shape:
         return float("inf")
-    return float((found - expected).abs().max())
+    low, high = generator.spec.value_range
+    unit = (high - low) / 2 if math.isfinite(high - low) else 1.0
+    return float((found - expected).abs().max()) / unit
 
 
 def _replace(target: Path, data: bytes) -> None:

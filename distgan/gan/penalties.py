@@ -24,26 +24,25 @@ from torch import Tensor
 from distgan.second_order import images_only
 
 
-def input_gradients(logits: Tensor, images: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients of each sample's logit in its own image, float32, differentiable; shapes as `images`, each (N, C,
-    H, W).
+def input_gradients(logits: Tensor, samples: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of each sample's logit in that sample, float32, differentiable; shapes as `samples`, each (N, ...).
 
-    logits: (M,), of any number of stacked images. One inner gradient serves all images at once: the sum's derivative in
-    an image is its own logit's, as long as no layer mixes samples.
+    logits: (M,), of any number of stacked samples. One inner gradient serves all of them at once: the sum's derivative
+    in a sample is its own logit's, as long as no layer mixes samples.
     """
     with torch.autocast(logits.device.type, enabled=False), images_only():
-        return [g.float() for g in torch.autograd.grad(logits.float().sum(), list(images), create_graph=True)]
+        return [g.float() for g in torch.autograd.grad(logits.float().sum(), list(samples), create_graph=True)]
 
 
 def squared_norm(gradient: Tensor) -> Tensor:
-    """|gradient|^2 of each sample, (N, C, H, W) -> (N,). R1 and R2 are its mean over real and generated images, times
+    """|gradient|^2 of each sample, (N, ...) -> (N,). R1 and R2 are its mean over real and generated samples, times
     gamma / 2 (Mescheder et al., 2018, eq. 9 and 10).
     """
     return gradient.square().flatten(1).sum(1)
 
 
 def gradient_gap(gradient: Tensor, target: float) -> Tensor:
-    """(|gradient| - target)^2 of each sample, (N, C, H, W) -> (N,): target 1 is WGAN-GP (Gulrajani et al., 2017, eq.
+    """(|gradient| - target)^2 of each sample, (N, ...) -> (N,): target 1 is WGAN-GP (Gulrajani et al., 2017, eq.
     3), target 0 is the zero-centred form (Thanh-Tung et al., 2019).
     """
     if target == 0:
@@ -53,5 +52,5 @@ def gradient_gap(gradient: Tensor, target: float) -> Tensor:
 
 
 def mix(x_real: Tensor, x_fake: Tensor, alpha: Tensor) -> Tensor:
-    """Points between real and generated images (N, C, H, W): alpha (N,) in [0, 1), the share of the real one."""
-    return torch.lerp(x_fake, x_real, alpha.view(-1, *[1] * (x_real.ndim - 1)))
+    """Points between real and generated samples (N, ...): alpha (N,) in [0, 1), the share of the real one."""
+    return torch.lerp(x_fake, x_real, alpha.view(-1, *(1,) * (x_real.ndim - 1)))

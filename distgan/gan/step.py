@@ -22,8 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from distgan.config import LossConfig
-from distgan.gan.losses import LOSSES
 from distgan.gan.penalties import gradient_gap, input_gradients, mix, squared_norm
+from distgan.registry import LOSSES
 from distgan.second_order import first_order
 
 Augmentation = Callable[[Tensor, str], Tensor]

@@ -10,7 +10,7 @@ elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,6 +102,17 @@ class Kind(Protocol):
     def describe(self, config: DataConfig) -> SampleSpec:
         """What can be said cheaply. Raises ConfigError for every mistake that can be seen early."""
 
+    def knows(self, name: str) -> bool:
+        """Whether data.name means a set that the kind knows by name, and no path."""
+
+    def claims(self, name: str) -> bool:
+        """Whether data.name, a known set or a path, looks like samples of this kind: data.kind = auto asks it."""
+
+    def like(self, config: DataConfig, spec: SampleSpec | None) -> DataConfig:
+        """The same data, to be read as samples of this shape (None: as they are stored): what measures generated
+        samples against real ones needs.
+        """
+
     def open(self, config: DataConfig, progress: Progress | None = None) -> SampleSet:
         """The real samples: deterministic, cached where decoding costs. Raises ConfigError."""
 
@@ -120,10 +131,14 @@ class Kind(Protocol):
         """
 
     def preview(self, samples: NDArray[Any], columns: int | None = None) -> NDArray[np.uint8]:
-        """One picture, uint8 (H, W) or (H, W, 3), of stored samples (N, ...), near-square unless `columns` is given."""
+        """One picture, uint8 (H, W) or (H, W, 3), of stored samples (N, ...), near-square unless `columns` is given,
+        and large enough for a person to see.
+        """
 
-    def save(self, samples: NDArray[Any], target: Path, columns: int | None = None) -> None:
-        """Write stored samples in the format of target's ending, one of `suffixes`. Raises OSError."""
+    def save(self, batches: Iterable[NDArray[Any]], n: int, target: Path, columns: int | None = None) -> None:
+        """Write n stored samples, which come in batches (b, ...), in the format of target's ending, one of `suffixes`:
+        "" is a folder, which is there. Raises OSError.
+        """
 
     def extractor(self, config: RunConfig, spec: SampleSpec, device: torch.device | str) -> Extractor:
         """The feature extractor that metrics compare in. Raises ConfigError."""
@@ -138,10 +153,12 @@ class Kind(Protocol):
         """Keyword arguments of every generator's and discriminator's constructor that tell what a sample is."""
 
     def check(self, config: RunConfig, spec: SampleSpec) -> None:
-        """Raise ConfigError for settings that cannot work on this data, before any worker starts."""
+        """Raise ConfigError for settings that cannot work on this data, before any worker starts: networks, and the
+        feature extractor where it may be missing. config.model.conditioning is decided.
+        """
 
 
-def some(problems: tuple[str, ...] | list[str], count: int = 5) -> str:
+def some(problems: Sequence[str], count: int = 5) -> str:
     """The first of several problems, and how many more there are."""
     more = f" and {len(problems) - count} more" if len(problems) > count else ""
     return ", ".join(problems[:count]) + more

@@ -1,11 +1,12 @@
-"""What one pass over images leaves behind, mergeable over ranks and storable; and the real side's own derived
+"""What one pass over samples leaves behind, mergeable over ranks and storable; and the real side's own derived
 values.
 """
 
 from __future__ import annotations
 
 import io
-from functools import cached_property
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,15 +14,13 @@ from torch import Tensor
 
 from distgan.metrics.class_statistics import ClassStatistics
 from distgan.metrics.collective import Collective
-from distgan.metrics.kid import kernel_sum
 from distgan.metrics.moments import Moments, frechet_distance
-from distgan.metrics.prdc import radii
 
-PR_K, DC_K = 3, 5  # neighbours in precision and recall, and in density and coverage, as in the two papers
+Value = TypeVar("Value")
 
 
-class Sums:
-    """Moments and class statistics of all images, features of some (rows, dim), and how many labels the classifier
+class Accumulator:
+    """Moments and class statistics of all samples, features of some (rows, dim), and how many labels the classifier
     confirmed.
     """
 
@@ -33,7 +32,7 @@ class Sums:
         self._kept: list[Tensor] = []
 
     def update(self, features: Tensor, logits: Tensor | None, labels: Tensor | None, keep: Tensor) -> None:
-        """Add images by features (n, dim), logits (n, k), labels int64 (n,); `keep`, bool (n,), says whose features
+        """Add samples by features (n, dim), logits (n, k), labels int64 (n,); `keep`, bool (n,), says whose features
         stay.
         """
         features = features.to(self.features.device)
@@ -71,7 +70,7 @@ class Sums:
         return buffer.getvalue()
 
     @classmethod
-    def load(cls, dumped: bytes, dim: int, n_classes: int | None, device: torch.device) -> Sums:
+    def load(cls, dumped: bytes, dim: int, n_classes: int | None, device: torch.device) -> Accumulator:
         """Sums from what `dump` gave. ValueError, KeyError or zip errors where it is damaged (zip has checksums)."""
         sums = cls(dim, n_classes, device)
         with np.load(io.BytesIO(dumped), allow_pickle=False) as data:
@@ -83,35 +82,26 @@ class Sums:
         return sums
 
 
-class Real:
+class Reference:
     """The real side's sums, with what every measurement of a run needs of them computed once, when first asked for."""
 
-    def __init__(self, sums: Sums) -> None:
-        self.moments, self.classes, self.recognised, self.features = (
-            sums.moments,
-            sums.classes,
-            sums.recognised,
-            sums.features,
-        )
+    def __init__(self, sums: Accumulator) -> None:
+        self.moments, self.classes, self.features = sums.moments, sums.classes, sums.features
+        self.recognised = sums.recognised
+        self._once: dict[str, object] = {}
 
-    @cached_property
-    def kernel_sum(self) -> Tensor:
-        """kid.kernel_sum of the features."""
-        return kernel_sum(self.features)
+    def once(self, name: str, compute: Callable[[], Value]) -> Value:
+        """The value of `compute`, a function of the real side alone, kept under a name."""
+        if name not in self._once:
+            self._once[name] = compute()
+        return self._once[name]  # type: ignore[return-value]
 
-    @cached_property
-    def pr_radii(self) -> Tensor:
-        """manifold.radii for precision and recall."""
-        return radii(self.features, PR_K)
-
-    @cached_property
-    def dc_radii(self) -> Tensor:
-        """manifold.radii for density and coverage."""
-        return radii(self.features, DC_K)
-
-    @cached_property
+    @property
     def floor_fid(self) -> float:
         """FID between two random halves of the features."""
+        return self.once("floor fid", self._floor_fid)
+
+    def _floor_fid(self) -> float:
         order = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(0)).to(self.features.device)
         a, b = (
             Moments(self.moments.dim, self.features.device).update(self.features[half])

@@ -1,4 +1,4 @@
-"""What a classifier says about a set of images: how many of each class, how far from the data's classes, Inception
+"""What a classifier says about a set of samples: how many of each class, how far from the data's classes, Inception
 Score.
 """
 
@@ -11,10 +11,10 @@ from distgan.metrics.collective import Collective
 
 
 class ClassStatistics:
-    """Sums over images of a classifier's probabilities, mergeable by addition.
+    """Sums over samples of a classifier's probabilities, mergeable by addition.
 
-    histogram: (k,) images by most probable class. probability: (k,) sum of p. information: () sum of sum_c p_c log p_c.
-    All float64.
+    histogram: (k,) samples by most probable class. probability: (k,) sum of p. information: () sum of sum_c
+    p_c log p_c. All float64.
     """
 
     def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
@@ -23,7 +23,7 @@ class ClassStatistics:
         self.information = torch.zeros((), dtype=torch.float64, device=device)
 
     def update(self, logits: Tensor) -> Tensor:
-        """Add images by their logits (n, k); returns their most probable classes, int64 (n,)."""
+        """Add samples by their logits (n, k); returns their most probable classes, int64 (n,)."""
         log_p = logits.to(self.histogram.device, torch.float64).log_softmax(1)
         p = log_p.exp()
         predicted: Tensor = log_p.argmax(1)
@@ -45,7 +45,7 @@ class ClassStatistics:
         return out
 
     def all_reduce(self, collective: Collective) -> ClassStatistics:
-        """The statistics over the images of all ranks."""
+        """The statistics over the samples of all ranks."""
         return self.unpack(collective.all_reduce_sum(self.pack()))
 
     @property
@@ -67,7 +67,7 @@ class ClassStatistics:
     def kl(self, reference: Tensor | None = None) -> float:
         """KL(this histogram || reference counts (k,)) in nats; without a reference against equal shares.
 
-        Half an image is added to each class of the reference, so that a class it happens not to hold doesn't make this
+        Half a sample is added to each class of the reference, so that a class it happens not to hold doesn't make this
         infinite.
         """
         counts = torch.ones_like(self.histogram) if reference is None else reference.to(self.histogram) + 0.5

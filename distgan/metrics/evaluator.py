@@ -1,42 +1,32 @@
-"""Measuring a generator against real images on any number of workers: every worker generates and sees its share,
+"""Measuring a generator against real samples on any number of workers: every worker generates and sees its share,
 once.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distgan.config import METRICS, ConfigError
-from distgan.metrics.accumulators import DC_K, PR_K, Real, Sums
+from distgan.config import ConfigError
+from distgan.metrics.accumulators import Accumulator, Reference
 from distgan.metrics.collective import Collective, SingleProcess
 from distgan.metrics.extractor import Extractor
-from distgan.metrics.kid import kernel_distance, kernel_distance_subsets
-from distgan.metrics.moments import frechet_distance
-from distgan.metrics.prdc import density_coverage, precision_recall
+from distgan.metrics.measures.base import Measure
+from distgan.registry import METRICS
 from distgan.storage import Folder
 
 log = logging.getLogger(__name__)
 
-CAP = 10_000  # images a side whose features are compared pair by pair
-KEYS = {
-    "fid": ("fid",),
-    "kid": ("kid", "kid_std"),
-    "precision-recall": ("precision", "recall"),
-    "density-coverage": ("density", "coverage"),
-    "inception-score": ("inception_score",),
-    "modes": ("modes",),
-}
+CAP = 10_000  # samples a side whose features are compared pair by pair
 
 
 def statistics_dir() -> Path:
@@ -45,22 +35,22 @@ def statistics_dir() -> Path:
 
 
 class Evaluator:
-    """Measures generated images against one real set with one extractor.
+    """Measures generated samples against one real set with one extractor.
 
-    images: uint8 (N, C, H, W), array or memory map, the same on all ranks. labels: int64 (N,) or None. fingerprint: the
-    set's content hash. metrics: names of config.METRICS. cache_dir: where the real set's statistics are kept between
-    runs, by content, or None; store: the same in storage, which a run that is continued on another machine still finds.
-    context: the group of processes; every one must construct and call in step. batch_size: images a rank handles at
-    once.
+    samples: as stored (N, ...), array or memory map, the same on all ranks. labels: int64 (N,) or None. fingerprint:
+    the set's content hash. metrics: names of registry.METRICS. cache_dir: where the real set's statistics are kept
+    between runs, by content, or None; store: the same in storage, which a run that is continued on another machine
+    still finds. context: the group of processes; every one must construct and call in step. batch_size: samples a rank
+    handles at once.
 
-    All real images enter the moments; at most CAP on each side, evenly spread over the real set, enter metrics that
+    All real samples enter the moments; at most CAP on each side, evenly spread over the real set, enter metrics that
     compare pairs. Raises ConfigError for unknown metrics, for metrics that need a classifier where the extractor is
-    none, and for too few images.
+    none, and for too few samples.
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        samples: NDArray[Any],
         labels: NDArray[np.int64] | None,
         fingerprint: str,
         extractor: Extractor,
@@ -78,17 +68,20 @@ class Evaluator:
             list(dict.fromkeys(metrics)),
             batch_size,
         )
-        self.histogram: Tensor | None = None  # of the last measurement: images by class, float64 (k,)
-        self.real_samples = len(images)
+        self.histogram: Tensor | None = None  # of the last measurement: samples by class, float64 (k,)
+        self.real_samples = len(samples)
         self._device = extractor.device if extractor.device.type != "mps" else torch.device("cpu")  # mps has no float64
-        self._check(len(images), "data.limit")
+        self._check(len(samples), "data.limit")
+        able = [name for name in METRICS if extractor.n_classes is not None or not METRICS[name].classifies]
+        unasked = [name for name in able if METRICS[name].unasked]
+        self._measures: list[Measure] = [METRICS[name] for name in dict.fromkeys([*self.metrics, *unasked])]
         self._same_extractor()
 
         def truth(index: Tensor) -> Tensor:
             return torch.from_numpy(np.asarray(labels)[index.numpy()])
 
         def read(index: Tensor) -> Tensor:
-            return torch.from_numpy(np.asarray(images[index.numpy()]))
+            return torch.from_numpy(np.asarray(samples[index.numpy()]))
 
         places = [Folder(cache_dir)] if cache_dir is not None else []
         places += [store] if store is not None else []
@@ -96,38 +89,40 @@ class Evaluator:
         self._real = self._cached(places, name)
         missing = torch.tensor([0.0 if self._real is not None else 1.0])
         if float(self._from_first(missing, 1)[0]):  # the first rank's finding is everyone's
-            chosen = torch.arange(min(CAP, len(images))) * len(images) // min(CAP, len(images))
-            sums = self._pass(read, len(images), chosen, truth if labels is not None else None, torch.device("cpu"))
+            chosen = torch.arange(min(CAP, len(samples))) * len(samples) // min(CAP, len(samples))
+            sums = self._pass(read, len(samples), chosen, truth if labels is not None else None, torch.device("cpu"))
             sums.all_reduce(self.context, None, True)
             if self.context.rank == 0:
-                self._real = Real(sums)
+                self._real = Reference(sums)
                 self._keep(sums.dump(), places, name)
         self._reference = self._from_first(None if self._real is None else self._real.moments.mean, extractor.dim)
         # A conditional generator's labels, and missing classes, can be checked only by a classifier whose classes are
         # the data's.
-        known = None if self._real is None else self._real.recognised[None] / len(images)
+        known = None if self._real is None else self._real.recognised[None] / len(samples)
         self.knows_labels = float(self._from_first(known, 1)[0]) > 0.5
 
     def evaluate(
         self, sample: Callable[[Tensor], Tensor], n: int, labels: Callable[[Tensor], Tensor] | None = None
     ) -> dict[str, float]:
-        """The metrics of n generated images; the same dictionary on all ranks.
+        """The metrics of n generated samples; the same dictionary on all ranks.
 
-        sample: indices int64 (b,) on the extractor's device -> images uint8 (b, C, H, W), a pure function of the
+        sample: indices int64 (b,) on the extractor's device -> samples as stored (b, ...), a pure function of the
         indices. labels: the same for the classes asked for, int64 (b,); adds class_accuracy. Ranks take equal runs of
-        0..n-1, none twice, none left out. Keys: those of KEYS for the metrics asked for, class_kl where the extractor
-        classifies, samples, real_samples.
+        0..n-1, none twice, none left out. Keys: those of the metrics asked for, of those that come unasked (class_kl
+        where the extractor classifies), samples, real_samples.
         """
         self._check(n, "metrics.samples")
-        paired = any(name in self.metrics for name in ("kid", "precision-recall", "density-coverage"))
+        paired = any(measure.pairs for measure in self._measures)
         checked = labels if self.knows_labels else None
         made = self._pass(sample, n, torch.arange(min(n, CAP) if paired else 0), checked, self.net.device)
         made.all_reduce(self.context, self._reference, paired)
         self.histogram = None if made.classes is None else made.classes.histogram
-        keys = [key for name in self.metrics for key in KEYS[name]] + (["class_kl"] if made.classes is not None else [])
-        values = None
-        if self._real is not None:  # the first rank computes, so that all ranks hold the very same numbers
-            found = self._compare(made, self._real)
+        keys = [key for measure in self._measures for key in measure.keys]
+        values, real = None, self._real
+        if real is not None:  # the first rank computes, so that all ranks hold the very same numbers
+            found: dict[str, float] = {}
+            for measure in self._measures:
+                found |= measure.compute(made, real)
             values = torch.tensor([found[key] for key in keys], dtype=torch.float64)
         result = dict(zip(keys, self._from_first(values, len(keys)).tolist(), strict=True))
         if checked is not None:
@@ -135,32 +130,11 @@ class Evaluator:
         return {**result, "samples": float(n), "real_samples": float(self.real_samples)}
 
     def floor_fid(self) -> float:
-        """FID between two random halves of (at most CAP) real images: about the least that so many images can reach."""
+        """FID between two random halves of (at most CAP) real samples: about the least that so many can reach."""
         if self.real_samples < 4:
-            raise ConfigError(f"data.limit = {self.real_samples}: floor_fid needs at least 4 real images")
+            raise ConfigError(f"data.limit = {self.real_samples}: floor_fid needs at least 4 real samples")
         value = None if self._real is None else torch.tensor([self._real.floor_fid], dtype=torch.float64)
         return float(self._from_first(value, 1)[0])
-
-    def _compare(self, made: Sums, real: Real) -> dict[str, float]:
-        out: dict[str, float] = {}
-        for name in self.metrics:
-            if name == "fid":
-                out["fid"] = frechet_distance(made.moments, real.moments)
-            elif name == "kid":
-                out["kid"] = kernel_distance(made.features, real.features, real.kernel_sum)
-                out["kid_std"] = kernel_distance_subsets(made.features, real.features, subsets=20)[1]
-            elif name == "precision-recall":
-                out["precision"], out["recall"] = precision_recall(made.features, real.features, PR_K, real.pr_radii)
-            elif name == "density-coverage":
-                out["density"], out["coverage"] = density_coverage(made.features, real.features, DC_K, real.dc_radii)
-        if made.classes is not None and real.classes is not None:
-            classes = made.classes
-            out |= {
-                "inception_score": classes.inception_score,
-                "modes": classes.modes,
-                "class_kl": classes.kl(real.classes.histogram),
-            }
-        return out
 
     def _pass(
         self,
@@ -169,11 +143,11 @@ class Evaluator:
         chosen: Tensor,
         labels: Callable[[Tensor], Tensor] | None,
         place: torch.device,
-    ) -> Sums:
-        """This rank's sums over its run of images 0..n-1, with the features of those among `chosen`; `read` gets
+    ) -> Accumulator:
+        """This rank's sums over its run of samples 0..n-1, with the features of those among `chosen`; `read` gets
         indices at `place`.
         """
-        sums = Sums(self.net.dim, self.net.n_classes, self._device)
+        sums = Accumulator(self.net.dim, self.net.n_classes, self._device)
         mine = torch.arange(n).tensor_split(self.context.world_size)[self.context.rank]
         for index in torch.split(mine, self.batch_size) if len(mine) else ():
             features, logits = self.net(read(index.to(place)))
@@ -200,34 +174,33 @@ class Evaluator:
     def _check(self, n: int, setting: str) -> None:
         for name in self.metrics:
             if name not in METRICS:
-                near = difflib.get_close_matches(name, METRICS, 1, 0.4)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"metrics.names = {name!r}: allowed: {', '.join(METRICS)}{hint}")
-            if name in ("inception-score", "modes") and self.net.n_classes is None:
+                raise ConfigError(f"metrics.names = {name!r}: {METRICS.refusal(name)}")
+            measure: Measure = METRICS[name]
+            if measure.classifies and self.net.n_classes is None:
                 raise ConfigError(
                     f"metrics.names = {name!r}: needs an extractor that classifies, and {self.extractor!r} does not; "
-                    "take digits, inception or torchvision:NAME as metrics.extractor, or leave the metric out"
+                    "take another metrics.extractor (for images digits, inception or torchvision:NAME), or leave the "
+                    "metric out"
                 )
-            least = {"precision-recall": PR_K + 1, "density-coverage": DC_K + 1}.get(name, 2)
-            if n < least:
-                raise ConfigError(f"{setting} = {n}: {name} needs at least {least} images on each side")
+            if n < measure.least:
+                raise ConfigError(f"{setting} = {n}: {name} needs at least {measure.least} samples on each side")
 
     def _file(self, fingerprint: str, labelled: bool) -> str:
         key = f"1/{fingerprint}/{self.net.digest}/{CAP}/{labelled}"
         return f"real-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
-    def _cached(self, places: Sequence[Folder], name: str) -> Real | None:
+    def _cached(self, places: Sequence[Folder], name: str) -> Reference | None:
         """The real side from the first place that has it whole; the other places get it too."""
         for place in places if self.context.rank == 0 else ():
             try:
                 dumped = place.read(name)
-                real = Real(Sums.load(dumped, self.net.dim, self.net.n_classes, self._device))
+                real = Reference(Accumulator.load(dumped, self.net.dim, self.net.n_classes, self._device))
             except FileNotFoundError:
                 continue
             except (
                 Exception
             ) as error:  # whatever a damaged file makes the readers raise: the statistics can always be made again
-                log.warning("%s: cannot be used (%s); the real images are measured again", place.path(name), error)
+                log.warning("%s: cannot be used (%s); the real samples are measured again", place.path(name), error)
                 continue
             self._keep(dumped, [other for other in places if other is not place], name, replace=False)
             return real
@@ -240,15 +213,15 @@ class Evaluator:
                     place.write(name, dumped)
             except OSError as error:
                 log.warning(
-                    "%s: cannot be written (%s); the next run measures the real images again", place.path(name), error
+                    "%s: cannot be written (%s); the next run measures the real samples again", place.path(name), error
                 )
 
 
-class RealImages(Protocol):
-    """What `evaluate_images` reads of a data set (distgan.kinds.image.ImageSet has it)."""
+class RealSamples(Protocol):
+    """What `evaluate_samples` reads of a data set (distgan.kinds.base.SampleSet has it)."""
 
     @property
-    def images(self) -> NDArray[np.uint8]: ...
+    def samples(self) -> NDArray[Any]: ...
 
     @property
     def labels(self) -> NDArray[np.int64] | None: ...
@@ -257,9 +230,9 @@ class RealImages(Protocol):
     def fingerprint(self) -> str: ...
 
 
-def evaluate_images(
-    generated: NDArray[np.uint8],
-    real: RealImages,
+def evaluate_samples(
+    generated: NDArray[Any],
+    real: RealSamples,
     metrics: Sequence[str],
     extractor: Extractor,
     *,
@@ -267,18 +240,18 @@ def evaluate_images(
     context: Collective | None = None,
     batch_size: int = 500,
 ) -> dict[str, float]:
-    """The metrics of given images uint8 (N, C, H, W) against a real set of the same image shape, and floor_fid beside
-    fid.
+    """The metrics of given samples (N, ...) against a real set of the same sample shape, and floor_fid beside fid.
 
-    Raises ConfigError where the image shapes differ, and as Evaluator does.
+    Raises ConfigError where the shapes differ, and as Evaluator does.
     """
-    if generated.shape[1:] != real.images.shape[1:]:
+    if generated.shape[1:] != real.samples.shape[1:]:
         raise ConfigError(
-            f"the images to evaluate are {tuple(generated.shape[1:])} (channels, height, width) and the data's are "
-            f"{tuple(real.images.shape[1:])}; set data.resolution and data.channels to those of the images"
+            f"the samples to evaluate have the shape {tuple(generated.shape[1:])} and the data's "
+            f"{tuple(real.samples.shape[1:])} (images: channels, height, width); read the data as such samples, images "
+            "by data.resolution and data.channels"
         )
     evaluator = Evaluator(
-        real.images,
+        real.samples,
         real.labels,
         real.fingerprint,
         extractor,

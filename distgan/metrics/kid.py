@@ -35,7 +35,7 @@ def kernel_distance(generated: Tensor, real: Tensor, real_sum: Tensor | None = N
     """
     n, m = len(generated), len(real)
     if min(n, m) < 2:
-        raise ValueError(f"KID needs at least 2 images on each side, got {n} generated and {m} real")
+        raise ValueError(f"KID needs at least 2 samples on each side, got {n} generated and {m} real")
     within = kernel_sum(generated) / (n * (n - 1)) + (kernel_sum(real) if real_sum is None else real_sum) / (
         m * (m - 1)
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 def radii(x: Tensor, k: int, chunk: int = 2048) -> Tensor:
     """Squared distance of each row of (n, d) to its k-th nearest other row, float64 (n,). ValueError where n <= k."""
     if len(x) <= k:
-        raise ValueError(f"the {k}th nearest neighbour needs more than {k} images, got {len(x)}")
+        raise ValueError(f"the {k}th nearest neighbour needs more than {k} samples, got {len(x)}")
     out = []
     for start, squared in _squared_distances(x, x, chunk):
         row = torch.arange(len(squared), device=x.device)

@@ -1,4 +1,4 @@
-"""`distgan evaluate`: metrics of a finished generator, or of any images, against real ones."""
+"""`distgan evaluate`: metrics of a finished generator, or of any samples, against real ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from distgan.config import METRICS, ConfigError, DataConfig, load_config
+from distgan.config import ConfigError, DataConfig, MetricsConfig, RunConfig, load_config
 from distgan.export.generator import Generator, find_generator, load_generator
-from distgan.kinds.image import ImageSet, open_images
+from distgan.kinds import Kind, SampleSet, get_kind
+from distgan.registry import METRICS
 from distgan.runs.prepare import read_run_config
 from distgan.storage import Folder
 
@@ -31,51 +32,53 @@ def evaluate_source(
 ) -> dict[str, Any]:
     """The metrics of `source` as a flat dict, with the names of what was compared.
 
-    source: a run, a generator, or a folder, .zip, .npy or .npz of images. against: a known set or a path; without it
-    the data of the run. overrides: dotted `data.` settings of the real images. linear_probe: judge the discriminator's
-    features too (a run's only, see `training.probe`). Raises ConfigError.
+    source: a run, a generator, or files of samples (images: a folder, .zip, .npy or .npz). against: a known set or a
+    path; without it the data of the run. overrides: dotted `data.` settings of the real samples. linear_probe: judge
+    the discriminator's features too (a run's only, see `linear_probe`). Raises ConfigError.
     """
-    from distgan.kinds.image.extractors import get_extractor
-    from distgan.metrics.evaluator import Evaluator, evaluate_images, statistics_dir
+    from distgan.metrics.evaluator import Evaluator, evaluate_samples, statistics_dir
 
     names = [name for name in metrics.replace(" ", "").split(",") if name]
     load_config(overrides={"metrics.names": f"[{', '.join(names)}]"})  # refuses what is no metric
     if not names:
         raise ConfigError(f"--metrics {metrics!r}: allowed: one or more of {', '.join(METRICS)}, with commas between")
-    generated: ImageSet | None = None
+    generated: SampleSet | None = None
     generator: Generator | None = None
     try:
         place = find_generator(source, storage)
     except ConfigError:
         path = Path(source).expanduser()
         if not path.exists() or (path / "config.yaml").exists():
-            raise  # the grids in the folder of a run that has no generator yet are no images to be measured
+            raise  # the grids in the folder of a run that has no generator yet are no samples to be measured
         if linear_probe:
             raise ConfigError(
                 f"--linear-probe: {source} is no run, and only a run's checkpoint has a discriminator"
             ) from None
-        generated = _images(source, against)
         data = load_config(overrides={"data.name": _required(against), **(overrides or {})}).data
+        kind: Kind = get_kind(data)
+        stored = DataConfig(name=source, labels=False, kind=data.kind)
+        generated = kind.open(kind.like(stored, None))
+        spec = generated.spec
     else:
         generator = load_generator(place, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        kind, spec = generator.kind, generator.spec
         data = _data_of(place, against, overrides)
-    shape = (generator.channels, generator.resolution) if generator else (generated.channels, generated.resolution)  # type: ignore[union-attr]
-    real = open_images(data.model_copy(update={"channels": shape[0], "resolution": shape[1]}))
+    data = kind.like(data, spec)
+    real = kind.open(data)
     device = next(generator.G.parameters()).device if generator else torch.device("cpu")
-    network = get_extractor(
-        extractor, device, weights, data_channels=shape[0], resolution=shape[1], data_name=data.name
-    )
+    measuring = RunConfig(data=data, metrics=MetricsConfig(extractor=extractor, weights=weights))
+    network = kind.extractor(measuring, real.spec, device)
 
     if generated is not None:
-        count = min(n, generated.n)
-        found = evaluate_images(np.asarray(generated.images[:count]), real, names, network, cache_dir=statistics_dir())
+        made_by_others = np.asarray(generated.samples[: min(n, len(generated))])
+        found = evaluate_samples(made_by_others, real, names, network, cache_dir=statistics_dir())
     else:
         assert generator is not None
         made = generator
         # A run has its own data's statistics beside it
         known = _run_of(place).child("statistics") if against is None and not overrides else None
         evaluator = Evaluator(
-            real.images, real.labels, real.fingerprint, network, names, cache_dir=statistics_dir(), store=known
+            real.samples, real.labels, real.fingerprint, network, names, cache_dir=statistics_dir(), store=known
         )
         found = evaluator.evaluate(lambda index: made.sample(index, seed), n)
         if "fid" in found:
@@ -84,40 +87,18 @@ def evaluate_source(
             from distgan.runs.linear_probe import probe_run
 
             run = _run_of(place)
-            sized = data.model_copy(update={"channels": shape[0], "resolution": shape[1], "labels": True})
-            found |= probe_run(run, read_run_config(run), sized, classes=len(made.classes), device=device)
-    return {"source": source, "against": f"{real.name} ({data.split})", "extractor": network.name, **found}
+            labelled = data.model_copy(update={"labels": True})
+            found |= probe_run(run, read_run_config(run), labelled, classes=len(made.classes), device=device)
+    return {"source": source, "against": f"{real.spec.name} ({data.split})", "extractor": network.name, **found}
 
 
 def _required(against: str | None) -> str:
     if against is None:
         raise ConfigError(
-            "--against: needed when images are measured that no run made; give a known set or a path, for example "
+            "--against: needed when samples are measured that no run made; give a known set or a path, for example "
             "--against mnist10k"
         )
     return against
-
-
-def _images(source: str, against: str | None) -> ImageSet:
-    """Generated images from a path, as large as they are."""
-    _required(against)
-    return open_images(DataConfig(name=source, labels=False, resolution=_side(source)))
-
-
-def _side(source: str) -> int | None:
-    """The side of the first image of a folder, so that generated images are measured as they are."""
-    from PIL import Image, UnidentifiedImageError
-
-    path = Path(source).expanduser()
-    if not path.is_dir():
-        return None
-    for file in sorted(path.rglob("*")):
-        try:
-            with Image.open(file) as image:
-                return int(min(image.size))
-        except (OSError, UnidentifiedImageError):
-            continue
-    return None
 
 
 def _data_of(place: Folder, against: str | None, overrides: dict[str, Any] | None) -> DataConfig:
@@ -143,7 +124,7 @@ def _run_of(place: Folder) -> Folder:
 
 def as_table(found: dict[str, Any]) -> str:
     """The metrics for a person: what was compared, then one line each."""
-    counts = f"{found['samples']:,.0f} and {found['real_samples']:,.0f} images"
+    counts = f"{found['samples']:,.0f} and {found['real_samples']:,.0f} samples"
     head = f"{found['source']} against {found['against']}, {counts}, extractor {found['extractor']}"
     rest = {k: v for k, v in found.items() if k not in ("source", "against", "samples", "real_samples", "extractor")}
     width = max(map(len, rest), default=0)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
+from distgan.kinds import Kind, SampleSet, get_kind, with_recipe
 from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
 from distgan.storage import Folder
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
-
-if TYPE_CHECKING:
-    from distgan.kinds.image import ImageSet
 
 # Settings that may change between a run's start and its continuation: none of them alters what a step computes, but for
 # rounding.
@@ -52,7 +50,7 @@ class Prepared:
     folder: Folder
     state: Literal["new", "resume", "complete"]
     images: str
-    """The real images, in words."""
+    """The real samples, in words."""
     notes: tuple[str, ...] = ()
     """What a person should know before it starts."""
 
@@ -64,54 +62,42 @@ def prepare(config: RunConfig) -> Prepared:
     Raises ConfigError with one line a mistake. Nothing that exists is changed before all checks have passed.
     """
     share_cores()  # before anything imports torch
-    from distgan.kinds.image import describe
-    from distgan.models import check_models
     from distgan.runs.local import check_workers
 
     if config.engine == "local":
         check_workers(config)
     config = at_home(config)
-    spec = describe(config.data)
+    kind = get_kind(config.data)
+    spec = kind.describe(config.data)
     n_classes = spec.n_classes if config.data.labels else 0
-    config = config.for_classes(n_classes)
-    if config.model.conditioning != "none" and not n_classes:
-        raise ConfigError(
-            f"model.conditioning = {config.model.conditioning!r}: {spec.name} has no class labels; allowed here: none. "
-            "A folder of images gets classes from its sub-folders, an .npz from an array named labels"
-        )
-    check_models(config.model, channels=spec.channels, resolution=spec.resolution, n_classes=n_classes)
-    _check_extractor(config, spec.channels, spec.resolution)
+    config = with_recipe(config, spec).for_classes(n_classes)
+    kind.check(config, spec)
     Folder(config.storage).check_writable()
     folder = Folder(config.storage).child(config.run_name)
     state = _existing(config, folder)
-    decoded = _decode_here(config) if state != "complete" else None
+    decoded = _decode_here(config, kind) if state != "complete" else None
     if state != "complete":
         if rank() == 0:  # under torchrun the other ranks' driver is this one
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
-    n = decoded.n if decoded else spec.n
-    count = f"{n:,} " if n else ""
-    classes = f", {n_classes} classes" if n_classes else ""
-    size = f"{spec.resolution} x {spec.resolution} x {spec.channels}"
+    words = kind.describe_in_words(replace(spec, n=len(decoded) if decoded else spec.n))
     notes = (decoded.note,) if decoded and decoded.note else ()
-    return Prepared(config, folder, state, f"{count}images of {spec.name}, {size}{classes}", notes)
+    return Prepared(config, folder, state, words, notes)
 
 
-def _decode_here(config: RunConfig) -> ImageSet | None:
-    """The images of a folder or archive, decoded into the cache that workers on this machine read, while a person sees
+def _decode_here(config: RunConfig, kind: Kind) -> SampleSet | None:
+    """The samples of a person's files, decoded into the cache that workers on this machine read, while a person sees
     how far it is.
 
     Files that cannot be read, and too many of them, show before Ray starts. None for known sets, which have no such
     files, and on clusters, whose nodes have caches of their own.
     """
-    from distgan.kinds.image import is_known, open_images
-
     on_cluster = config.engine == "ray" and (config.ray.address or os.environ.get("RAY_ADDRESS"))
-    if is_known(config.data.name) or on_cluster:
+    if kind.knows(config.data.name) or on_cluster:
         return None
     shown = Countdown() if rank() == 0 else None
     try:
-        return open_images(config.data, progress=shown)
+        return kind.open(config.data, shown)
     finally:
         if shown:
             shown.close()
@@ -125,36 +111,16 @@ def at_home(config: RunConfig) -> RunConfig:
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return config
-    from distgan.kinds.image import is_known
-
-    values = config.model_dump(mode="json")
+    known = get_kind(config.data).knows(config.data.name)
     for section, key in (("data", "name"), ("data", "root"), ("data", "cache"), ("metrics", "weights")):
-        path = values[section][key]
-        if not path or (key == "name" and is_known(path)):
+        part = getattr(config, section)
+        path = getattr(part, key)
+        if not path or (key == "name" and known):
             continue
         if key in ("root", "cache") or os.path.exists(os.path.expanduser(path)):
-            values[section][key] = os.path.abspath(os.path.expanduser(path))
-    return validate(values)
-
-
-def _check_extractor(config: RunConfig, channels: int, resolution: int) -> None:
-    """Try the measuring network where it may be missing: it is first used after thousands of images, which would be
-    trained in vain.
-
-    The packaged ones are there, and are not tried: that would import torch, seconds that every start would take longer.
-    """
-    settings = config.metrics
-    if not settings.names or (settings.weights is None and settings.extractor in ("auto", "digits", "random-conv")):
-        return
-    from distgan.kinds.image.extractors import get_extractor
-
-    get_extractor(
-        settings.extractor,
-        weights=settings.weights,
-        data_channels=channels,
-        resolution=resolution,
-        data_name=config.data.name,
-    )
+            there = os.path.abspath(os.path.expanduser(path))
+            config = config.model_copy(update={section: part.model_copy(update={key: there})})
+    return config
 
 
 def read_run_config(folder: Folder) -> RunConfig:

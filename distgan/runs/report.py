@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from distgan.registry import objectives
 from distgan.storage import Folder
 
 CURVES = (
@@ -62,9 +63,10 @@ def build_report(folder: Folder, lines: Sequence[dict[str, Any]], status: dict[s
     steps = [g for g in grids if g[:1].isdigit()]
     if steps:
         parts.append(f"<h2>Samples</h2><div class=final>{_picture(folder, steps[-1], _caption(steps[-1]))}</div>")
-    measured = [p for p in points if "fid" in p or "kid" in p]
+    judged = objectives()
+    measured = [p for p in points if not judged.keys().isdisjoint(p)]
     if measured:
-        keys = [k for k in measured[-1] if k in _METRICS]
+        keys = [k for k in measured[-1] if k in judged or k in ("class_accuracy", "samples")]
         rows = "".join(
             f"<tr><td class=n>{p['kimg']:g}</td>{''.join(f'<td class=n>{_number(p.get(k))}</td>' for k in keys)}</tr>"
             for p in measured
@@ -82,7 +84,7 @@ def build_report(folder: Folder, lines: Sequence[dict[str, Any]], status: dict[s
         )
     way = _spread(steps[:-1], 5)
     extra = [_picture(folder, g, _caption(g)) for g in way] + [
-        _picture(folder, g, "real images") for g in grids if g == "reals.png"
+        _picture(folder, g, "real samples") for g in grids if g == "reals.png"
     ]
     if extra:
         parts.append(f"<h2>On the way, and the data</h2><div class=grids>{''.join(extra)}</div>")
@@ -90,21 +92,6 @@ def build_report(folder: Folder, lines: Sequence[dict[str, Any]], status: dict[s
         f"<h2>Settings</h2><details><summary>config.yaml</summary><pre>{html.escape(config)}</pre></details></html>"
     )
     return "\n".join(parts)
-
-
-_METRICS = (
-    "fid",
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "inception_score",
-    "modes",
-    "class_kl",
-    "class_accuracy",
-    "samples",
-)
 
 
 def _curve(title: str, names: Sequence[str], points: Sequence[dict[str, Any]], log: bool) -> str:

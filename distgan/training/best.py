@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from typing import Any
 
 from distgan.config import RunConfig
 from distgan.export.generator import save_generator
-from distgan.kinds.image import ImageSet
+from distgan.kinds import SampleSet, kind_name
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointDamagedError, CheckpointStore
 from distgan.training.measurement import Measurement
@@ -35,7 +36,7 @@ def note_best(state: TrainState, measured: dict[str, float], chosen: int, metric
     return True
 
 
-def export_best(state: TrainState, store: CheckpointStore, images: ImageSet, config: RunConfig) -> None:
+def export_best(state: TrainState, store: CheckpointStore, samples: SampleSet, config: RunConfig) -> None:
     """The final generator: the average with the best metric of the whole run, or the last one if nothing was
     measured.
     """
@@ -46,21 +47,22 @@ def export_best(state: TrainState, store: CheckpointStore, images: ImageSet, con
         except CheckpointDamagedError as error:
             warnings.warn(f"{error}; exporting the last generator in its place", stacklevel=2)
     which = saved["best"].get("ema", 0) if saved["best"].get("nimg") == saved["nimg"] else 0
-    export_generator(store.folder, saved, images, config, which)
+    export_generator(store.folder, saved, samples, config, which)
 
 
-def export_generator(folder: Folder, saved: dict[str, Any], images: ImageSet, config: RunConfig, which: int) -> None:
+def export_generator(folder: Folder, saved: dict[str, Any], samples: SampleSet, config: RunConfig, which: int) -> None:
+    """Write the average of G number `which` of a checkpoint, as a generator for people."""
+    classes = samples.classes if config.model.conditioning != "none" else ()
     prefix = f"{config.training.ema_half_life_kimg[which]:g}/"
     save_generator(
         folder.child("generator"),
         {name.removeprefix(prefix): tensor for name, tensor in saved["ema"].items() if name.startswith(prefix)},
         config.model,
-        channels=images.channels,
-        resolution=images.resolution,
-        classes=images.classes if config.model.conditioning != "none" else (),
+        kind=kind_name(config.data),
+        spec=dataclasses.replace(samples.spec, classes=classes),
         info={
             "run": config.run_name,
-            "data": images.name,
+            "data": samples.spec.name,
             "kimg": saved["nimg"] / 1000,
             "seed": config.seed,
             "ema_half_life_kimg": config.training.ema_half_life_kimg[which],

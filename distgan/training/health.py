@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from distgan.config import RunConfig
-from distgan.gan.losses import LOSSES
+from distgan.registry import LOSSES
 
 PATIENCE, REPEAT = 0.03, 0.2  # shares of the budget
-SAME_IMAGE = 0.25  # of the data's diversity
+SAME_SAMPLE = 0.25  # of the data's diversity
 WON = 0.1  # of D's loss at a draw
 JUMP = math.log(30)  # of a gradient's norm against its mean over the last tenth of the budget
 WORSE, MEASUREMENTS = 2.0, 3  # times the best measurement, so many in a row
@@ -35,7 +35,7 @@ class Health:
         self.config, self.counters = config, counters
         self.total = config.total_images
         zero = torch.zeros(1)
-        self.draw = float(LOSSES[config.loss.name].d(zero, zero))  # D's loss when it says the same of all images
+        self.draw = float(LOSSES[config.loss.name].d(zero, zero))  # D's loss when it says the same of all samples
 
     def look(
         self,
@@ -53,20 +53,20 @@ class Health:
         classifier's counts (k,) of the data's classes.
         """
         told = []
-        if "diversity" in step and self._lasts("collapse", nimg, step["diversity"] < SAME_IMAGE):
+        if "diversity" in step and self._lasts("collapse", nimg, step["diversity"] < SAME_SAMPLE):
             told.append(
-                f"mode collapse: the generator's images vary {step['diversity']:.2f} times as much as the data's (1 is "
-                f"right). Try {STEADIER}, a lower optim.g.lr, or more images in a batch (batch_size)"
+                f"mode collapse: the generator's samples vary {step['diversity']:.2f} times as much as the data's (1 "
+                f"is right). Try {STEADIER}, a lower optim.g.lr, or a larger batch_size"
             )
         if self.draw > 0 and self._lasts("won", nimg, step["d_loss"] < WON * self.draw):
             told.append(
                 f"the discriminator wins: its loss is {step['d_loss']:.3f}, and {self.draw:.2f} would be a draw; it "
                 f"teaches little. Try a larger loss.r1_gamma (now {self.config.loss.r1_gamma:g}), a lower optim.d.lr, "
-                "training.n_dis = 1, or with few images augment.kind = ada"
+                "training.n_dis = 1, or with little data augment.kind = ada"
             )
         if self._lasts("lost", nimg, step["logit_gap"] < 0):
             told.append(
-                "the discriminator is wrong: it rates generated images above real ones (logits apart by "
+                "the discriminator is wrong: it rates generated samples above real ones (logits apart by "
                 f"{step['logit_gap']:.2f}). Try a lower optim.g.lr, a larger model.d_width, or more training.n_dis"
             )
         for player, name in (("d", "discriminator"), ("g", "generator")):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distgan.config import RunConfig
 from distgan.gan.schedules import value
-from distgan.kinds.image import Feed
+from distgan.kinds.loader import Loader
 from distgan.randomness import integers, latents, uniform
 from distgan.training.context import Context, share
 from distgan.training.state import TrainState
@@ -55,13 +55,13 @@ class Batch(NamedTuple):
 class Inputs:
     """The inputs of all steps of a run, for one worker."""
 
-    def __init__(self, config: RunConfig, context: Context, state: TrainState, feed: Feed) -> None:
-        self.config, self.context, self.state, self.feed = config, context, state, feed
+    def __init__(self, config: RunConfig, context: Context, state: TrainState, loader: Loader) -> None:
+        self.config, self.context, self.state, self.loader = config, context, state, loader
         self.start, self.stop = share(config.batch_size, context.rank, context.world_size)
         self.share_weight = (self.stop - self.start) * context.world_size / config.batch_size
         """What a mean over this worker's share counts in a mean over workers; 1 where all have equal shares."""
         self.draws = DrawBuffer(config.batch_size, self.start, self.stop, context.device)
-        self._labels = feed.labels if state.n_classes else None
+        self._labels = loader.labels if state.n_classes else None
         """What labels of generated samples are picked from: the data's own, or each class once."""
         if state.n_classes and config.training.fake_labels == "balanced":
             self._labels = torch.arange(state.n_classes, device=context.device)
@@ -71,9 +71,9 @@ class Inputs:
         """Real samples and labels (None without conditioning) of the step that begins at nimg; the next ones are
         fetched.
         """
-        x, c = self.feed.batch(nimg + self.start, nimg + self.stop)
+        x, c = self.loader.batch(nimg + self.start, nimg + self.stop)
         after = nimg + self.config.batch_size
-        self.feed.prefetch(after + self.start, after + self.stop)
+        self.loader.prefetch(after + self.start, after + self.stop)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return x, c if self._labels is not None else None

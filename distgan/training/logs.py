@@ -1,16 +1,16 @@
-"""What a run writes down for people: metrics.jsonl, TensorBoard events, sample grids, status.json. Rank 0 only.
+"""What a run writes down for people: log lines, events and pictures through its writers (writers/), the pictures also
+as samples/NAME.png, and status.json. Rank 0 only.
 
 All of it lies in the run's folder. In an object store the growing files are written to a local folder and uploaded with
-each checkpoint. After a resume the lines past the checkpoint are dropped, so that each point of the curves appears
-once. What cannot be written down (a full disk, a storage that is away) is left out: it must not stop the training that
-it tells of.
+each checkpoint. After a resume what lies past the checkpoint is dropped, so that each point of the curves appears once.
+What cannot be written down (a full disk, a storage that is away) is left out: it must not stop the training that it
+tells of.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import socket
@@ -20,85 +20,54 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from distgan.kinds.image.grid import enlargement, make_grid, png
+from distgan.config import LogConfig
+from distgan.kinds.picture import Picture, png
+from distgan.registry import LOG_WRITERS
 from distgan.storage import Folder, local_copy
+from distgan.training.writers.base import LogWriter
 
 STATUS = "status.json"
 
 
 class RunLog:
-    """The log writers of one run. `nimg` is the checkpoint that the run goes on from (0 at the beginning)."""
+    """The log of one run. `nimg` is the checkpoint that the run goes on from (0 at the beginning)."""
 
-    def __init__(self, folder: Folder, nimg: int, *, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Folder, nimg: int, config: LogConfig | None = None) -> None:
         self.folder, self.local = folder, local_copy(folder)
         self.local.mkdir(parents=True, exist_ok=True)
-        self._lines = self.local / "metrics.jsonl"
         self._told: list[str] = []
         self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "from_nimg": nimg}
-        self._keep_lines(nimg)
-        self._file = self._lines.open("a")
-        self._events: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(
-                str(self.local / "tensorboard"), purge_step=nimg + 1 if nimg else None, flush_secs=10
-            )
+        if not folder.is_local and folder.exists("metrics.jsonl"):
+            (self.local / "metrics.jsonl").write_bytes(folder.read("metrics.jsonl"))
+        names = (config or LogConfig()).chosen_writers
+        self._writers: list[LogWriter] = [LOG_WRITERS[name](self.local, nimg) for name in names]
         self._last_status = 0.0
         self._sender: threading.Thread | None = None
 
-    def _keep_lines(self, nimg: int) -> None:
-        """Fetch metrics.jsonl (remote) and keep its lines up to the checkpoint; a torn last line goes too."""
-        if not self.folder.is_local and self.folder.exists("metrics.jsonl"):
-            self._lines.write_bytes(self.folder.read("metrics.jsonl"))
-        if self._lines.exists():
-            kept = [line for line in self._lines.read_text(errors="replace").splitlines() if _nimg(line) <= nimg]
-            aside = self._lines.with_name(".metrics.jsonl.tmp")
-            aside.write_text("".join(f"{line}\n" for line in kept))
-            aside.replace(self._lines)
-
-    def rewind(self, nimg: int) -> None:
-        """Forget the lines after `nimg`: the run goes on from there."""
-        self._file.close()
-        if self.folder.is_local or self._lines.exists():
-            kept = [line for line in self._lines.read_text().splitlines() if _nimg(line) <= nimg]
-            self._lines.write_text("".join(f"{line}\n" for line in kept))
-        self._file = self._lines.open("a")
-
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl and one point of each curve."""
-        line: dict[str, float | None] = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}
-        line |= {k: v if math.isfinite(v) else None for k, v in values.items()}
-        _try(lambda: self._append(line))
-        if self._events is not None:
-            _try(lambda: self._events.file_writer.add_summary(_points(values), nimg))
+        """One point of each curve."""
+        self._each(lambda writer: writer.scalars(nimg, values))
 
     def event(self, nimg: int, *texts: str) -> None:
         """What a person should know: a rollback, a damaged checkpoint, a storage that is away. The next status tells it
         too.
         """
         for text in texts:
-            line = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3), "event": text}
             self._told = [*self._told[-4:], text]
-            _try(lambda line=line: self._append(line))  # type: ignore[misc]
-            if self._events is not None:
-                _try(lambda text=text: self._events.add_text("events", text, nimg))  # type: ignore[misc]
+            self._each(lambda writer, text=text: writer.event(nimg, text))  # type: ignore[misc]
 
-    def _append(self, line: dict[str, Any]) -> None:
-        if not self._file.closed:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+    def picture(self, nimg: int, name: str, picture: Picture) -> None:
+        """A preview of samples, uint8 (H, W) or (H, W, 3), as samples/NAME.png and with the writers."""
+        _try(lambda: self.folder.write(f"samples/{name}.png", png(picture)))
+        self._each(lambda writer: writer.picture(nimg, "samples" if name[:1].isdigit() else name, picture))
 
-    def grid(self, nimg: int, name: str, images: npt.NDArray[np.uint8], columns: int | None = None) -> None:
-        """A grid of images uint8 (N, C, H, W) as samples/NAME.png and in TensorBoard."""
-        picture = make_grid(images, columns)
-        _try(lambda: self.folder.write(f"samples/{name}.png", png(picture, enlargement(images.shape[-1]))))
-        if self._events is not None:
-            tag = "samples" if name[:1].isdigit() else name
-            _try(lambda: self._events.add_image(tag, picture, nimg, dataformats="HW" if picture.ndim == 2 else "HWC"))
+    def rewind(self, nimg: int) -> None:
+        """Forget what is later than `nimg`: the run goes on from there."""
+        self._each(lambda writer: writer.rewind(nimg))
+
+    def _each(self, action: Callable[[LogWriter], None]) -> None:
+        for writer in self._writers:
+            _try(lambda writer=writer: action(writer))  # type: ignore[misc]
 
     def status(self, values: dict[str, Any], *, urgent: bool = False) -> None:
         """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's
@@ -123,27 +92,17 @@ class RunLog:
 
     def sync(self) -> None:
         """Bring the growing files to storage (remote only)."""
-        if self._events is not None:
-            _try(self._events.flush)
+        self._each(lambda writer: writer.flush())
         if not self.folder.is_local:
             self.folder.upload(self.local, "")
 
     def close(self) -> None:
         """The last lines to storage; OSError if they cannot be brought there (an object store)."""
-        if self._events is not None:
-            _try(self._events.close)
-            self._events = None
-        _try(self._file.close)
+        self._each(lambda writer: writer.close())
+        self._writers = []
         self.sync()
         if not self.folder.is_local:
             shutil.rmtree(self.local, ignore_errors=True)
-
-
-def _points(values: dict[str, float]) -> Any:
-    """A point of each curve in one TensorBoard event: one apiece takes ten times as long."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
 
 def _try(action: Callable[[], Any]) -> None:
@@ -172,10 +131,3 @@ def read_status(folder: Folder) -> dict[str, Any]:
         return values if isinstance(values, dict) else {}
     except (OSError, ValueError):
         return {}
-
-
-def _nimg(line: str) -> float:
-    try:
-        return float(json.loads(line)["nimg"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from distgan.config import RunConfig, RunError
-from distgan.kinds.image import Feed, ImageSet, open_images
+from distgan.kinds import SampleSet, get_kind, open_samples
+from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder
 from distgan.storage import Folder
 from distgan.training.best import export_best, export_generator, measure_averages, note_best
@@ -43,35 +44,34 @@ def train(
     ConfigError for data that cannot be read, and DivergedError.
     """
     # The real samples
-    images = context.together(lambda: open_images(config.data))
-    config = config.for_classes(len(images.classes))
-    n_classes = len(images.classes) if config.model.conditioning != "none" else 0
-    held_out = HeldOut(config, images)
-    order = DataOrder(images.n, config.seed, held_out.rest)
-    device_mib, mirror = config.data.device_mib, config.data.mirror
-    feed = Feed(images, context.device, order, device_mib=device_mib, mirror=mirror, seed=config.seed)
+    samples = context.together(lambda: open_samples(config.data))
+    kind, config = get_kind(config.data), config.for_classes(len(samples.classes))
+    held_out = HeldOut(config, samples, kind)
+    order, device_mib = DataOrder(len(samples), config.seed, held_out.rest), config.data.device_mib
+    loader = Loader(samples, kind, context.device, order, device_mib=device_mib, config=config.data, seed=config.seed)
 
     # The two players, and where they left off
     choose_kernels(config, context.device)
-    shape = {"channels": images.channels, "resolution": images.resolution}
-    state = TrainState(config, **shape, n_classes=n_classes, device=context.device)
+    n_classes = len(samples.classes) if config.model.conditioning != "none" else 0
+    arguments = kind.network_arguments(samples.spec)
+    state = TrainState(config, n_classes=n_classes, device=context.device, **arguments)
     store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
     if context.is_main:
         store.sweep()
-    notes = restore(state, store, context, images)
-    step = TrainStep(config, context, state, feed)
+    notes = restore(state, store, context, samples)
+    step = TrainStep(config, context, state, loader)
 
     # What is measured and written down
     meter, watch, health = Meter(), Stopwatch(), Health(config, state.health)
-    measure = Measurement(config, context, images, folder)
-    log = RunLog(folder, state.nimg, tensorboard=config.log.tensorboard) if context.is_main else None
+    measure = Measurement(config, context, samples, kind, folder)
+    log = RunLog(folder, state.nimg, config.log) if context.is_main else None
     if log is not None and state.nimg == 0:
-        log.grid(0, "reals", images.images[feed.order(0, config.log.grid).numpy()])
-        log.grid(0, _kimg_name(0), measure.grid(state.ema.modules[0]), measure.columns)
+        log.picture(0, "reals", kind.preview(samples.samples[order(0, config.log.grid).numpy()]))
+        log.picture(0, _kimg_name(0), measure.preview(state.ema.modules[0]))
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *([images.note] if images.note else []), *notes, *store.notes())
+        log.event(state.nimg, *([samples.note] if samples.note else []), *notes, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
@@ -99,7 +99,7 @@ def train(
             logged = state.nimg
             with watch.paused():
                 if due.samples and log is not None:
-                    log.grid(state.nimg, _kimg_name(state.nimg), measure.grid(state.ema.modules[0]), measure.columns)
+                    log.picture(state.nimg, _kimg_name(state.nimg), measure.preview(state.ema.modules[0]))
                 is_best = False
                 measured: dict[str, float] = {}
                 if due.measure:
@@ -110,11 +110,11 @@ def train(
                 warnings = []
                 if due.log:
                     best = state.best.get("value")
-                    warnings = health.look(state.nimg, of_step, measured, best, measure.counts, images.classes)
+                    warnings = health.look(state.nimg, of_step, measured, best, measure.counts, samples.classes)
                 if log is not None:
                     wanted = is_best or stopping or (asked is not None and asked.checkpoint)
                     if wanted or (due.checkpoint and (due.last or store.idle_s >= config.checkpoint.pause_s)):
-                        _save(state, store, log, images, config)
+                        _save(state, store, log, samples, config)
                     store.hold()
                 status = _status("stopped" if stopping and not due.last else "training", state, total, values, context)
                 if log is not None:
@@ -134,7 +134,7 @@ def train(
         try:
             store.wait()
             if state.nimg >= total:
-                export_best(state, store, images, config)
+                export_best(state, store, samples, config)
                 status = {**status, "state": "complete"}
             log.event(state.nimg, *store.notes())
             log.close()
@@ -185,13 +185,13 @@ def _kimg_name(nimg: int) -> str:
     return f"{nimg // 1000:06d}"
 
 
-def _save(state: TrainState, store: CheckpointStore, log: RunLog, images: ImageSet, config: RunConfig) -> None:
+def _save(state: TrainState, store: CheckpointStore, log: RunLog, samples: SampleSet, config: RunConfig) -> None:
     """Checkpoint and, from the same copy of the weights, the generator as it is now; the log files follow to
     storage.
     """
 
     def export(saved: dict[str, Any]) -> None:
-        export_generator(store.folder, saved, images, config, which=0)
+        export_generator(store.folder, saved, samples, config, which=0)
         log.sync()
 
     store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"), then=export)

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distgan.config import RunConfig
-from distgan.export.generator import GRID_CLASSES, to_uint8
-from distgan.kinds.image import ImageSet
+from distgan.export.generator import GRID_CLASSES
+from distgan.kinds import Kind, SampleSet
+from distgan.kinds.picture import Picture
 from distgan.randomness import integers, latents
 from distgan.storage import Folder
 from distgan.training.context import Context
 
 
 class Measurement:
-    """Metrics and grids of generators G, on the same latents and labels each time."""
+    """Metrics and previews of generators G, on the same latents and labels each time."""
 
-    def __init__(self, config: RunConfig, context: Context, images: ImageSet, folder: Folder) -> None:
-        self.config, self.context, self.images, self.folder = config, context, images, folder
+    def __init__(self, config: RunConfig, context: Context, samples: SampleSet, kind: Kind, folder: Folder) -> None:
+        self.config, self.context, self.samples, self.kind, self.folder = config, context, samples, kind, folder
         self._evaluator: Any = None
-        conditional = config.model.conditioning != "none" and images.labels is not None
-        self._labels = torch.as_tensor(images.labels, device=context.device) if conditional else None
+        conditional = config.model.conditioning != "none" and samples.labels is not None
+        self._labels = torch.as_tensor(samples.labels, device=context.device) if conditional else None
 
     def __call__(self, G: nn.Module, n: int) -> dict[str, float]:
-        """The metrics of n images of G; all workers call it and get the same numbers."""
+        """The metrics of n samples of G; all workers call it and get the same numbers."""
         if self._evaluator is None:
             self._evaluator = self._prepare()
         labels = self.labels if self._labels is not None else None
@@ -36,7 +36,7 @@ class Measurement:
 
     @property
     def counts(self) -> list[float] | None:
-        """Images by class (k,) in the last measurement, where the extractor classifies by the data's labels."""
+        """Samples by class (k,) in the last measurement, where the extractor classifies by the data's labels."""
         if self._evaluator is None or not self._evaluator.knows_labels or self._evaluator.histogram is None:
             return None
         counts: list[float] = self._evaluator.histogram.tolist()
@@ -44,52 +44,47 @@ class Measurement:
 
     @torch.inference_mode()
     def sample(self, G: nn.Module, index: Tensor) -> Tensor:
-        """Images uint8 (N, C, H, W) of measuring samples int64 (N,); labels are distributed as in the data."""
+        """Samples as stored (N, ...), of measuring indices int64 (N,); labels are distributed as in the data."""
         index = index.to(self.context.device)
         settings = self.config.model
         z = latents(self.config.seed, "measure/z", index, settings.latent_dim, settings.latent)
-        return to_uint8(G(z, self.labels(index) if self._labels is not None else None))
+        return self.kind.decode(G(z, self.labels(index) if self._labels is not None else None))
 
     def labels(self, index: Tensor) -> Tensor:
-        """The classes asked for in measuring samples int64 (N,)."""
+        """The classes asked for in measuring indices int64 (N,)."""
         assert self._labels is not None
         return self._labels[integers(self.config.seed, "measure/c", index.to(self.context.device), len(self._labels))]
 
     @torch.inference_mode()
-    def grid(self, G: nn.Module) -> npt.NDArray[np.uint8]:
-        """The images of the sample grid, uint8 (log.grid, C, H, W); with labels, one class a column."""
+    def grid(self, G: nn.Module) -> NDArray[Any]:
+        """The samples of the grid as stored, (log.grid, ...); with labels, one class a column."""
         n = self.config.log.grid
         index = torch.arange(n, device=self.context.device)
         settings = self.config.model
         z = latents(self.config.seed, "grid/z", index, settings.latent_dim, settings.latent)
-        c = index % (self.columns or len(self.images.classes)) if self._labels is not None else None
-        parts = [to_uint8(G(z[i : i + 256], c[i : i + 256] if c is not None else None)) for i in range(0, n, 256)]
-        return torch.cat(parts).cpu().numpy()
+        c = index % (self.columns or len(self.samples.classes)) if self._labels is not None else None
+        parts = [G(z[i : i + 256], c[i : i + 256] if c is not None else None) for i in range(0, n, 256)]
+        return self.kind.decode(torch.cat(parts)).cpu().numpy()
+
+    def preview(self, G: nn.Module) -> Picture:
+        """The grid as a picture."""
+        return self.kind.preview(self.grid(G), self.columns)
 
     @property
     def columns(self) -> int | None:
         """Columns of the sample grid: the classes, if there are labels and not too many; None = a square."""
-        count = len(self.images.classes)
+        count = len(self.samples.classes)
         return count if self._labels is not None and 1 < count <= GRID_CLASSES else None
 
     def _prepare(self) -> Any:
-        from distgan.kinds.image.extractors import get_extractor
         from distgan.metrics.evaluator import Evaluator, statistics_dir
 
         settings = self.config.metrics
-        extractor = get_extractor(
-            settings.extractor,
-            self.context.device,
-            settings.weights,
-            data_channels=self.images.channels,
-            resolution=self.images.resolution,
-            data_name=self.config.data.name,
-        )
         return Evaluator(
-            self.images.images,
-            self.images.labels,
-            self.images.fingerprint,
-            extractor,
+            self.samples.samples,
+            self.samples.labels,
+            self.samples.fingerprint,
+            self.kind.extractor(self.config, self.samples.spec, self.context.device),
             list(settings.names),
             cache_dir=statistics_dir(),
             store=self.folder.child("statistics"),

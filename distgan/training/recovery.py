@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distgan.config import ConfigError, RunConfig, RunError
-from distgan.kinds.image import ImageSet
+from distgan.kinds import SampleSet
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.logs import RunLog
@@ -14,31 +14,31 @@ class DivergedError(RunError):
     """Losses or gradients are no longer finite, and going back did not help or was not wanted."""
 
 
-def restore(state: TrainState, store: CheckpointStore, context: Context, images: ImageSet) -> list[str]:
+def restore(state: TrainState, store: CheckpointStore, context: Context, samples: SampleSet) -> list[str]:
     """Continue from the newest intact checkpoint. Rank 0 decides which one that is; the others read the same.
 
     Returns what a person should know of it. Raises ConfigError, on all ranks, where they do not read the same images.
     """
-    first = context.broadcast((images.fingerprint, images.n))
-    context.together(lambda: _compare(images, *first))
+    first = context.broadcast((samples.fingerprint, len(samples)))
+    context.together(lambda: _compare(samples, *first))
     found = store.newest() if context.is_main else None
     nimg = context.broadcast(found[0] if found else None)
     if nimg is not None:
         state.load_state_dict(found[1] if found else store.load(nimg)[1])
-    before, state.data = state.data, images.fingerprint
-    if before in ("", images.fingerprint):  # checkpoints of older versions do not say
+    before, state.data = state.data, samples.fingerprint
+    if before in ("", samples.fingerprint):  # checkpoints of older versions do not say
         return []
     return [
-        f"{images.name}: the images are not those that this run saw until {state.nimg / 1000:g} kimg; it goes on with "
-        f"the {images.n:,} of now, and its metrics compare with them. Another --name begins anew"
+        f"{samples.spec.name}: the samples are not those that this run saw until {state.nimg / 1000:g} kimg; it goes "
+        f"on with the {len(samples):,} of now, and its metrics compare with them. Another --name begins anew"
     ]
 
 
-def _compare(images: ImageSet, fingerprint: str, n: int) -> None:
-    if images.fingerprint != fingerprint:
+def _compare(samples: SampleSet, fingerprint: str, n: int) -> None:
+    if samples.fingerprint != fingerprint:
         raise ConfigError(
-            f"data.name: the workers read different images of {images.name} ({images.n:,} here, {n:,} at the first "
-            "worker); allowed: the same files on every node, for example a folder that all of them mount"
+            f"data.name: the workers read different samples of {samples.spec.name} ({len(samples):,} here, {n:,} at "
+            "the first worker); allowed: the same files on every node, for example a folder that all of them mount"
         )
 
 

@@ -10,7 +10,7 @@ import torch.utils.deterministic
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distgan.config import MODELS, ConfigError, RunConfig
+from distgan.config import ConfigError, RunConfig
 from distgan.gan.ema import GeneratorEMA
 from distgan.gan.schedules import apply_adam
 from distgan.models import build_discriminator, build_generator
@@ -24,11 +24,10 @@ SMALL = 2**24
 class TrainState:
     """G, D, their optimisers, the averages of G, and the run's counters. Equal on all workers after every step."""
 
-    def __init__(
-        self, config: RunConfig, *, channels: int, resolution: int, n_classes: int, device: torch.device
-    ) -> None:
+    def __init__(self, config: RunConfig, *, n_classes: int, device: torch.device, **arguments: Any) -> None:
+        """arguments: of both networks, from `Kind.network_arguments`."""
         self.config, self.n_classes = config, n_classes
-        shape = {"channels": channels, "resolution": resolution, "n_classes": n_classes}
+        shape = {"n_classes": n_classes, **arguments}
         self.G: nn.Module = build_generator(config.model, **shape, seed=config.seed)
         self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
         averages = config.training
@@ -114,6 +113,6 @@ def uses_cuda_graphs(config: RunConfig, context: Context, *networks: nn.Module) 
         if on_gpu:
             why = "batch norm over several workers exchanges statistics in the middle of a step"
         raise ConfigError(f"training.cuda_graphs = 'on': {why}; allowed here: auto, off")
-    if choice != "auto" or not on_gpu or statistics or config.model.name not in MODELS:
+    if choice != "auto" or not on_gpu or statistics or config.model.generator or config.model.discriminator:
         return choice == "on"  # a network of the user's may decide things in Python at every step
     return sum(p.numel() for network in networks for p in network.parameters()) <= SMALL

@@ -15,8 +15,7 @@ from distgan.config import RunConfig
 from distgan.gan.adaptive_augment import adapt_p
 from distgan.gan.diversity import diversity
 from distgan.gan.step import Augmentation, d_step_loss, frozen, g_step_loss
-from distgan.kinds.image import Feed
-from distgan.kinds.image.augment import Augment
+from distgan.kinds.loader import Loader
 from distgan.training.context import Context
 from distgan.training.ddp import average_buffers
 from distgan.training.inputs import Batch, Inputs
@@ -27,10 +26,10 @@ from distgan.training.state import TrainState, uses_bf16, uses_cuda_graphs
 class TrainStep:
     """One step of both players on a global batch, of which this worker computes its share."""
 
-    def __init__(self, config: RunConfig, context: Context, state: TrainState, feed: Feed) -> None:
+    def __init__(self, config: RunConfig, context: Context, state: TrainState, loader: Loader) -> None:
         self.config, self.context, self.state = config, context, state
-        self.inputs = Inputs(config, context, state, feed)
-        self.augment = Augment(config.augment, config.seed) if config.augment.kind != "none" else None
+        self.inputs = Inputs(config, context, state, loader)
+        self.augment = loader.kind.augmentation(config.augment, config.seed)
         self.samples = config.batch_size * config.training.n_dis
         """Real samples that a step adds to nimg."""
         self.graphs = uses_cuda_graphs(config, context, state.G, state.D)

@@ -70,7 +70,8 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     """Train in this process, with the loop's own parts, and save at the beginning of every other window."""
     import torch
 
-    from distgan.kinds.image import Feed, describe, open_images
+    from distgan.kinds import describe, get_kind, open_samples
+    from distgan.kinds.loader import Loader
     from distgan.randomness import DataOrder
     from distgan.storage import Folder
     from distgan.training.best import export_generator
@@ -82,17 +83,17 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     config = config.for_classes(describe(config.data).n_classes)
-    context, images = Context(), open_images(config.data)
+    context, images = Context(), open_samples(config.data)
     classes = len(images.classes) if config.model.conditioning != "none" else 0
-    state = TrainState(
-        config, channels=images.channels, resolution=images.resolution, n_classes=classes, device=context.device
-    )
-    feed = Feed(
+    kind = get_kind(config.data)
+    state = TrainState(config, n_classes=classes, device=context.device, **kind.network_arguments(images.spec))
+    feed = Loader(
         images,
+        kind,
         context.device,
-        DataOrder(images.n, config.seed),
+        DataOrder(len(images), config.seed),
         device_mib=config.data.device_mib,
-        mirror=False,
+        config=config.data,
         seed=config.seed,
     )
     step = TrainStep(config, context, state, feed)
@@ -143,8 +144,8 @@ def measure(config: Any, storage: str, rounds: int, seconds: float) -> dict[str,
     name = store.names()[-1]
     size = len(store.folder.read(f"checkpoints/{name}/state.pt"))
     settings = (
-        f"{config.model.name} {images.resolution} x {images.resolution}, batch {config.batch_size}, {threads} threads, "
-        f"{context.device}"
+        f"{config.model.name} {images.spec.shape[1]} x {images.spec.shape[2]}, batch {config.batch_size}, "
+        f"{threads} threads, {context.device}"
     )
     return {
         "bytes": size,

@@ -71,7 +71,7 @@ def measure(
     import torch
 
     from distgan.config import load_config
-    from distgan.kinds.image import describe, open_images
+    from distgan.kinds import describe, open_samples
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = load_config(overrides={"data.name": str(folder), "data.cache": str(place / "cache")}).data
@@ -87,17 +87,17 @@ def measure(
 
     def cold() -> dict[str, float]:
         shutil.rmtree(place / "cache", ignore_errors=True)
-        return once(lambda: open_images(config))
+        return once(lambda: open_samples(config))
 
     entries = in_turn(
         {
             "the folder described": lambda: once(lambda: describe(config)),
             "decoded into the cache": cold,
-            "opened from the cache": lambda: once(lambda: open_images(config)),
+            "opened from the cache": lambda: once(lambda: open_samples(config)),
         },
         rounds,
     )
-    open_images(config)  # it is there, whichever came last
+    open_samples(config)  # it is there, whichever came last
     made: dict[str, Callable[[], dict[str, float]]] = {
         "gathered ahead by a thread": lambda: rate(
             feed_batches(config, batch, device_mib=0, ahead=True), batch, seconds
@@ -136,12 +136,14 @@ def rate(source: Iterator[Any], batch: int, seconds: float) -> dict[str, float]:
 
 def feed_batches(config: Any, batch: int, *, device_mib: int, ahead: bool) -> Iterator[Any]:
     """distgan's batches, for ever."""
-    from distgan.kinds.image import Feed, open_images
+    from distgan.kinds import get_kind, open_samples
+    from distgan.kinds.loader import Loader
     from distgan.randomness import DataOrder
     from distgan.training.context import default_device
 
-    images = open_images(config)
-    feed = Feed(images, default_device(), DataOrder(images.n, 0), device_mib=device_mib)
+    images = open_samples(config)
+    order = DataOrder(len(images), 0)
+    feed = Loader(images, get_kind(config), default_device(), order, device_mib=device_mib, config=config)
     at = 0
     try:
         while True:

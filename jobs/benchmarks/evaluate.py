@@ -63,6 +63,7 @@ def measure(parts: Any, rounds: int, seconds: float) -> dict[str, Any]:
     """Seconds to get ready (statistics computed, then found in the cache), and of each round: training's rate, a
     measurement by part.
     """
+    from distgan.kinds import get_kind
     from distgan.storage import Folder
     from distgan.training.measurement import Measurement
 
@@ -71,7 +72,8 @@ def measure(parts: Any, rounds: int, seconds: float) -> dict[str, Any]:
 
     def ready() -> tuple[Any, float]:
         """A measurement that has done its first one, small; the seconds beyond those that a second such one takes."""
-        measurement, small = Measurement(config, parts.context, parts.images, Folder(tempfile.gettempdir())), 64
+        kind, place, small = get_kind(config.data), Folder(tempfile.gettempdir()), 64
+        measurement = Measurement(config, parts.context, parts.images, kind, place)
         taken = []
         for _ in range(2):
             start = time.perf_counter()

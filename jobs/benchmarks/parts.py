@@ -38,27 +38,29 @@ class Parts:
 
 def open_data(config: Any, context: Any) -> tuple[Any, Any, Any]:
     """(settings with auto decided for this data, the images, the feed of batches)."""
-    from distgan.kinds.image import Feed, open_images
+    from distgan.kinds import get_kind, open_samples
+    from distgan.kinds.loader import Loader
     from distgan.randomness import DataOrder
 
-    images = context.together(lambda: open_images(config.data))
+    images = context.together(lambda: open_samples(config.data))
     config = config.for_classes(len(images.classes))
-    order = DataOrder(images.n, config.seed)
-    feed = Feed(
-        images, context.device, order, device_mib=config.data.device_mib, mirror=config.data.mirror, seed=config.seed
+    kind, order, settings = get_kind(config.data), DataOrder(len(images), config.seed), config.data
+    feed = Loader(
+        images, kind, context.device, order, device_mib=settings.device_mib, config=settings, seed=config.seed
     )
     return config, images, feed
 
 
 def build_parts(config: Any, context: Any, images: Any, feed: Any) -> Parts:
     """Nets, optimisers and the step, on data that `open_data` opened."""
+    from distgan.kinds import get_kind
     from distgan.training.state import TrainState
     from distgan.training.train_step import TrainStep
 
+    kind = get_kind(config.data)
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
-    state = TrainState(
-        config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=context.device
-    )
+    arguments = kind.network_arguments(images.spec)
+    state = TrainState(config, n_classes=n_classes, device=context.device, **arguments)
     return Parts(config, context, images, feed, state, TrainStep(config, context, state, feed))
 
 
@@ -88,5 +90,5 @@ def describe_run(config: Any, images: Any) -> str:
     )
     return (
         f"{config.model.name} (widths {config.model.g_width}, {config.model.d_width}), {config.loss.name}{penalty}, "
-        f"{images.resolution} x {images.resolution} x {images.channels}"
+        f"{' x '.join(map(str, images.spec.shape))}"
     )

@@ -194,15 +194,15 @@ class Judge:
         import torch
 
         from distgan.config import load_config
-        from distgan.kinds.image import open_images
+        from distgan.kinds import open_samples
         from distgan.kinds.image.extractors import get_extractor
 
-        self.real = open_images(load_config(PRESET).data.model_copy(update={"labels": True}))
+        self.real = open_samples(load_config(PRESET).data.model_copy(update={"labels": True}))
         assert self.real.labels is not None
         self.classify = get_extractor(
-            "digits", data_channels=3, resolution=self.real.resolution, data_name="stacked-mnist"
+            "digits", data_channels=3, resolution=self.real.spec.shape[1], data_name="stacked-mnist"
         )
-        # Channels are drawn independently of each other from the same digits (distgan/kinds/image/stacked_mnist.py)
+        # Channels are drawn independently from the same digits (distgan/kinds/image/sets/stacked_mnist.py)
         digits = np.stack([self.real.labels // 100, self.real.labels // 10 % 10, self.real.labels % 10])
         share = torch.from_numpy(np.bincount(digits.ravel(), minlength=10) / digits.size)
         self.truth = (share[:, None, None] * share[:, None] * share).flatten()
@@ -222,7 +222,7 @@ class Judge:
         import numpy as np
         import torch
 
-        images = self.real.images
+        images = self.real.samples
         return self.count(torch.from_numpy(np.array(images[i : min(i + 500, n)])) for i in range(0, n, 500))
 
     def count_generated(self, run_folder: Path, n: int, pictures: str | None) -> dict[str, Any]:
@@ -230,14 +230,14 @@ class Judge:
         import torch
 
         from distgan.export.generator import load_generator
-        from distgan.kinds.image.grid import make_grid, png
+        from distgan.kinds.picture import png
         from distgan.storage import Folder
 
         generator = load_generator(Folder(str(run_folder / "generator")))
         if pictures:
             Path(pictures).mkdir(parents=True, exist_ok=True)
-            grid = make_grid(torch.cat(list(generator.batches(100, seed=1))).numpy())
-            (Path(pictures) / f"stacked-mnist-{run_folder.name}.png").write_bytes(png(grid, 2))
+            grid = generator.kind.preview(torch.cat(list(generator.batches(100, seed=1))).numpy())
+            (Path(pictures) / f"stacked-mnist-{run_folder.name}.png").write_bytes(png(grid))
         return self.count(generator.batches(n, seed=1, batch_size=500)) | {"generator": generator.info}
 
 

@@ -208,7 +208,7 @@ def run_loop(options: argparse.Namespace) -> None:
     import torch
 
     from distgan.config import validate
-    from distgan.kinds.image import describe
+    from distgan.kinds import describe
     from distgan.training.context import default_device
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -233,18 +233,18 @@ def limit_steps(config: Any) -> Iterator[int]:
     import torch
 
     from distgan.gan.step import d_step_loss, frozen, g_step_loss
-    from distgan.kinds.image import open_images
+    from distgan.kinds import get_kind, open_samples
     from distgan.training.context import default_device
     from distgan.training.state import TrainState, uses_bf16
     from distgan.training.train_step import CachedGenerator
 
-    device, real = default_device(), open_images(config.data)
+    device, real = default_device(), open_samples(config.data)
     labelled = config.model.conditioning != "none"
-    size = {"channels": real.channels, "resolution": real.resolution, "n_classes": len(real.classes) if labelled else 0}
+    size = {**get_kind(config.data).network_arguments(real.spec), "n_classes": len(real.classes) if labelled else 0}
     state = TrainState(config, **size, device=device)
     G, D, n, reuse = state.G, state.D, config.batch_size, config.training.reuses_fakes
     shown = CachedGenerator(G, keep_graph=reuse)
-    images = torch.tensor(real.images[: 64 * n], device=device).float() / 127.5 - 1
+    images = torch.tensor(real.samples[: 64 * n], device=device).float() / 127.5 - 1
     images = images.contiguous(memory_format=torch.channels_last)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
     labels = torch.tensor(real.labels[: 64 * n], device=device) if labelled else None
@@ -314,14 +314,14 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from distgan.gan.losses import LOSSES
-    from distgan.kinds.image import open_images
+    from distgan.kinds import open_samples
     from distgan.models import build_discriminator, build_generator
+    from distgan.registry import LOSSES
     from distgan.training.context import default_device
 
-    stored = open_images(config.data.model_copy(update={"resolution": None, "channels": None}))
-    shown = open_images(config.data)
-    side, channels = shown.resolution, shown.channels
+    stored = open_samples(config.data.model_copy(update={"resolution": None, "channels": None}))
+    shown = open_samples(config.data)
+    channels, side, _ = shown.spec.shape
     middle = (0.5,) * channels
     prepare = transforms.Compose([transforms.Resize(side), transforms.ToTensor(), transforms.Normalize(middle, middle)])
     labelled = config.model.conditioning != "none"
@@ -331,7 +331,7 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
             return len(stored)
 
         def __getitem__(self, index: int) -> Any:
-            pixels = stored.images[index].transpose(1, 2, 0)
+            pixels = stored.samples[index].transpose(1, 2, 0)
             image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert(
                 "L" if channels == 1 else "RGB"
             )

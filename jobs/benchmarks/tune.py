@@ -243,10 +243,10 @@ def _digits(data_dir: str = "") -> Any:
     import torch
 
     from distgan.config import DataConfig
-    from distgan.kinds.image import open_images
+    from distgan.kinds import open_samples
 
-    found = open_images(DataConfig(limit=512))
-    images = torch.from_numpy(np.array(found.images)).float().div(255).sub(0.13066).div(0.30131)
+    found = open_samples(DataConfig(limit=512))
+    images = torch.from_numpy(np.array(found.samples)).float().div(255).sub(0.13066).div(0.30131)
     images = torch.nn.functional.interpolate(images, 32)
     data = torch.utils.data.TensorDataset(images, torch.zeros(len(images)))
     return torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)

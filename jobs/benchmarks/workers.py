@@ -153,8 +153,8 @@ class Worker:
         """Open the data."""
         self.config, self.images, self.feed = open_data(self.config, self.context)
         return {
-            "bytes": int(self.images.images.nbytes),
-            "file": str(getattr(_base(self.images.images), "filename", "") or ""),
+            "bytes": int(self.images.samples.nbytes),
+            "file": str(getattr(_base(self.images.samples), "filename", "") or ""),
         }
 
     def read_all(self) -> dict[str, Any]:

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 from distgan.config import ConfigError, ModelConfig
-from distgan.export.generator import find_generator, load_generator, save_generator, to_uint8
+from distgan.export.generator import find_generator, load_generator, save_generator
 from distgan.export.sample import find_label, write_samples
+from distgan.kinds.image import KIND
+from distgan.kinds.image.image_set import image_spec
 from distgan.models import build_generator
 from distgan.storage import Folder
 
@@ -43,9 +45,8 @@ def export(folder, kind):
         folder,
         G.state_dict(),
         model,
-        channels=channels,
-        resolution=resolution,
-        classes=classes,
+        kind="image",
+        spec=image_spec("tiny", channels, resolution, classes),
         info={"run": "tiny", "kimg": 1.5},
     )
     return G.eval()
@@ -61,7 +62,8 @@ def test_roundtrip(exported):
     G, folder, kind = exported
     model, channels, resolution, classes = KINDS[kind]
     found = load_generator(folder)
-    assert (found.model, found.channels, found.resolution, found.classes) == (model, channels, resolution, classes)
+    assert (found.model, found.kind, found.classes) == (model, KIND, classes)
+    assert found.spec == image_spec("tiny", channels, resolution, classes)
     assert found.info == {"run": "tiny", "kimg": 1.5}
     assert found.conditional == bool(classes)
     assert not found.G.training
@@ -97,7 +99,24 @@ def test_the_json_says_what_goes_in_and_comes_out(exported):
         "latent": "uniform" if kind == "classes" else "normal",
         "label": kind == "classes",
     }
-    assert meta["output"]["shape"] == [KINDS[kind][1], KINDS[kind][2], KINDS[kind][2]]
+    assert meta["kind"] == "image"
+    assert meta["spec"]["shape"] == [KINDS[kind][1], KINDS[kind][2], KINDS[kind][2]]
+    assert meta["spec"]["value_range"] == [-1, 1]
+    assert meta["spec"]["classes"] == list(KINDS[kind][3])
+
+
+def test_files_of_the_first_format_still_load(exported):
+    G, folder, kind = exported
+    _, channels, resolution, classes = KINDS[kind]
+    meta = json.loads(folder.read("generator.json"))
+    del meta["kind"], meta["spec"]
+    old = {"format": 1, "channels": channels, "resolution": resolution, "classes": list(classes)}
+    folder.write("generator.json", json.dumps(meta | old))
+    found = load_generator(folder)
+    assert found.spec == image_spec("", channels, resolution, classes)
+    z, c = torch.randn(5, 4), torch.arange(5) % 3 if classes else None
+    with torch.no_grad():
+        assert torch.equal(found.G(z, c), G(z, c))
 
 
 @pytest.mark.parametrize("harm", ["weights", "json", "other network", "future", "no weights"])
@@ -110,7 +129,7 @@ def test_a_generator_that_cannot_be_read_is_named(tmp_path, harm):
     elif harm == "json":
         folder.write("generator.json", "{")
     elif harm == "other network":
-        folder.write("generator.json", json.dumps(meta | {"resolution": 20}))
+        folder.write("generator.json", json.dumps(meta | {"spec": meta["spec"] | {"shape": [1, 20, 20]}}))
     elif harm == "future":
         folder.write("generator.json", json.dumps(meta | {"format": 99}))
     else:
@@ -121,10 +140,10 @@ def test_a_generator_that_cannot_be_read_is_named(tmp_path, harm):
     assert "\n" not in str(caught.value)
 
 
-def test_uint8_is_rounded_and_clamped():
-    assert to_uint8(torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
+def test_pixels_are_rounded_and_clamped():
+    assert KIND.decode(torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255]
     every = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(to_uint8(every.float() * (2 / 255) - 1), every)  # what the data feed makes of pixels, back
+    assert torch.equal(KIND.decode(KIND.encode(every)), every)
 
 
 # -- where generators are looked for ----------------------------------------------------------------------------------
@@ -138,8 +157,8 @@ def test_by_name_folder_file_and_uri(tmp_path):
     assert find_generator("tiny", str(tmp_path / "runs")).path() == expected
     uri = f"memory://{uuid.uuid4().hex}/runs"
     export(Folder(uri).child("tiny").child("generator"), "grey")
-    assert load_generator(find_generator("tiny", uri)).resolution == 12
-    assert load_generator(find_generator(f"{uri}/tiny")).resolution == 12
+    assert load_generator(find_generator("tiny", uri)).spec.shape == (1, 12, 12)
+    assert load_generator(find_generator(f"{uri}/tiny")).spec.shape == (1, 12, 12)
 
 
 def test_what_is_not_there_is_told_with_the_runs_that_are(tmp_path):
@@ -202,7 +221,7 @@ def test_labels(tmp_path):
     counts = torch.bincount(generator.labels(index, 0), minlength=3)
     assert counts.tolist() == [1000] * 3  # every class as often as the others
     assert generator.labels(index[:4], 0).tolist() == [0, 1, 2, 0]  # a column of a grid each
-    many = dataclasses.replace(generator, classes=tuple(map(str, range(100))))
+    many = dataclasses.replace(generator, spec=image_spec("many", 1, 16, tuple(map(str, range(100)))))
     assert torch.bincount(many.labels(index, 0), minlength=100).min() > 10
     assert len(set(many.labels(index[:40], 0).tolist())) > 25
     assert generator.labels(index[:3], 0, 2).tolist() == [2, 2, 2]

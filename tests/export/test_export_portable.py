@@ -13,6 +13,7 @@ from distgan.config import ConfigError, ModelConfig, RunError
 from distgan.export import portable
 from distgan.export.generator import load_generator, save_generator
 from distgan.export.portable import export_generator, program_difference, to_program
+from distgan.kinds.image.image_set import image_spec
 from distgan.models import build_generator
 from distgan.storage import Folder
 
@@ -33,9 +34,8 @@ def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch"
                 tensor.add_(0.1 * noise.abs())
             else:
                 tensor.copy_(noise * (1.5 * (tensor.shape[0] / tensor.numel()) ** 0.5))
-    save_generator(
-        folder, G.state_dict(), model, channels=3, resolution=16, classes=classes, info={"run": "tiny", "kimg": 1.5}
-    )
+    spec = image_spec("tiny", 3, 16, classes)
+    save_generator(folder, G.state_dict(), model, kind="image", spec=spec, info={"run": "tiny", "kimg": 1.5})
     generator = load_generator(folder)
     images = generator.sample(torch.arange(8)).float()
     assert images.std(0).mean() > 1, "the noise must be seen in the images, or comparing them tells nothing"
@@ -67,7 +67,7 @@ def test_the_exported_program_needs_nothing_of_this_package(tmp_path):
         "import sys, json, numpy as np, torch; extra = {'generator.json': ''};program = "
         "torch.export.load(sys.argv[1], extra_files=extra);z = torch.from_numpy(np.load(sys.argv[2])); x = "
         "program.module()(z, torch.arange(7) % 3);np.save(sys.argv[3], x.detach().numpy()); assert "
-        "json.loads(extra['generator.json'])['classes'] == ['cat', 'dog', 'axolotl'];assert not [m for m in "
+        "json.loads(extra['generator.json'])['spec']['classes'] == ['cat', 'dog', 'axolotl'];assert not [m for m in "
         "sys.modules if m.startswith('distgan')]"
     )
     words = [str(tmp_path / "new" / "g.pt2"), str(tmp_path / "z.npy"), str(tmp_path / "x.npy")]
@@ -119,7 +119,8 @@ def test_own_networks_that_cannot_be_traced_are_told_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = ModelConfig(generator="branching:G", latent_dim=6, conditioning="none")
     weights = build_generator(model, channels=3, resolution=16).state_dict()
-    save_generator(Folder("g"), weights, model, channels=3, resolution=16, classes=(), info={"run": "tiny", "kimg": 1})
+    spec = image_spec("tiny", 3, 16)
+    save_generator(Folder("g"), weights, model, kind="image", spec=spec, info={"run": "tiny", "kimg": 1})
     with pytest.raises(
         ConfigError, match=r"model\.generator = 'branching:G': cannot be traced.*must not branch on values"
     ) as caught:

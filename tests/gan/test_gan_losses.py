@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config import LOSSES as NAMES
 from distgan.config import LossConfig
-from distgan.gan.losses import LOSSES
 from distgan.gan.penalties import gradient_gap, input_gradients, mix, squared_norm
 from distgan.gan.step import d_step_loss
+from distgan.registry import LOSSES
+from distgan.registry import LOSSES as NAMES
 
 real0 = torch.tensor([0.3, -1.2, 2.5, 0.9], dtype=torch.float64)
 fake0 = torch.tensor([-0.7, 0.4, -2.1, 1.3], dtype=torch.float64)

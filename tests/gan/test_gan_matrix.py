@@ -9,9 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from distgan.config import LOSSES, load_config
-from distgan.kinds.image import Feed, open_images
+from distgan.config import load_config
+from distgan.kinds import open_samples
+from distgan.kinds.image import KIND
+from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder
+from distgan.registry import LOSSES
 from distgan.training.context import Context
 from distgan.training.state import TrainState
 from distgan.training.train_step import TrainStep
@@ -81,10 +84,11 @@ def run(case, context, steps):
     """The state after so many steps, and the gradients of the first."""
     net, loss, penalty = case
     config = load_config(overrides=BASE | NETS[net] | PENALTIES[penalty] | {"loss.name": loss})
-    images = open_images(config.data)
+    images = open_samples(config.data)
     n_classes = len(images.classes) if config.model.conditioning != "none" else 0
     state = TrainState(config, channels=1, resolution=16, n_classes=n_classes, device=context.device)
-    feed = Feed(images, context.device, DataOrder(images.n, config.seed), device_mib=64, mirror=False, seed=config.seed)
+    order = DataOrder(len(images), config.seed)
+    feed = Loader(images, KIND, context.device, order, device_mib=64, config=config.data, seed=config.seed)
     step = TrainStep(config, context, state, feed)
     first, problems = {}, []
     for number in range(steps):

@@ -9,10 +9,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distgan.config import LOSSES, AugmentConfig, LossConfig, ModelConfig
+from distgan.config import AugmentConfig, LossConfig, ModelConfig
 from distgan.gan.step import d_step_loss, frozen, g_step_loss, has_batch_statistics
 from distgan.kinds.image.augment import Augment
 from distgan.models import build_discriminator, build_generator
+from distgan.registry import LOSSES
 
 SIZE = {"channels": 1, "resolution": 16, "n_classes": 3}
 PENALTIES = {

@@ -9,11 +9,13 @@ import torch.distributed as dist
 from torch import nn
 from two_processes import free_port, run_two
 
-from distgan.config import load_config, validate
+from distgan.config import DataConfig, load_config, validate
 from distgan.export.generator import load_generator
-from distgan.kinds.image import Feed, open_images
+from distgan.kinds import open_samples
+from distgan.kinds.image import KIND
 from distgan.kinds.image.extractors import get_extractor
-from distgan.metrics.evaluator import evaluate_images
+from distgan.kinds.loader import Loader
+from distgan.metrics.evaluator import evaluate_samples
 from distgan.randomness import DataOrder, bits, normal
 from distgan.runs.prepare import prepare
 from distgan.storage import Folder
@@ -123,16 +125,16 @@ def test_what_the_gpu_made_is_read_without_one(tiny, device):
 
 
 def test_the_metrics_are_the_cpu_s(caches):
-    real = open_images(load_config(overrides={"data.name": "mnist10k", "data.limit": 2000}).data)
-    noise = np.random.default_rng(0).integers(0, 60, real.images.shape, dtype=np.uint8)
-    made = np.clip(real.images.astype(np.int32) + noise, 0, 255).astype(np.uint8)
+    real = open_samples(load_config(overrides={"data.name": "mnist10k", "data.limit": 2000}).data)
+    noise = np.random.default_rng(0).integers(0, 60, real.samples.shape, dtype=np.uint8)
+    made = np.clip(real.samples.astype(np.int32) + noise, 0, 255).astype(np.uint8)
     names = ["fid", "kid", "precision-recall", "density-coverage", "inception-score"]
     found = []
     for place in ("cpu", "cuda"):
         extractor = get_extractor(
             "digits", torch.device(place), None, data_channels=1, resolution=28, data_name="mnist10k"
         )
-        found.append(evaluate_images(made, real, names, extractor))
+        found.append(evaluate_samples(made, real, names, extractor))
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
         assert found[1][name] == pytest.approx(value, rel=2e-3, abs=2e-3), name
@@ -148,9 +150,9 @@ def test_draws_are_the_cpu_s(device):
 
 @pytest.mark.parametrize("device_mib", [0, 512])
 def test_batches_are_the_cpu_s(device, caches, device_mib):
-    real = open_images(load_config(overrides={"data.name": "mnist10k", "data.limit": 37}).data)
+    real = open_samples(load_config(overrides={"data.name": "mnist10k", "data.limit": 37}).data)
     here, there = (
-        Feed(real, place, DataOrder(37, 3), device_mib=device_mib, mirror=True, seed=3)
+        Loader(real, KIND, place, DataOrder(37, 3), device_mib=device_mib, config=DataConfig(mirror=True), seed=3)
         for place in (torch.device("cpu"), device)
     )
     for start in (5, 20, 35, 500, 8190, 20000):

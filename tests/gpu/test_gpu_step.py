@@ -5,7 +5,9 @@ import torch
 from tiny_run import TINY
 
 from distgan.config import ConfigError, RunError, load_config
-from distgan.kinds.image import Feed, open_images
+from distgan.kinds import open_samples
+from distgan.kinds.image import KIND
+from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder
 from distgan.training.context import Context
 from distgan.training.meter import Meter
@@ -60,15 +62,12 @@ def build(device, caches):
 
     def make(**changes):
         config = load_config(overrides={**TINY, "training.precision": "fp32", "training.cuda_graphs": "off", **changes})
-        images = open_images(config.data)
+        images = open_samples(config.data)
         config = config.for_classes(len(images.classes))
-        feed = Feed(
-            images, device, DataOrder(images.n, 0), device_mib=config.data.device_mib, mirror=config.data.mirror, seed=0
-        )
+        order = DataOrder(len(images), 0)
+        feed = Loader(images, KIND, device, order, device_mib=config.data.device_mib, config=config.data)
         n_classes = len(images.classes) if config.model.conditioning != "none" else 0
-        state = TrainState(
-            config, channels=images.channels, resolution=images.resolution, n_classes=n_classes, device=device
-        )
+        state = TrainState(config, **KIND.network_arguments(images.spec), n_classes=n_classes, device=device)
         return state, TrainStep(config, Context(device), state, feed)
 
     return make

@@ -38,11 +38,11 @@ def test_real_images_have_the_expected_kl_of_so_many_draws(judge):
 
 def test_missing_modes_and_a_tilt_are_seen(judge):
     labels = np.asarray(judge.real.labels[:20_000])
-    few = judge.real.images[np.flatnonzero(labels % 10 < 5)[:3000]]  # half of the last digit's classes are never shown
+    few = judge.real.samples[np.flatnonzero(labels % 10 < 5)[:3000]]  # half of the last digit's classes are never shown
     found = judge.count(torch.from_numpy(np.array(few)).split(500))
     assert 490 <= found["modes"] <= 560  # some are misread
     assert found["kl"] == pytest.approx(math.log(2) + 500 / (2 * 3000), abs=0.1)
-    one = judge.count([torch.from_numpy(np.array(judge.real.images[:1])).expand(50, -1, -1, -1)])
+    one = judge.count([torch.from_numpy(np.array(judge.real.samples[:1])).expand(50, -1, -1, -1)])
     assert (one["modes"], one["kl"]) == (1, pytest.approx(math.log(1000), abs=0.1))
 
 

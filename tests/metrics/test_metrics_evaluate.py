@@ -14,9 +14,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from distgan.config import METRICS, ConfigError
+from distgan.config import ConfigError
 from distgan.kinds.image.extractors import get_extractor
-from distgan.metrics import Evaluator, Extractor, Moments, TorchDistributed, evaluate_images, frechet_distance
+from distgan.metrics import Evaluator, Extractor, Moments, TorchDistributed, evaluate_samples, frechet_distance
+from distgan.registry import METRICS
 from distgan.storage import Folder
 
 ALL = list(METRICS)
@@ -168,7 +169,7 @@ def test_an_unwritable_cache_is_no_failure(tmp_path, caplog) -> None:
 
 
 def test_mistakes_are_named_before_anything_is_extracted() -> None:
-    with pytest.raises(ConfigError, match=r"metrics.names = 'fdi': allowed: fid, kid.*did you mean fid"):
+    with pytest.raises(ConfigError, match=r"metrics.names = 'fdi': allowed: .*fid, .*kid.*did you mean fid"):
         Evaluator(REAL, None, "f", extractor(), ["fdi"])
     blind = get_extractor("random-conv", data_channels=1, resolution=8)
     with pytest.raises(ConfigError, match=r"'modes': needs an extractor that classifies, and 'random-conv' does not"):
@@ -177,8 +178,8 @@ def test_mistakes_are_named_before_anything_is_extracted() -> None:
         Evaluator(REAL[:5], None, "f", extractor(), ["density-coverage"])
     with pytest.raises(ConfigError, match=r"metrics.samples = 3: precision-recall needs at least 4"):
         Evaluator(REAL, None, "f", extractor(), ["fid", "precision-recall"]).evaluate(made_images, 3)
-    with pytest.raises(ConfigError, match=r"are \(1, 4, 4\).*data's are \(1, 8, 8\)"):
-        evaluate_images(REAL[:, :, :4, :4], Images(REAL), ["fid"], extractor())
+    with pytest.raises(ConfigError, match=r"have the shape \(1, 4, 4\).*data's \(1, 8, 8\)"):
+        evaluate_samples(REAL[:, :, :4, :4], Images(REAL), ["fid"], extractor())
 
 
 def test_broken_generator_gives_nan_and_no_crash() -> None:
@@ -195,10 +196,10 @@ def test_broken_generator_gives_nan_and_no_crash() -> None:
 
 
 class Images:
-    """The least that evaluate_images reads."""
+    """The least that evaluate_samples reads."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
-        self.images, self.labels, self.fingerprint = images, labels, "f"
+        self.samples, self.labels, self.fingerprint = images, labels, "f"
 
 
 def test_what_the_figures_say_about_digits(digits) -> None:
@@ -209,14 +210,14 @@ def test_what_the_figures_say_about_digits(digits) -> None:
     split = np.random.default_rng(0).permutation(10000)
     real, fresh = Images(images[split[:1500]], labels[split[:1500]]), split[1500:2500]
     net = get_extractor("auto", data_channels=1, resolution=28, data_name="mnist10k")
-    good = evaluate_images(images[fresh], real, ALL, net)
-    noisy = evaluate_images(
+    good = evaluate_samples(images[fresh], real, ALL, net)
+    noisy = evaluate_samples(
         np.clip(images[fresh] + np.random.default_rng(1).normal(0, 60, images[fresh].shape), 0, 255).astype(np.uint8),
         real,
         ALL,
         net,
     )
-    few = evaluate_images(images[fresh[labels[fresh] < 5]], real, ALL, net)
+    few = evaluate_samples(images[fresh[labels[fresh] < 5]], real, ALL, net)
     assert good["fid"] < 2 * good["floor_fid"]
     assert abs(good["kid"]) < 4 * good["kid_std"]
     assert good["precision"] > 0.75

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config import MODELS, ConfigError, ModelConfig
+from distgan.config import ConfigError, ModelConfig
 from distgan.gan.step import has_batch_statistics
 from distgan.models import allowed_resolutions, build_discriminator, build_generator, check_models, layers
+from distgan.registry import NETWORKS as MODELS
 
 SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] for name in MODELS}
 CONDITIONING = ["none", "projection", "auxiliary"]
@@ -196,7 +197,7 @@ def test_resolutions_are_told_with_the_nearest_and_the_able():
     assert "data.resolution = 28" in text
     assert "16, 32, 64, 128, 256" in text
     assert "set data.resolution to 32" in text
-    assert "mlp or dcgan" in text
+    assert "dcgan or mlp" in text
     assert "set data.resolution to 64" in refused({}, resolution=48)  # the larger of two equally near
 
 
@@ -298,7 +299,7 @@ def test_an_own_class_beside_one_of_the_family(conditioning):
         ({"generator": "own_broken:G"}, ["cannot import own_broken", "no_such_module_anywhere"]),
         ({"generator": "own_networks:NotANetwork"}, ["NotANetwork", "torch.nn.Module"]),
         ({"discriminator": "own_networks:D", "d_args": {"column": True}}, ["model.discriminator", "(3, 1)", "(3,)"]),
-        ({"discriminator": "own_networks:Broken"}, ["model.discriminator", "RuntimeError", "D(x (N, C, H, W), c)"]),
+        ({"discriminator": "own_networks:Broken"}, ["model.discriminator", "RuntimeError", "D(x (N, *shape), c)"]),
         (
             {"discriminator": "own_networks:D", "conditioning": "auxiliary"},
             ["auxiliary", "tuple", "class logits (N, 4)"],

@@ -5,8 +5,9 @@ out.
 import pytest
 import torch
 
-from distgan.config import MODELS, ConfigError, ModelConfig, RunConfig, dump_config, load_config
+from distgan.config import ConfigError, ModelConfig, RunConfig, dump_config, load_config
 from distgan.models import build_discriminator, build_generator, check_models
+from distgan.registry import NETWORKS as MODELS
 
 EXPLICIT = ["none", "projection", "auxiliary"]
 DECIDED = [(0, "none"), (1, "none"), (2, "projection"), (10, "projection")]  # one class tells nothing apart

@@ -9,7 +9,8 @@ from tiny_run import TINY
 
 from distgan.cli import main
 from distgan.config import ConfigError, DataConfig, load_config
-from distgan.kinds.image import open_images
+from distgan.kinds import open_samples
+from distgan.kinds.image import KIND
 from distgan.runs import linear_probe as probe
 from distgan.runs.prepare import prepare
 from distgan.training import loop
@@ -61,31 +62,31 @@ def test_the_strength_of_the_penalty_is_chosen_on_images_that_the_trial_was_not_
 
 def test_held_out_images_are_those_that_were_never_fitted_and_say_where_they_are_from(tmp_path):
     config = load_config(overrides=TINY)
-    real = open_images(config.data)
-    fit, (images, held), where = probe._parts(real, config.data, config)
+    real = open_samples(config.data)
+    fit, (images, held), where = probe._parts(real, KIND, config.data, config)
     assert images is real
     assert "D has seen" in where
     assert sorted([*fit.tolist(), *held.tolist()]) == list(range(256))
     assert len(held) == 51
 
     kept = load_config(overrides=TINY | {"model.conditioning": "auxiliary", "metrics.holdout": 0.25})
-    fit, (_, held), where = probe._parts(real, kept.data, kept)
-    assert torch.equal(held, HeldOut(kept, real).index)
-    assert torch.equal(fit, HeldOut(kept, real).rest)
+    fit, (_, held), where = probe._parts(real, KIND, kept.data, kept)
+    assert torch.equal(held, HeldOut(kept, real, KIND).index)
+    assert torch.equal(fit, HeldOut(kept, real, KIND).rest)
     assert "kept from the discriminator" in where
 
 
 def test_a_test_split_comes_first(tmp_path, monkeypatch):
     config = load_config(overrides=TINY)
-    real = open_images(config.data)
+    real = open_samples(config.data)
     asked = []
 
     def opened(data):
         asked.append(data)
         return real
 
-    monkeypatch.setattr(probe, "open_images", opened)
-    fit, (_, held), where = probe._parts(real, DataConfig(name="mnist", limit=256), config)
+    monkeypatch.setattr(probe, "open_samples", opened)
+    fit, (_, held), where = probe._parts(real, KIND, DataConfig(name="mnist", limit=256), config)
     assert (asked[0].split, asked[0].download, asked[0].limit) == ("test", False, None)
     assert len(fit) == len(held) == 256
     assert where == "mnist10k's test split"
@@ -125,7 +126,7 @@ def test_the_command_tells_accuracy_and_what_it_is_of(trained, capsys):
     assert main(words) == 0
     table = capsys.readouterr().out
     assert f"{found['linear_probe']:.5g}" in table
-    assert "whose pixels D has seen" in table
+    assert "not fitted on, which D has seen" in table
 
 
 def test_what_cannot_be_probed_is_told(trained, tmp_path, capsys):
@@ -135,6 +136,8 @@ def test_what_cannot_be_probed_is_told(trained, tmp_path, capsys):
     assert main(["evaluate", str(images), "--against", "mnist10k", *common]) == 2
     assert "is no run, and only a run's checkpoint has a discriminator" in capsys.readouterr().err
     assert main(["evaluate", "probed", "--against", str(images), *common]) == 2
-    assert "has no class labels; --against DATA names images that have" in capsys.readouterr().err
+    assert "has no class labels; --against DATA names data that has" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="Linear has no method features"):
-        probe._features(torch.nn.Linear(1, 1), open_images(load_config(overrides=TINY).data), torch.arange(2), CPU)
+        probe._features(
+            torch.nn.Linear(1, 1), open_samples(load_config(overrides=TINY).data), KIND, torch.arange(2), CPU
+        )

@@ -368,7 +368,7 @@ def test_a_conditional_run_on_own_arrays(tiny, tmp_path):
     status, folder = run(config)
     assert status["best"]["metric"] == "kid"
     generator = load_generator(folder.child("generator"))
-    assert (generator.channels, generator.resolution, len(generator.classes)) == (3, 16, 3)
+    assert (*generator.spec.shape[:2], len(generator.classes)) == (3, 16, 3)
 
 
 def test_a_run_that_goes_on_with_other_images_says_so(tiny, tmp_path):

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from distgan.kinds.image.grid import enlargement, make_grid, png
+from distgan.config import LogConfig
+from distgan.kinds.image.grid import enlarged, make_grid
+from distgan.kinds.picture import png
 from distgan.runs.prepare import Prepared
 from distgan.runs.progress import ProgressLine, final_words
 from distgan.storage import Folder
@@ -77,13 +79,13 @@ def lines(folder):
 
 
 def test_a_resume_drops_later_lines_and_a_torn_last_one(folder):
-    log = RunLog(folder, 0, tensorboard=False)
+    log = RunLog(folder, 0, LogConfig(tensorboard=False))
     for nimg in (100, 200, 300):
         log.scalars(nimg, {"d_loss": nimg / 2})
     log.event(300, "diverged")
     log.close()
     folder.write("metrics.jsonl", folder.read("metrics.jsonl") + b'{"nimg": 150, "d_l')
-    log = RunLog(folder, 200, tensorboard=False)
+    log = RunLog(folder, 200, LogConfig(tensorboard=False))
     log.scalars(300, {"d_loss": -1.0})
     log.close()
     assert [(line["nimg"], line["kimg"], line["d_loss"]) for line in lines(folder)] == [
@@ -94,7 +96,7 @@ def test_a_resume_drops_later_lines_and_a_torn_last_one(folder):
 
 
 def test_numbers_that_are_not_finite_are_valid_json(folder):
-    log = RunLog(folder, 0, tensorboard=False)
+    log = RunLog(folder, 0, LogConfig(tensorboard=False))
     log.scalars(1, {"a": math.nan, "b": math.inf, "c": 1.0})
     log.close()
     (line,) = lines(folder)
@@ -104,10 +106,10 @@ def test_numbers_that_are_not_finite_are_valid_json(folder):
 def test_curves_and_grids_reach_tensorboard(folder, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = RunLog(folder, 0, tensorboard=True)
+    log = RunLog(folder, 0, LogConfig(tensorboard=True))
     log.scalars(64, {"d_loss": 1.0, "fid": math.inf})
     log.scalars(128, {"d_loss": 0.5, "g_loss": 2.0})
-    log.grid(64, "000000", np.zeros((4, 1, 8, 8), np.uint8))
+    log.picture(64, "000000", np.zeros((20, 20), np.uint8))
     log.close()
     (file,) = folder.list("tensorboard")
     (tmp_path / file).write_bytes(folder.read(f"tensorboard/{file}"))
@@ -120,7 +122,7 @@ def test_curves_and_grids_reach_tensorboard(folder, tmp_path):
 
 
 def test_status(folder):
-    log = RunLog(folder, 0, tensorboard=False)
+    log = RunLog(folder, 0, LogConfig(tensorboard=False))
     assert read_status(folder) == {}
     log.status({"state": "training", "nimg": 5}, urgent=True)
     found = read_status(folder)
@@ -147,10 +149,10 @@ def test_grids():
     assert make_grid(images, columns=5).shape == (8, 32)
     colour = make_grid(np.zeros((1, 3, 4, 4), np.uint8), pad=0)
     assert colour.shape == (4, 4, 3)
-    picture = Image.open(io.BytesIO(png(grid, 2)))
+    picture = Image.open(io.BytesIO(png(enlarged(grid, 28))))
     assert picture.size == (40, 28)
     assert (np.asarray(picture)[::2, ::2] == grid).all()
-    assert [enlargement(r) for r in (16, 28, 32, 64, 256)] == [4, 2, 2, 1, 1]
+    assert [len(enlarged(grid, r)) // len(grid) for r in (16, 28, 32, 64, 256)] == [4, 2, 2, 1, 1]
 
 
 # -- the live line and the last words ---------------------------------------------------------------------------------

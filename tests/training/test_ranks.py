@@ -9,7 +9,7 @@ import torch.distributed as dist
 from two_processes import run_two
 
 from distgan.config import ConfigError, RunError, validate
-from distgan.kinds.image import Feed
+from distgan.kinds.loader import Loader
 from distgan.runs.prepare import prepare
 from distgan.training import loop
 from distgan.training import train_step as step_module
@@ -59,7 +59,7 @@ class Seen:
 
     def __init__(self, patch):
         self.images, self.noise = [], []
-        batch, draw = Feed.batch, DrawBuffer.__call__
+        batch, draw = Loader.batch, DrawBuffer.__call__
 
         def seen_batch(feed, start, stop):
             x, c = batch(feed, start, stop)
@@ -72,7 +72,7 @@ class Seen:
                 self.noise.append(values)
             return values
 
-        patch(Feed, "batch", seen_batch)
+        patch(Loader, "batch", seen_batch)
         patch(DrawBuffer, "__call__", seen_draw)
 
     def as_lists(self):

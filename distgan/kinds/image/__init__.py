@@ -1,24 +1,160 @@
-"""Where real images come from: known sets, folders, zip archives and arrays, all ending in uint8 tensors (N, C, H, W).
+"""Images: known sets, folders, zip archives and arrays, stored as uint8 (N, C, H, W), C of 1 (grey) or 3 (RGB), H = W.
 
-Importing this package imports no torch, which the drivers of clusters do without; `Feed` is loaded on first use.
+Importing this package imports neither torch nor Pillow, which the drivers of clusters do without.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distgan.kinds.image.image_set import DataSpec, ImageSet, Progress
-from distgan.kinds.image.sources import describe, is_known, open_images
+import numpy as np
+from numpy.typing import NDArray
+
+from distgan.config import AugmentConfig, ConfigError, DataConfig, RunConfig
+from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec
+from distgan.kinds.image.grid import enlarged, make_grid
+from distgan.kinds.image.recipe import recipe
+from distgan.kinds.image.sources import is_known, source
+from distgan.kinds.picture import png
 
 if TYPE_CHECKING:
-    from distgan.kinds.loader import Feed
+    import torch
+    from torch import Tensor
 
-__all__ = ["DataSpec", "Feed", "ImageSet", "Progress", "describe", "is_known", "open_images"]
+    from distgan.metrics.extractor import Extractor
+
+MOST_IN_A_GRID = 10_000
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Feed":
-        from distgan.kinds.loader import Feed
+class Images:
+    """The kind of sample "image"; networks see float32 (N, C, H, W) in [-1, 1]."""
 
-        return Feed
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    name = "image"
+    noun = "images"
+    suffixes = (".png", ".npy", "")
+
+    def knows(self, name: str) -> bool:
+        return is_known(name)
+
+    def claims(self, name: str) -> bool:
+        """Everything: what no other kind claims is taken for images."""
+        return True
+
+    def like(self, config: DataConfig, spec: SampleSpec | None) -> DataConfig:
+        if spec is not None:
+            return config.model_copy(update={"channels": spec.shape[0], "resolution": spec.shape[1]})
+        return config.model_copy(update={"resolution": _side(config.name)})
+
+    def describe(self, config: DataConfig) -> SampleSpec:
+        return source(config).describe()
+
+    def open(self, config: DataConfig, progress: Progress | None = None) -> SampleSet:
+        return source(config).open(progress)
+
+    def describe_in_words(self, spec: SampleSpec) -> str:
+        channels, height, width = spec.shape
+        count = f"{spec.n:,} " if spec.n else ""
+        classes = f", {spec.n_classes} classes" if spec.n_classes else ""
+        return f"{count}images of {spec.name}, {height} x {width} x {channels}{classes}"
+
+    def encode(self, stored: Tensor) -> Tensor:
+        return stored.float().mul_(2 / 255).sub_(1)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """[-1, 1] to 0..255, rounded to the nearest."""
+        import torch
+
+        return (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
+
+    def vary(self, x: Tensor, position: Tensor, config: DataConfig, seed: int) -> Tensor:
+        """Flips left to right with probability 1/2, where data.mirror asks for it."""
+        if not config.mirror:
+            return x
+        import torch
+
+        from distgan.randomness import uniform
+
+        flipped = uniform(seed, "mirror", position, 1)[:, 0] < 0.5
+        return torch.where(flipped[:, None, None, None], x.flip(3), x)
+
+    def preview(self, samples: NDArray[Any], columns: int | None = None) -> NDArray[np.uint8]:
+        """A grid of the images in rows, pixels repeated until small ones can be seen."""
+        return enlarged(make_grid(samples, columns), samples.shape[-1])
+
+    def save(self, batches: Iterable[NDArray[Any]], n: int, target: Path, columns: int | None = None) -> None:
+        """.png: a grid; .npy: uint8 (N, H, W) for grey or (N, H, W, 3); a folder: PNG files named by number."""
+        if target.suffix == "":
+            numbers, width = iter(range(n)), len(str(n - 1))
+            for batch in batches:
+                for image, number in zip(batch, numbers, strict=False):
+                    (target / f"{number:0{width}d}.png").write_bytes(png(make_grid(image[None], pad=0)))
+        elif target.suffix.lower() == ".png":
+            if n > MOST_IN_A_GRID:
+                raise ConfigError(f"-n {n}: a grid holds at most {MOST_IN_A_GRID} images; write FILE.npy or a folder")
+            target.write_bytes(png(self.preview(np.concatenate(list(batches)), columns)))
+        else:
+            array = np.concatenate(list(batches)).transpose(0, 2, 3, 1)
+            np.save(target, array[..., 0] if array.shape[-1] == 1 else array)
+
+    def extractor(self, config: RunConfig, spec: SampleSpec, device: torch.device | str) -> Extractor:
+        from distgan.kinds.image.extractors import get_extractor
+
+        settings = config.metrics
+        return get_extractor(
+            settings.extractor,
+            device,
+            settings.weights,
+            data_channels=spec.shape[0],
+            resolution=spec.shape[1],
+            data_name=config.data.name,
+        )
+
+    def augmentation(self, config: AugmentConfig, seed: int) -> Augmentation | None:
+        if config.kind == "none":
+            return None
+        from distgan.kinds.image.augment import Augment
+
+        return Augment(config, seed)
+
+    def recipe(self, config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
+        return recipe(config)
+
+    def network_arguments(self, spec: SampleSpec) -> dict[str, Any]:
+        return {"channels": spec.shape[0], "resolution": spec.shape[1]}
+
+    def check(self, config: RunConfig, spec: SampleSpec) -> None:
+        from distgan.models import check_models
+
+        n_classes = spec.n_classes if config.data.labels else 0
+        if config.model.conditioning not in ("none", "auto") and not n_classes:
+            raise ConfigError(
+                f"model.conditioning = {config.model.conditioning!r}: {spec.name} has no class labels; allowed here: "
+                "none. A folder of images gets classes from its sub-folders, an .npz from an array named labels"
+            )
+        check_models(config.model, **self.network_arguments(spec), n_classes=n_classes)
+        settings = config.metrics
+        # The extractor is first used after thousands of images, which would be trained in vain. What auto takes is
+        # there; trying it would import torch, seconds that every start would take longer.
+        if settings.names and (settings.weights is not None or settings.extractor != "auto"):
+            self.extractor(config, spec, "cpu")
+
+
+def _side(name: str) -> int | None:
+    """The side of the first image of a folder, so that generated images are measured as they are."""
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return None
+    for file in sorted(path.rglob("*")):
+        try:
+            with Image.open(file) as image:
+                return int(min(image.size))
+        except (OSError, UnidentifiedImageError):
+            continue
+    return None
+
+
+KIND = Images()

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgan.config import ConfigError, DataConfig
+from distgan.kinds.base import Progress, SampleSet, SampleSpec
 from distgan.kinds.image.cache import Writer, cached
-from distgan.kinds.image.image_set import DataSpec, ImageSet, Labels, Pixels, Progress, first, in_memory
+from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
 from distgan.kinds.image.pixels import Target, in_chunks
 
 IMAGE_KEYS = ("images", "x", "data", "x_train", "train_images", "arr_0")
@@ -31,13 +32,13 @@ class ArraySource:
                 "file you want"
             )
 
-    def describe(self) -> DataSpec:
+    def describe(self) -> SampleSpec:
         """Reads the file's header (.npy) or its arrays (.npz), and checks the range of floats."""
         n, target = first(self.config, len(self._pixels)), self._target
         _ = self._scale
-        return DataSpec(n, target.channels, target.resolution, len(self._classes), self._classes, self.name)
+        return image_spec(self.name, target.channels, target.resolution, self._classes, n)
 
-    def open(self, progress: Progress | None = None) -> ImageSet:
+    def open(self, progress: Progress | None = None) -> SampleSet:
         """The images as uint8. Large ones are memory-mapped, from the file itself if it has the wanted form."""
         n, target = first(self.config, len(self._pixels)), self._target
         labels = self._labels[:n] if self._labels is not None else None

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from distgan.config import ConfigError, DataConfig
-from distgan.kinds.image.image_set import Fingerprint, ImageSet, Labels, Pixels
+from distgan.kinds.base import SampleSet
+from distgan.kinds.image.image_set import Fingerprint, Labels, Pixels, image_spec
 
 FORMAT = 1  # part of every key: raise it when decoding changes, and old entries are left alone
 
@@ -94,7 +95,7 @@ class Writer:
         self._file.close()
 
 
-def cached(config: DataConfig, name: str, key: Mapping[str, Any], build: Callable[[Writer], None]) -> ImageSet:
+def cached(config: DataConfig, name: str, key: Mapping[str, Any], build: Callable[[Writer], None]) -> SampleSet:
     """The set made from `key` (anything that goes into JSON), from the cache, or through `build` if it is not there
     yet.
 
@@ -136,7 +137,7 @@ def _alone(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _build(entry: Path, name: str, build: Callable[[Writer], None], alone: bool) -> ImageSet:
+def _build(entry: Path, name: str, build: Callable[[Writer], None], alone: bool) -> SampleSet:
     prefix = f".{entry.name}.{socket.gethostname()}."
     for left in (
         entry.parent.glob(f"{prefix}*") if alone else ()
@@ -164,7 +165,7 @@ def _build(entry: Path, name: str, build: Callable[[Writer], None], alone: bool)
     return result
 
 
-def _read(entry: Path) -> ImageSet | None:
+def _read(entry: Path) -> SampleSet | None:
     """The entry's images, or None if it is missing or damaged."""
     try:
         meta = json.loads((entry / "meta.json").read_text())
@@ -175,6 +176,5 @@ def _read(entry: Path) -> ImageSet | None:
     if images.ndim != 4 or (labels is not None and len(labels) != len(images)):
         return None
     n = int(meta["n"])
-    return ImageSet(
-        images[:n], labels, tuple(meta["classes"]), meta["name"], meta["fingerprint"], tuple(meta["skipped"])
-    )
+    spec = image_spec(meta["name"], images.shape[1], images.shape[2], tuple(meta["classes"]), n)
+    return SampleSet(spec, images[:n], labels, meta["fingerprint"], tuple(meta["skipped"]))

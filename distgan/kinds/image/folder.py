@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from distgan.config import ConfigError, DataConfig
+from distgan.kinds.base import Progress, SampleSet, SampleSpec, some
 from distgan.kinds.image.cache import Writer, cached
 from distgan.kinds.image.files import FolderReader, Listing, ZipReader, arrange
-from distgan.kinds.image.image_set import DataSpec, ImageSet, Pixels, Progress, first, some
+from distgan.kinds.image.image_set import Pixels, first, image_spec
 from distgan.kinds.image.pixels import Target, check_size, chunk, decode, flatten, processors
 
 SAMPLE = 200  # files that resolution and channels are derived from where they are not set
@@ -33,16 +34,14 @@ class FolderSource:
         self.config, self.path, self._keep = config, path, keep
         self.name = name or (path.stem if path.is_file() else path.resolve().name)
 
-    def describe(self) -> DataSpec:
+    def describe(self) -> SampleSpec:
         """Counts files, unreadable ones included; opens up to 200 of them where resolution or channels must be
         derived.
         """
         listing, target = self.listing, self.target
-        return DataSpec(
-            len(listing.entries), target.channels, target.resolution, len(listing.classes), listing.classes, self.name
-        )
+        return image_spec(self.name, target.channels, target.resolution, listing.classes, len(listing.entries))
 
-    def open(self, progress: Progress | None = None) -> ImageSet:
+    def open(self, progress: Progress | None = None) -> SampleSet:
         """The decoded images. ConfigError if too many files are unreadable."""
         listing, target = self.listing, self.target
         key = {

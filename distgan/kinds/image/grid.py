@@ -1,8 +1,7 @@
-"""Pictures: grids of images as PNG."""
+"""Grids of images as one picture."""
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
@@ -25,17 +24,9 @@ def make_grid(images: Array, columns: int | None = None, pad: int = 2) -> Array:
     return canvas[:, :, 0] if channels == 1 else canvas
 
 
-def png(picture: Array, enlarge: int = 1) -> bytes:
-    """PNG bytes of a picture uint8 (H, W) or (H, W, 3), each pixel repeated `enlarge` times."""
-    from PIL import Image
-
-    if enlarge > 1:
-        picture = picture.repeat(enlarge, 0).repeat(enlarge, 1)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def enlargement(resolution: int) -> int:
-    """How often to repeat pixels so that a person can see small images: to about 64 pixels a side."""
-    return max(1, 64 // resolution)
+def enlarged(picture: Array, resolution: int) -> Array:
+    """A picture (H, W) or (H, W, 3) with pixels repeated so that a person can see images of `resolution`: to about 64
+    pixels a side.
+    """
+    times = max(1, 64 // resolution)
+    return picture.repeat(times, 0).repeat(times, 1) if times > 1 else picture

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from distgan.config import ConfigError, DataConfig
+from distgan.kinds.base import Progress, SampleSet, SampleSpec
 from distgan.kinds.image import formats
 from distgan.kinds.image.cache import Writer, cached
-from distgan.kinds.image.image_set import DataSpec, ImageSet, Labels, Pixels, Progress, first, in_memory
-from distgan.kinds.image.known_sets import SETS, Layout, idx_files, stl_files
+from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
 from distgan.kinds.image.pixels import Target, in_chunks
+from distgan.kinds.image.sets.base import Known, Layout, stl_files
+from distgan.registry import DATA_SETS
 
 DEPTH, FOLDERS = 6, 5000  # how deep, and through how many folders, a set is looked for below data.root
 
@@ -25,12 +27,12 @@ DEPTH, FOLDERS = 6, 5000  # how deep, and through how many folders, a set is loo
 class KnownSource:
     """A set known by name."""
 
-    def __init__(self, config: DataConfig, name: str) -> None:
-        self.config, self.name, self.known = config, name, SETS[name]
+    def __init__(self, config: DataConfig, known: Known) -> None:
+        self.config, self.name, self.known = config, known.name, known
         self._found: dict[str, tuple[Layout, list[Path]]] = {}
         if config.split not in (*self.known.sizes, "all"):
             raise ConfigError(
-                f"data.split = {config.split!r}: {name} has no such part; allowed: "
+                f"data.split = {config.split!r}: {self.name} has no such part; allowed: "
                 f"{', '.join([*self.known.sizes, 'all'])}"
             )
         # The two parts with labels; extra and unlabeled are asked for by name.
@@ -40,7 +42,7 @@ class KnownSource:
             else [config.split]
         )
 
-    def describe(self) -> DataSpec:
+    def describe(self) -> SampleSpec:
         """From the files' headers if they are there, else as published; ConfigError if they are absent and may not be
         fetched.
         """
@@ -50,9 +52,9 @@ class KnownSource:
         counts = [self.known.sizes[part] if pair is None else self._count(part, *pair) for part, pair in found.items()]
         n = first(self.config, sum(count or 0 for count in counts)) if None not in counts else None
         classes = self.known.classes if self.config.labels and self.parts != ["unlabeled"] else ()
-        return DataSpec(n, self.target.channels, self.target.resolution, len(classes), classes, self.name)
+        return image_spec(self.name, self.target.channels, self.target.resolution, classes, n)
 
-    def open(self, progress: Progress | None = None) -> ImageSet:
+    def open(self, progress: Progress | None = None) -> SampleSet:
         """The images; downloaded first where that is needed and allowed."""
         if not self.present():
             self._fetch()
@@ -61,7 +63,7 @@ class KnownSource:
             raise self._absent("the download did not bring them")
         target = self.target
         resized = target.resolution != self.known.shape[1] and not target.zero_pad
-        if self.known.layouts is idx_files and not resized:
+        if self.known.in_idx and not resized:
             images, labels = self._read(found)
             return in_memory(np.concatenate(list(in_chunks(images, target))), labels, self.known.classes, self.name)
         key = {
@@ -103,9 +105,7 @@ class KnownSource:
     @cached_property
     def root(self) -> Path:
         """Where the set is looked for."""
-        if self.name == "mnist10k":
-            return Path(__file__).parent / "mnist10k"
-        return data_root(self.config)
+        return self.known.folder or data_root(self.config)
 
     def present(self) -> bool:
         """Whether the files are there already."""
@@ -140,7 +140,7 @@ class KnownSource:
     def _count(self, part: str, layout: Layout, files: list[Path]) -> int | None:
         """Images in a part as far as its files' headers or sizes tell."""
         try:
-            if self.known.layouts is idx_files:
+            if self.known.in_idx:
                 return formats.idx_shape(files[0])[0]
             size = sum(file.stat().st_size for file in files)
         except (OSError, ValueError, EOFError) as error:
@@ -158,9 +158,6 @@ class KnownSource:
 
     def _find(self, part: str) -> tuple[Layout, list[Path]] | None:
         """The files of one part, or None. The set's own folders come first, then others below data.root."""
-        if self.name == "mnist10k":
-            layout = Layout((), formats.read_idx_pair)
-            return layout, [self.root / "images-idx3-ubyte.gz", self.root / "labels-idx1-ubyte.gz"]
         if part in self._found:
             return self._found[part]
         mistaken: list[ConfigError] = []
@@ -180,7 +177,7 @@ class KnownSource:
     def _folders(self) -> Iterator[Path]:
         root, title = self.root, self.known.title
         yield from (root, root / title / "raw", root / title, root / self.name)
-        others = {_plain(known.title) for known in SETS.values() if known.title} - {_plain(title)}
+        others = {_plain(known.title) for known in official()} - {_plain(title)}
         unnamed = []
         for folder in walk(root):
             parts = {_plain(part) for part in folder.relative_to(root).parts}
@@ -192,9 +189,9 @@ class KnownSource:
 
     def _mistaken_for(self, part: str, files: list[Path]) -> ConfigError | None:
         """MNIST and the sets made in its image share file names; their label files tell them apart."""
-        marks = {known.label_md5[part]: name for name, known in SETS.items() if part in known.label_md5}
-        if self.known.layouts is not idx_files:
+        if not self.known.in_idx or self.known.folder is not None:
             return None
+        marks = {known.label_md5[part]: known.name for known in official() if part in known.label_md5}
         try:
             with formats.plain(files[1]) as stream:
                 other = marks.get(hashlib.md5(stream.read(1 << 20), usedforsecurity=False).hexdigest(), self.name)
@@ -217,7 +214,7 @@ class KnownSource:
         names = [
             " + ".join(slot[0] for slot in layout.slots) for part in self.parts for layout in self.known.layouts(part)
         ]
-        packed = " (each may end in .gz)" if self.known.layouts is idx_files else ""
+        packed = " (each may end in .gz)" if self.known.in_idx else ""
         return absent(self.name, self.root, ", or ".join(names) + packed, reason)
 
     def _fetch(self) -> None:
@@ -229,6 +226,12 @@ class KnownSource:
             fetch(self.known.title, list(self.parts), self.root, self.present)
         except Exception as error:  # network, proxy, disk: every kind has its own error
             raise self._absent(f"they could not be downloaded ({brief(error)})") from None
+
+
+def official() -> list[Known]:
+    """All sets in raw files that a person may have."""
+    sets = [DATA_SETS[name] for name in DATA_SETS]
+    return [known for known in sets if isinstance(known, Known) and known.folder is None]
 
 
 def absent(name: str, root: Path, expected: str, reason: str) -> ConfigError:

@@ -7,39 +7,17 @@ import os
 import re
 from pathlib import Path
 
-from distgan.config import KNOWN_SETS, ConfigError, DataConfig
-from distgan.kinds.image.image_set import DataSpec, ImageSet, Progress, Source
-
-
-def open_images(config: DataConfig, *, progress: Progress | None = None) -> ImageSet:
-    """The decoded images that `config` means. Raises ConfigError for whatever is wrong with the data or the
-    settings.
-    """
-    return source(config).open(progress)
-
-
-def describe(config: DataConfig) -> DataSpec:
-    """What can be said of the images without decoding or downloading them. Raises ConfigError for mistakes that show
-    already.
-    """
-    return source(config).describe()
+from distgan.config import ConfigError, DataConfig
+from distgan.kinds.image.image_set import Source
+from distgan.registry import DATA_SETS
 
 
 def source(config: DataConfig) -> Source:
     """The source that data.name means: a known set in any spelling, or a path."""
     known = _known(config.name)
-    if known == "stacked-mnist":
-        from distgan.kinds.image.stacked_mnist import StackedDigits
-
-        return StackedDigits(config)
-    if known == "celeba":
-        from distgan.kinds.image.celeba import CelebSource
-
-        return CelebSource(config)
     if known is not None:
-        from distgan.kinds.image.known import KnownSource
-
-        return KnownSource(config, known)
+        found: Source = DATA_SETS[known](config)
+        return found
     path = Path(config.name).expanduser()
     if os.path.isdir(path) or (path.suffix.lower() == ".zip" and os.path.isfile(path)):
         from distgan.kinds.image.folder import FolderSource
@@ -58,13 +36,13 @@ def is_known(name: str) -> bool:
 
 
 def _known(name: str) -> str | None:
-    return {_plain(known): known for known in KNOWN_SETS}.get(_plain(name))
+    return {_plain(known): known for known in DATA_SETS}.get(_plain(name))
 
 
 def _why_not(name: str, path: Path) -> str:
     from distgan.kinds.image.files import SUFFIXES
 
-    known = f"a known set ({', '.join(KNOWN_SETS)}), or the path of a folder of images, .zip, .npy or .npz"
+    known = f"a known set ({', '.join(DATA_SETS)}), or the path of a folder of images, .zip, .npy or .npz"
     if os.path.isfile(path):
         if path.suffix.lower() in SUFFIXES:
             return f"is a single image; training needs many. Give the folder that holds them, for example {path.parent}"
@@ -81,8 +59,8 @@ def _why_not(name: str, path: Path) -> str:
             else ("" if os.path.isdir(folder) else f" ({folder} does not exist either)")
         )
         return f"no such file or folder{where}; allowed: {known}"
-    near = difflib.get_close_matches(_plain(name), [_plain(known_name) for known_name in KNOWN_SETS], 1, 0.5)
-    spelled = {_plain(known_name): known_name for known_name in KNOWN_SETS}
+    near = difflib.get_close_matches(_plain(name), [_plain(known_name) for known_name in DATA_SETS], 1, 0.5)
+    spelled = {_plain(known_name): known_name for known_name in DATA_SETS}
     hint = f"; did you mean {spelled[near[0]]}?" if near else ""
     return f"neither a known set nor a path that exists{hint}; allowed: {known}"
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from distgan.config import KNOWN_SETS, ConfigError, RunConfig
+from distgan.config import ConfigError, RunConfig
+from distgan.kinds import get_kind
 from distgan.orchestration.jobs.client import find_address, notify
 from distgan.orchestration.network import passed_on
 from distgan.text import did_you_mean
@@ -119,7 +120,7 @@ def check_settings(config: RunConfig) -> None:
             f"storage = {config.storage}: a relative path would lie in the job's temporary folder and be lost with it; "
             "allowed: the absolute path of a folder that all nodes share, s3://bucket/path or gs://bucket/path"
         )
-    if config.data.name not in KNOWN_SETS and not _is_shared(config.data.name):
+    if not get_kind(config.data).knows(config.data.name) and not _is_shared(config.data.name):
         raise ConfigError(
             f"data.name = {config.data.name}: a job needs the absolute path that the nodes share, or a URI"
         )

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, get_dotted, walk_fields
+from distgan.kinds import get_kind, with_recipe
 from distgan.orchestration.cluster import cluster
 from distgan.orchestration.placement import Placement, _cpus, _fit, place
 from distgan.orchestration.tune.settings_files import read_search
@@ -53,6 +54,7 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
     replay: a schedule of values, to be run once instead of a search. Raises ConfigError before Ray starts, RunError if
     no trial could be measured.
     """
+    config = with_recipe(config)
     space = open_space(config)
     config, images = _check(config)
     space = replace(space, config=config)
@@ -301,19 +303,12 @@ def _restorable(state: Folder, limits: str) -> bool:
 
 def _check(config: RunConfig) -> tuple[RunConfig, str]:
     """Data, networks and storage; returns the config with what the data decides, and the images in words."""
-    from distgan.kinds.image import describe
-    from distgan.models import check_models
-
-    spec = describe(config.data)
-    n_classes = spec.n_classes if config.data.labels else 0
-    config = config.for_classes(n_classes)
-    if config.model.conditioning != "none" and not n_classes:
-        raise ConfigError(
-            f"model.conditioning = {config.model.conditioning!r}: {spec.name} has no class labels; allowed here: none"
-        )
-    check_models(config.model, channels=spec.channels, resolution=spec.resolution, n_classes=n_classes)
+    kind = get_kind(config.data)
+    spec = kind.describe(config.data)
+    config = config.for_classes(spec.n_classes if config.data.labels else 0)
+    kind.check(config, spec)
     Folder(config.storage).check_writable()
-    return config, f"{spec.n:,} images of {spec.name}" if spec.n else f"images of {spec.name}"
+    return config, kind.describe_in_words(spec)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,45 +9,45 @@ import pytest
 
 import distgan.kinds.image.arrays
 from distgan.config import ConfigError, DataConfig
-from distgan.kinds.image import ImageSet, describe, open_images
+from distgan.kinds import SampleSet, describe, open_samples
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (6, 3, 12, 12), dtype=np.uint8)
 
 
-def saved(folder: Path, array: np.ndarray, **more: object) -> ImageSet:
+def saved(folder: Path, array: np.ndarray, **more: object) -> SampleSet:
     np.save(folder / "faces.npy", array)
     config = DataConfig(name=str(folder / "faces.npy"), **more)
-    result, spec = open_images(config), describe(config)
-    assert (spec.n, spec.channels, spec.resolution, spec.classes) == (
+    result, spec = open_samples(config), describe(config)
+    assert (spec.n, spec.shape[0], spec.shape[1], spec.classes) == (
         len(result),
-        result.channels,
-        result.resolution,
+        result.spec.shape[0],
+        result.spec.shape[1],
         result.classes,
     )
-    assert result.images.dtype == np.uint8
-    assert result.images.flags.c_contiguous
+    assert result.samples.dtype == np.uint8
+    assert result.samples.flags.c_contiguous
     return result
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_layouts(tmp_path: Path, channels: int) -> None:
     expected = PIXELS[:, :channels]
-    assert np.array_equal(saved(tmp_path, expected).images, expected)
-    assert np.array_equal(saved(tmp_path, expected.transpose(0, 2, 3, 1)).images, expected)
-    assert saved(tmp_path, expected).name == "faces"
+    assert np.array_equal(saved(tmp_path, expected).samples, expected)
+    assert np.array_equal(saved(tmp_path, expected.transpose(0, 2, 3, 1)).samples, expected)
+    assert saved(tmp_path, expected).spec.name == "faces"
     if channels == 1:
-        assert np.array_equal(saved(tmp_path, expected[:, 0]).images, expected)
+        assert np.array_equal(saved(tmp_path, expected[:, 0]).samples, expected)
 
 
 def test_tiny_images_take_the_layout_that_is_square(tmp_path: Path) -> None:
-    assert saved(tmp_path, RANDOM.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)).images.shape == (5, 3, 4, 4)
-    assert saved(tmp_path, RANDOM.integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)).images.shape == (5, 3, 4, 4)
+    assert saved(tmp_path, RANDOM.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)).samples.shape == (5, 3, 4, 4)
+    assert saved(tmp_path, RANDOM.integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)).samples.shape == (5, 3, 4, 4)
 
 
 def test_rgba_lies_over_the_background(tmp_path: Path) -> None:
     layer = np.concatenate([PIXELS, np.zeros((6, 1, 12, 12), np.uint8)], axis=1)
-    shown = saved(tmp_path, layer, background="#010203").images
+    shown = saved(tmp_path, layer, background="#010203").samples
     assert np.array_equal(shown[2, :, 5, 5], [1, 2, 3])
 
 
@@ -55,27 +55,27 @@ def test_rgba_lies_over_the_background(tmp_path: Path) -> None:
 def test_floats_by_their_range(tmp_path: Path, kind: type) -> None:
     tolerance = 0.6 if kind is np.float16 else 0
     for values in (PIXELS / 255, PIXELS / 127.5 - 1):
-        assert np.abs(saved(tmp_path, values.astype(kind)).images.astype(float) - PIXELS).max() <= tolerance + 0.5
-    assert np.array_equal(saved(tmp_path, PIXELS / 255).images, PIXELS)
-    assert np.array_equal(saved(tmp_path, (PIXELS / 127.5 - 1).astype(np.float32)).images, PIXELS)
+        assert np.abs(saved(tmp_path, values.astype(kind)).samples.astype(float) - PIXELS).max() <= tolerance + 0.5
+    assert np.array_equal(saved(tmp_path, PIXELS / 255).samples, PIXELS)
+    assert np.array_equal(saved(tmp_path, (PIXELS / 127.5 - 1).astype(np.float32)).samples, PIXELS)
 
 
 def test_resolution_channels_limit_and_fit(tmp_path: Path) -> None:
-    assert saved(tmp_path, PIXELS, resolution=8, channels=1, limit=4).images.shape == (4, 1, 8, 8)
+    assert saved(tmp_path, PIXELS, resolution=8, channels=1, limit=4).samples.shape == (4, 1, 8, 8)
     wide = np.zeros((3, 1, 4, 10), np.uint8)
     wide[..., 3:7] = 50
-    assert (saved(tmp_path, wide).images == np.full((3, 1, 4, 4), 50)).all()
-    assert saved(tmp_path, wide, fit="pad").images.shape == (3, 1, 10, 10)
+    assert (saved(tmp_path, wide).samples == np.full((3, 1, 4, 4), 50)).all()
+    assert saved(tmp_path, wide, fit="pad").samples.shape == (3, 1, 10, 10)
 
 
 def test_many_images_are_converted_in_parts_and_in_order(tmp_path: Path) -> None:
     levels = np.arange(2100) % 251
     np.save(tmp_path / "many.npy", np.tile(levels.astype(np.uint8)[:, None, None], (1, 8, 8)))
     steps: list[tuple[str, int, int]] = []
-    result = open_images(
+    result = open_samples(
         DataConfig(name=str(tmp_path / "many.npy"), resolution=4), progress=lambda *step: steps.append(step)
     )
-    assert np.array_equal(result.images[:, 0, 2, 2], levels)
+    assert np.array_equal(result.samples[:, 0, 2, 2], levels)
     assert steps == [("reading many", done, 2100) for done in (1024, 2048, 2100)]
 
 
@@ -83,20 +83,20 @@ def test_npz_with_labels(tmp_path: Path) -> None:
     file = tmp_path / "set.npz"
     for keys in (("images", "labels"), ("x", "y"), ("data", "targets"), ("arr_0", "arr_1")):
         np.savez_compressed(file, **dict(zip(keys, (PIXELS, np.array([0, 2, 1, 1, 0, 2])), strict=True)))
-        result = open_images(DataConfig(name=str(file)))
-        assert np.array_equal(result.images, PIXELS)
+        result = open_samples(DataConfig(name=str(file)))
+        assert np.array_equal(result.samples, PIXELS)
         assert result.labels is not None
         assert result.labels.dtype == np.int64
         assert result.labels.tolist() == [0, 2, 1, 1, 0, 2]
         assert result.classes == ("0", "1", "2") == describe(DataConfig(name=str(file))).classes
-    assert open_images(DataConfig(name=str(file), labels=False)).labels is None
+    assert open_samples(DataConfig(name=str(file), labels=False)).labels is None
     np.savez(file, images=PIXELS, labels=np.array(["cat", "ant"] * 3))
-    named = open_images(DataConfig(name=str(file)))
+    named = open_samples(DataConfig(name=str(file)))
     assert named.classes == ("ant", "cat")
     assert named.labels is not None
     assert named.labels.tolist() == [1, 0] * 3
     np.savez(file, only=PIXELS)
-    assert len(open_images(DataConfig(name=str(file)))) == 6
+    assert len(open_samples(DataConfig(name=str(file)))) == 6
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_large_arrays_are_mapped_from_where_they_are(
     small = saved(tmp_path, PIXELS, limit=5)
     monkeypatch.setattr(distgan.kinds.image.arrays, "IN_MEMORY", 100)
     large = saved(tmp_path, PIXELS, limit=5)
-    assert isinstance(large.images, np.memmap)
-    assert np.array_equal(large.images, small.images)
+    assert isinstance(large.samples, np.memmap)
+    assert np.array_equal(large.samples, small.samples)
     assert large.fingerprint == small.fingerprint
     assert not list(own_folders.rglob("images.npy"))
     smaller = saved(tmp_path, PIXELS, resolution=8)
-    assert isinstance(smaller.images, np.memmap)
+    assert isinstance(smaller.samples, np.memmap)
     monkeypatch.undo()
     assert smaller.fingerprint == saved(tmp_path, PIXELS, resolution=8, cache=str(own_folders)).fingerprint

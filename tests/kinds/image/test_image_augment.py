@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from distgan.config import AugmentConfig
-from distgan.kinds.image.augment import Augment, _Warp, adapt_p
+from distgan.gan.adaptive_augment import adapt_p
+from distgan.kinds.image.augment import Augment, _Warp
 
 ALL = ["flip", "rotate90", "translate", "rotate", "scale", "colour", "cutout"]
 

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distgan.config import ConfigError
-from distgan.kinds.image.digits import WEIGHTS, DigitNet, to_digits
-from distgan.kinds.image.extractors import INCEPTION_URL, get_extractor
+from distgan.kinds.image.extractors import get_extractor
+from distgan.kinds.image.extractors.digits import WEIGHTS, DigitNet, to_digits
+from distgan.kinds.image.extractors.inception import INCEPTION_URL
 from distgan.metrics import ClassStatistics, kernel_distance
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import distgan.kinds.image.folder
 from distgan.config import ConfigError, DataConfig
-from distgan.kinds.image import describe, open_images
+from distgan.kinds import describe, open_samples
 
 Pictures = Callable[..., Path]
 
@@ -31,44 +31,44 @@ def packed(folder: Path, prefix: str = "") -> Path:
 
 def test_a_flat_folder(pictures: Pictures) -> None:
     folder = pictures("b.png", "a.png", "c.PNG")
-    result = open_images(DataConfig(name=str(folder)))
-    assert result.images.shape == (3, 3, 16, 16)
-    assert result.images.dtype == np.uint8
-    assert (result.labels, result.classes, result.name, result.skipped) == (None, (), "cats", ())
+    result = open_samples(DataConfig(name=str(folder)))
+    assert result.samples.shape == (3, 3, 16, 16)
+    assert result.samples.dtype == np.uint8
+    assert (result.labels, result.classes, result.spec.name, result.skipped) == (None, (), "cats", ())
     first = np.asarray(Image.open(folder / "a.png"))[:, 2:18].transpose(2, 0, 1)
-    assert np.array_equal(result.images[0], first)
+    assert np.array_equal(result.samples[0], first)
     spec = describe(DataConfig(name=str(folder)))
-    assert (spec.n, spec.channels, spec.resolution, spec.n_classes, spec.name) == (3, 3, 16, 0, "cats")
+    assert (spec.n, spec.shape[0], spec.shape[1], spec.n_classes, spec.name) == (3, 3, 16, 0, "cats")
 
 
 def test_sub_folders_are_classes_and_any_limit_shows_them_all(pictures: Pictures) -> None:
     folder = pictures(
         "dog/1.png", "dog/2.png", "dog/3.png", "ant/x.png", "cat/deep/1.png", ".hidden/1.png", "__MACOSX/1.png"
     )
-    result = open_images(DataConfig(name=str(folder)))
+    result = open_samples(DataConfig(name=str(folder)))
     assert result.classes == ("ant", "cat", "dog") == describe(DataConfig(name=str(folder))).classes
     assert result.labels is not None
     assert result.labels.tolist() == [0, 1, 2, 2, 2]
     assert result.labels.dtype == np.int64
-    limited = open_images(DataConfig(name=str(folder), limit=3))
+    limited = open_samples(DataConfig(name=str(folder), limit=3))
     assert limited.labels is not None
     assert limited.labels.tolist() == [0, 1, 2]
-    plain = open_images(DataConfig(name=str(folder), labels=False))
+    plain = open_samples(DataConfig(name=str(folder), labels=False))
     assert (plain.labels, plain.classes, len(plain)) == (None, (), 5)
 
 
 def test_images_beside_sub_folders_or_a_single_one_make_no_classes(pictures: Pictures) -> None:
-    assert open_images(DataConfig(name=str(pictures("a/1.png", "b/1.png", "top.png", folder="mixed")))).labels is None
-    assert open_images(DataConfig(name=str(pictures("a/1.png", "a/2.png", folder="one")))).labels is None
-    nested = open_images(DataConfig(name=str(pictures("all/a/1.png", "all/b/2.png", folder="nested"))))
+    assert open_samples(DataConfig(name=str(pictures("a/1.png", "b/1.png", "top.png", folder="mixed")))).labels is None
+    assert open_samples(DataConfig(name=str(pictures("a/1.png", "a/2.png", folder="one")))).labels is None
+    nested = open_samples(DataConfig(name=str(pictures("all/a/1.png", "all/b/2.png", folder="nested"))))
     assert nested.classes == ("a", "b")
 
 
 def test_train_and_test_folders_are_parts_and_not_classes(pictures: Pictures) -> None:
     folder = str(pictures("train/a/1.png", "train/b/1.png", "train/b/2.png", "test/a/1.png", "test/b/1.png"))
-    sizes = {split: len(open_images(DataConfig(name=folder, split=split))) for split in ("train", "test", "all")}
+    sizes = {split: len(open_samples(DataConfig(name=folder, split=split))) for split in ("train", "test", "all")}
     assert sizes == {"train": 3, "test": 2, "all": 5}
-    assert open_images(DataConfig(name=folder, split="all")).classes == ("a", "b")
+    assert open_samples(DataConfig(name=folder, split="all")).classes == ("a", "b")
     with pytest.raises(ConfigError, match=r"data\.split = 'extra'.*test, train"):
         describe(DataConfig(name=folder, split="extra"))
     with pytest.raises(ConfigError, match=r"data\.split = 'test'"):
@@ -77,12 +77,12 @@ def test_train_and_test_folders_are_parts_and_not_classes(pictures: Pictures) ->
 
 def test_an_archive_equals_its_folder(pictures: Pictures) -> None:
     folder = pictures("a/1.png", "b/1.png", "b/2.png")
-    expected = open_images(DataConfig(name=str(folder)))
+    expected = open_samples(DataConfig(name=str(folder)))
     for prefix in ("", "dataset/"):
-        found = open_images(DataConfig(name=str(packed(folder, prefix))))
-        assert np.array_equal(found.images, expected.images)
+        found = open_samples(DataConfig(name=str(packed(folder, prefix))))
+        assert np.array_equal(found.samples, expected.samples)
         assert np.array_equal(found.labels, expected.labels)
-        assert (found.classes, found.fingerprint, found.name) == (expected.classes, expected.fingerprint, "cats")
+        assert (found.classes, found.fingerprint, found.spec.name) == (expected.classes, expected.fingerprint, "cats")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_archive_equals_its_folder(pictures: Pictures) -> None:
 )
 def test_derived_resolution(pictures: Pictures, sides: tuple[int, int], expected: int) -> None:
     config = DataConfig(name=str(pictures("1.png", "2.png", size=sides)))
-    assert describe(config).resolution == open_images(config).resolution == expected
+    assert describe(config).shape[1] == open_samples(config).spec.shape[1] == expected
 
 
 def test_derived_channels(tmp_path: Path, pictures: Pictures) -> None:
@@ -102,12 +102,12 @@ def test_derived_channels(tmp_path: Path, pictures: Pictures) -> None:
     Image.fromarray(grey).convert("RGB").save(folder / "2.png")
     Image.fromarray(grey).convert("LA").save(folder / "3.png")
     config = DataConfig(name=str(folder))
-    assert describe(config).channels == 1
-    images = open_images(config).images
+    assert describe(config).shape[0] == 1
+    images = open_samples(config).samples
     assert np.array_equal(images, np.stack([grey[None]] * 3))
-    assert describe(DataConfig(name=str(folder), channels=3)).channels == 3
+    assert describe(DataConfig(name=str(folder), channels=3)).shape[0] == 3
     pictures("4.png", folder="grey", size=(16, 16))
-    assert describe(config).channels == open_images(config).channels == 3
+    assert describe(config).shape[0] == open_samples(config).spec.shape[0] == 3
 
 
 def test_unreadable_files_are_named_and_counted(pictures: Pictures) -> None:
@@ -115,15 +115,15 @@ def test_unreadable_files_are_named_and_counted(pictures: Pictures) -> None:
     (folder / "a" / "3.png").write_bytes((folder / "a" / "4.png").read_bytes()[:300])
     (folder / "b" / "7.jpg").write_text("no image")
     (folder / "notes.txt").write_text("ignored")
-    result = open_images(DataConfig(name=str(folder), max_bad_share=0.1))
+    result = open_samples(DataConfig(name=str(folder), max_bad_share=0.1))
     assert len(result) == 29
     assert result.labels is not None
     assert np.bincount(result.labels).tolist() == [14, 15]
     assert sorted(name.split(" (")[0] for name in result.skipped) == ["a/3.png", "b/7.jpg"]
     with pytest.raises(ConfigError, match=r"data\.max_bad_share = 0\.01.*2 of 31 files.*b/7\.jpg"):
-        open_images(DataConfig(name=str(folder), max_bad_share=0.01))  # though the cache has it
+        open_samples(DataConfig(name=str(folder), max_bad_share=0.01))  # though the cache has it
     with pytest.raises(ConfigError, match=r"max_bad_share.*(3\.png|7\.jpg)"):
-        open_images(DataConfig(name=str(folder), max_bad_share=0.01, resolution=32))
+        open_samples(DataConfig(name=str(folder), max_bad_share=0.01, resolution=32))
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_the_second_open_does_not_decode(pictures: Pictures, monkeypatch: pytest
     folder = pictures("1.png", "2.png")
     config = DataConfig(name=str(folder))
     seen: list[tuple[str, int, int]] = []
-    before = open_images(config, progress=lambda *step: seen.append(step))
+    before = open_samples(config, progress=lambda *step: seen.append(step))
     assert seen == [("decoding cats", 2, 2)]
 
     def refuse(*_: object) -> None:
@@ -166,20 +166,20 @@ def test_the_second_open_does_not_decode(pictures: Pictures, monkeypatch: pytest
 
     with monkeypatch.context() as patch:
         patch.setattr(distgan.kinds.image.folder, "decode", refuse)
-        again = open_images(config)
-    assert isinstance(again.images, np.memmap)
-    assert not again.images.flags.writeable
+        again = open_samples(config)
+    assert isinstance(again.samples, np.memmap)
+    assert not again.samples.flags.writeable
     assert again.fingerprint == before.fingerprint
-    assert np.array_equal(again.images, before.images)
+    assert np.array_equal(again.samples, before.samples)
 
     pictures("2.png", seed=9)
-    changed = open_images(config)
+    changed = open_samples(config)
     assert changed.fingerprint != before.fingerprint
-    assert np.array_equal(changed.images[0], before.images[0])
-    assert open_images(DataConfig(name=str(folder), resolution=8)).resolution == 8
+    assert np.array_equal(changed.samples[0], before.samples[0])
+    assert open_samples(DataConfig(name=str(folder), resolution=8)).spec.shape[1] == 8
     assert (
-        open_images(DataConfig(name=str(folder), resolution=8, fit="pad")).fingerprint
-        != open_images(DataConfig(name=str(folder), resolution=8)).fingerprint
+        open_samples(DataConfig(name=str(folder), resolution=8, fit="pad")).fingerprint
+        != open_samples(DataConfig(name=str(folder), resolution=8)).fingerprint
     )
 
 
@@ -194,29 +194,29 @@ def test_an_interrupted_build_leaves_nothing_and_a_damaged_entry_is_rebuilt(
     with monkeypatch.context() as patch:
         patch.setattr(distgan.kinds.image.folder, "decode", stop)
         with pytest.raises(KeyboardInterrupt):
-            open_images(config)
+            open_samples(config)
     assert [entry.name for entry in own_folders.iterdir() if entry.is_dir()] == []
-    expected = open_images(config).images.copy()
+    expected = open_samples(config).samples.copy()
     (entry,) = (entry for entry in own_folders.iterdir() if entry.is_dir())
     (own_folders / f".{entry.name}.{os.uname().nodename}.dead").mkdir()
     file = entry / "images.npy"
     file.write_bytes(file.read_bytes()[:-5])
-    assert np.array_equal(open_images(config).images, expected)
+    assert np.array_equal(open_samples(config).samples, expected)
     assert [found for found in own_folders.iterdir() if found.is_dir()] == [entry]
 
 
 def test_a_cache_that_cannot_be_written(pictures: Pictures, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"data\.cache = .*/file/x.*DISTGAN_CACHE"):
-        open_images(DataConfig(name=str(pictures("1.png")), cache=str(tmp_path / "file" / "x")))
+        open_samples(DataConfig(name=str(pictures("1.png")), cache=str(tmp_path / "file" / "x")))
 
 
 def test_two_processes_at_once_build_once(pictures: Pictures, own_folders: Path) -> None:
     folder = pictures(*(f"{i}.png" for i in range(40)))
     script = (
-        "import sys; from distgan.config import DataConfig; from distgan.kinds.image import open_images\n"
+        "import sys; from distgan.config import DataConfig; from distgan.kinds import open_samples\n"
         "built = []\n"
-        "images = open_images(DataConfig(name=sys.argv[1]), progress=lambda *step: built.append(step))\n"
+        "images = open_samples(DataConfig(name=sys.argv[1]), progress=lambda *step: built.append(step))\n"
         "print(images.fingerprint, len(images), bool(built))"
     )
     runs = [
@@ -232,4 +232,4 @@ def test_two_processes_at_once_build_once(pictures: Pictures, own_folders: Path)
 def test_links_that_lead_in_circles(pictures: Pictures) -> None:
     folder = pictures("a/1.png", "b/1.png")
     (folder / "a" / "again").symlink_to(folder)
-    assert len(open_images(DataConfig(name=str(folder)))) == 2
+    assert len(open_samples(DataConfig(name=str(folder)))) == 2

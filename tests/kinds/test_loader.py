@@ -6,28 +6,32 @@ import numpy as np
 import pytest
 import torch
 
-from distgan.kinds.image import Feed, ImageSet
+from distgan.config import DataConfig
+from distgan.kinds import SampleSet
+from distgan.kinds.image import KIND
 from distgan.kinds.image.image_set import in_memory
+from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def images() -> ImageSet:
+def images() -> SampleSet:
     random = np.random.default_rng(0)
     return in_memory(random.integers(0, 256, (37, 3, 8, 8), dtype=np.uint8), np.arange(37) % 5, tuple("abcde"), "noise")
 
 
-def feed(images: ImageSet, device_mib: int = 1, mirror: bool = False) -> Feed:
-    return Feed(images, CPU, DataOrder(len(images), 3), device_mib=device_mib, mirror=mirror, seed=3)
+def feed(images: SampleSet, device_mib: int = 1, mirror: bool = False) -> Loader:
+    order, config = DataOrder(len(images), 3), DataConfig(mirror=mirror)
+    return Loader(images, KIND, CPU, order, device_mib=device_mib, config=config, seed=3)
 
 
-def test_values_and_order(images: ImageSet) -> None:
+def test_values_and_order(images: SampleSet) -> None:
     x, labels = feed(images).batch(30, 50)  # across the end of an epoch
     chosen = DataOrder(37, 3)(30, 50)
     assert x.dtype == torch.float32
-    assert torch.allclose(x, torch.from_numpy(images.images)[chosen] / 127.5 - 1, atol=1e-6)
+    assert torch.allclose(x, torch.from_numpy(images.samples)[chosen] / 127.5 - 1, atol=1e-6)
     assert labels is not None
     assert torch.equal(labels, chosen % 5)
     every, _ = feed(images).batch(0, 37)
@@ -38,14 +42,14 @@ def test_values_and_order(images: ImageSet) -> None:
 
 def test_endpoints_of_the_range() -> None:
     extremes = in_memory(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), None, (), "extremes")
-    x, labels = Feed(extremes, CPU, DataOrder(2, 0), device_mib=1).batch(0, 2)
+    x, labels = Loader(extremes, KIND, CPU, DataOrder(2, 0), device_mib=1, config=DataConfig()).batch(0, 2)
     assert sorted(x.flatten().tolist()) == [-1.0, 1.0]
     assert labels is None
 
 
 @pytest.mark.parametrize("device_mib", [0, 1])
 @pytest.mark.parametrize("mirror", [False, True])
-def test_workers_together_see_what_one_sees(images: ImageSet, device_mib: int, mirror: bool) -> None:
+def test_workers_together_see_what_one_sees(images: SampleSet, device_mib: int, mirror: bool) -> None:
     whole, labels = feed(images, mirror=mirror).batch(100, 124)
     for workers in (2, 3, 4):
         share = 24 // workers
@@ -55,7 +59,7 @@ def test_workers_together_see_what_one_sees(images: ImageSet, device_mib: int, m
         assert torch.equal(torch.cat([c for _, c in parts if c is not None]), labels)
 
 
-def test_mirror_flips_about_half_and_differs_between_epochs(images: ImageSet) -> None:
+def test_mirror_flips_about_half_and_differs_between_epochs(images: SampleSet) -> None:
     plain, _ = feed(images).batch(0, 370)
     shown, _ = feed(images, mirror=True).batch(0, 370)
     flipped = (shown == plain.flip(3)).flatten(1).all(1)
@@ -65,7 +69,7 @@ def test_mirror_flips_about_half_and_differs_between_epochs(images: ImageSet) ->
     assert not torch.equal(flipped[:37], flipped[37:74])
 
 
-def test_prefetched_batches_are_the_same(images: ImageSet) -> None:
+def test_prefetched_batches_are_the_same(images: SampleSet) -> None:
     mapped, resident = feed(images, 0), feed(images)
     for step in range(6):
         mapped.prefetch((step + 1) * 10, (step + 2) * 10)
@@ -79,6 +83,6 @@ def test_prefetched_batches_are_the_same(images: ImageSet) -> None:
     assert torch.equal(mapped.batch(0, 5)[0], resident.batch(0, 5)[0])
 
 
-def test_an_order_of_another_size_is_refused(images: ImageSet) -> None:
-    with pytest.raises(ValueError, match="36 images, the set has 37"):
-        Feed(images, CPU, DataOrder(36, 0), device_mib=1)
+def test_an_order_of_another_size_is_refused(images: SampleSet) -> None:
+    with pytest.raises(ValueError, match="36 samples, the set has 37"):
+        Loader(images, KIND, CPU, DataOrder(36, 0), device_mib=1, config=DataConfig())

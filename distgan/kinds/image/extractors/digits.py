@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distgan.kinds.image.extractors.base import Network, Wanted, given_file, load_weights
+
 SIDE = 28
 FEATURES = 64
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
@@ -77,3 +79,29 @@ def load_digits(file: str | Path = WEIGHTS) -> DigitNet:
     net = DigitNet()
     net.load_state_dict(load(Path(file).read_bytes()))  # copies into single precision
     return net.eval().requires_grad_(False)
+
+
+class _Digits(nn.Module):
+    def __init__(self, weights: str | Path | None, stacked: bool) -> None:
+        super().__init__()
+        self.stacked = stacked
+        self.net = load_digits()
+        if weights is not None:
+            load_weights(self.net, given_file(weights))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.stacked:
+            features, logits = self.net(to_digits(images))
+            return features, logits
+        features, logits = self.net(to_digits(images.flatten(0, 1)[:, None]))
+        a, b, c = (
+            logits.log_softmax(1).view(-1, 3, 10).unbind(1)
+        )  # the channels are independent digits: log probabilities add up
+        return features.view(len(images), -1), (
+            a[:, :, None, None] + b[:, None, :, None] + c[:, None, None, :]
+        ).flatten(1)
+
+
+def EXTRACTOR(wanted: Wanted) -> tuple[Network, str]:
+    """The packaged classifier; on stacked-mnist applied to each channel."""
+    return _Digits(wanted.weights, stacked=wanted.data_name == "stacked-mnist" and wanted.channels == 3), "digits"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from distgan.config import ConfigError, DataConfig
+from distgan.kinds.base import Progress, SampleSet, SampleSpec
 from distgan.kinds.image.cache import Writer, cached
-from distgan.kinds.image.image_set import DataSpec, ImageSet, Progress, first
+from distgan.kinds.image.image_set import first, image_spec
 from distgan.kinds.image.known import KnownSource
 from distgan.kinds.image.pixels import Target
+from distgan.kinds.image.sets import mnist, mnist10k
 
 IMAGES = 50_000
 STEP = 1000  # images written at once
@@ -33,23 +35,22 @@ class StackedDigits:
             )
         self.config = config
         plain = config.model_copy(update={"name": "mnist", "limit": None, "labels": True, "channels": None})
-        self.digits = KnownSource(plain, "mnist")
+        self.digits = KnownSource(plain, mnist.SET)
         if not self.digits.present():
             if config.split == "test":
                 raise ConfigError(
                     "data.split = 'test': the built-in digits are training digits; allowed: train, or put MNIST into "
                     "data.root"
                 )
-            self.digits = KnownSource(plain.model_copy(update={"name": "mnist10k"}), "mnist10k")
+            self.digits = KnownSource(plain.model_copy(update={"name": "mnist10k"}), mnist10k.SET)
         self.classes = tuple(f"{k:03d}" for k in range(1000)) if config.labels else ()
 
-    def describe(self) -> DataSpec:
+    def describe(self) -> SampleSpec:
         """All of it is known beforehand."""
-        return DataSpec(
-            first(self.config, IMAGES), 3, self._target.resolution, len(self.classes), self.classes, "stacked-mnist"
-        )
+        n = first(self.config, IMAGES)
+        return image_spec("stacked-mnist", 3, self._target.resolution, self.classes, n)
 
-    def open(self, progress: Progress | None = None) -> ImageSet:
+    def open(self, progress: Progress | None = None) -> SampleSet:
         """50,000 images (or data.limit), made once and memory-mapped."""
         digits = self.digits.open(progress)
         n = first(self.config, IMAGES)
@@ -60,14 +61,17 @@ class StackedDigits:
     def _target(self) -> Target:
         return self.digits.target
 
-    def _build(self, writer: Writer, digits: ImageSet, n: int) -> None:
+    def _build(self, writer: Writer, digits: SampleSet, n: int) -> None:
         import torch
 
         from distgan.randomness import integers
 
         choice = integers(SEED, "stacked-mnist", torch.arange(3 * n), len(digits)).view(n, 3).numpy()
         for start in range(0, n, STEP):
-            writer.add(digits.images[choice[start : start + STEP], 0])
+            writer.add(digits.samples[choice[start : start + STEP], 0])
         if self.config.labels and digits.labels is not None:
             writer.labels = digits.labels[choice] @ np.array([100, 10, 1])
             writer.classes = self.classes
+
+
+SET = StackedDigits

@@ -8,8 +8,9 @@ import os
 from pathlib import Path, PurePosixPath
 
 from distgan.config import ConfigError, DataConfig
+from distgan.kinds.base import Progress, SampleSet, SampleSpec
 from distgan.kinds.image.folder import FolderSource
-from distgan.kinds.image.image_set import DataSpec, ImageSet, Progress, first
+from distgan.kinds.image.image_set import first, image_spec
 from distgan.kinds.image.known import absent, brief, data_root, walk
 
 FOLDER = "img_align_celeba"
@@ -32,7 +33,7 @@ class CelebSource:
         }
         self.config = config.model_copy(update=settings)
 
-    def describe(self) -> DataSpec:
+    def describe(self) -> SampleSpec:
         """From the files if they are there, else as published; ConfigError if they are absent and may not be
         fetched.
         """
@@ -42,16 +43,10 @@ class CelebSource:
         if not self.config.download:
             raise self._absent("data.download is off")
         low, high = self.part
-        return DataSpec(
-            first(self.config, high - low + 1),
-            self.config.channels or 3,
-            self.config.resolution or RESOLUTION,
-            0,
-            (),
-            "celeba",
-        )
+        n = first(self.config, high - low + 1)
+        return image_spec("celeba", self.config.channels or 3, self.config.resolution or RESOLUTION, n=n)
 
-    def open(self, progress: Progress | None = None) -> ImageSet:
+    def open(self, progress: Progress | None = None) -> SampleSet:
         """The faces; downloaded first where that is needed and allowed."""
         path = self._find()
         if path is None and not self.config.download:
@@ -90,3 +85,6 @@ class CelebSource:
 
     def _absent(self, reason: str) -> ConfigError:
         return absent("celeba", self.root, f"a folder {FOLDER} with 000001.jpg and so on, or {FOLDER}.zip", reason)
+
+
+SET = CelebSource

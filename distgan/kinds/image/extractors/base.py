@@ -1,0 +1,108 @@
+"""What extractors share: what is asked of them, and how weights are found and read without running code from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distgan.config import ConfigError
+from distgan.registry import by_path
+
+Network = Callable[[Tensor], Any]
+"""images uint8 (N, C, H, W) -> features (N, dim), or (features, logits (N, classes))"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an EXTRACTOR, a function from this to (network, its name beside figures), is asked for."""
+
+    weights: str | Path | None
+    channels: int
+    data_name: str
+    model: str
+    """What stands behind the colon in metrics.extractor."""
+
+
+def own_network(name: str, weights: str | Path | None) -> Network:
+    """A network of the user's, from package.module:Class."""
+    try:
+        made = by_path(name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        rule = "it must be package.module:Class, called without arguments"
+        raise ConfigError(f"metrics.extractor = {name!r}: cannot be made ({error}); {rule}") from error
+    if weights is not None:
+        load_weights(made, given_file(weights))
+    return made  # type: ignore[no-any-return]
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """A state dict from .safetensors or a torch file, without running code from it; ConfigError names a file that is
+    neither.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(file))
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # every reader has its own
+        raise ConfigError(f"metrics.weights = {str(file)!r}: cannot be read as weights ({str(error)[:200]})") from None
+
+
+def load_weights(net: nn.Module, file: Path) -> None:
+    """Give a network the weights in a file. Raises ConfigError."""
+    try:
+        net.load_state_dict(read_state(file))
+    except RuntimeError as error:
+        raise ConfigError(f"metrics.weights = {str(file)!r}: does not fit the network ({str(error)[:300]})") from None
+
+
+def weights_file(name: str, weights: str | Path | None, url: str) -> Path:
+    """The given file, else the one in torch's cache, else downloaded into it."""
+    if weights is not None:
+        return given_file(weights, url)
+    file = cached_file(url)
+    if not file.is_file():
+        from filelock import FileLock
+
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{file}.lock"):
+                if not file.is_file():  # another process of this machine may have been first
+                    torch.hub.download_url_to_file(url, str(file), progress=False)
+        except OSError as error:
+            reason = f"its weights are not on this machine and the download failed ({error})"
+            raise ConfigError(f"metrics.extractor = {name!r}: {reason}; {where_to_put(url)}") from None
+    return file
+
+
+def given_file(weights: str | Path, url: str = "") -> Path:
+    """The file that metrics.weights names. Raises ConfigError where it is not there."""
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise ConfigError(
+            f"metrics.weights = {str(weights)!r}: no such file" + (f"; {where_to_put(url)}" if url else "")
+        )
+    return file
+
+
+def cached_file(url: str) -> Path:
+    """Where torch keeps what it downloads from there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+
+
+def where_to_put(url: str) -> str:
+    """For an error: where the weights are to be had, and where they belong."""
+    place = f"put it at {cached_file(url)} ($TORCH_HOME/hub/checkpoints), or name it with metrics.weights"
+    return f"the file is {os.path.basename(url)} from {url}; {place}"
+
+
+def rgb(images: Tensor) -> Tensor:
+    """Images (N, 1 or 3, H, W) as (N, 3, H, W)."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

@@ -1,0 +1,1 @@
+"""The sets of images that are known by name, one a file; registry.DATA_SETS has them."""

@@ -1,0 +1,1 @@
+"""The families of networks, one a file; registry.NETWORKS has them by name."""

@@ -1,0 +1,9 @@
+"""Strided and transposed convolutions."""
+
+from distgan.models.families.base import Family
+
+FAMILY = Family(
+    generator="distgan.models.dcgan:DCGANGenerator",
+    discriminator="distgan.models.dcgan:DCGANDiscriminator",
+    resolutions=(16, 28, 32, 64, 128, 256),
+)
