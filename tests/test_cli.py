@@ -332,7 +332,7 @@ def test_files_that_cannot_be_read_are_counted_and_named_before_anything_starts(
     assert main(["train", *own, "0.05"]) == 0
     first, second = capsys.readouterr().out.splitlines()[:2]
     assert first.startswith(
-        "photos: 2 of 64 files cannot be read and are left out: 03.png (not an image file that Pillow knows), 40.png"
+        "photos: 2 of 64 cannot be read and are left out: 03.png (not an image file that Pillow knows), 40.png"
     )
     assert second.startswith("62 images of photos, 16 x 16 x 1")
 

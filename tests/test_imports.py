@@ -66,6 +66,13 @@ def test_dependencies_point_one_way(file):
     assert used <= MAY[own], f"{file} imports {', '.join(sorted(used - MAY[own]))}"
 
 
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_no_one_but_kinds_knows_which_kinds_there_are(file):
+    """What is particular to images is reached through the kind of the data (and so it is for every other kind)."""
+    if file.parts[:2] != ("kinds", "image"):
+        assert not [name for name in imports(file) if name.startswith("distgan.kinds.image")]
+
+
 def test_the_rule_sees_what_it_should(tmp_path, monkeypatch):
     """The checks above must fail where the rule is broken."""
     (tmp_path / "bad.py").write_text(

@@ -27,7 +27,7 @@ from distgan.registry import LOSSES
 from distgan.second_order import first_order
 
 Augmentation = Callable[[Tensor, str], Tensor]
-"""(images, "real" | "fake" | "mixed") -> images; draws and probability are bound by the caller."""
+"""(samples, "real" | "fake" | "mixed") -> samples; draws and probability are bound by the caller."""
 Stats = dict[str, Tensor]
 
 
@@ -47,31 +47,32 @@ def d_step_loss(
 ) -> tuple[Tensor, Stats]:
     """What the discriminator minimises, and how it is doing.
 
-    x_real: (N, C, H, W) in [-1, 1]; z: (N, latent_dim); c_real, c_fake: int64 (N,) or None. gamma: the present factor
-    of loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is one of every
-    loss.penalty_every steps. alpha: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated images. Stats:
-    d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where they apply r1, r2,
-    gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real images).
+    x_real: (N, *shape) in the range of the data; z: (N, latent_dim); c_real, c_fake: int64 (N,) or None. penalty_scale:
+    the present factor of loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is
+    one of every loss.penalty_every steps. alpha: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated
+    samples. Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where
+    they apply r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real
+    samples).
     """
-    c_fake = asked_labels(c_real, c_fake, loss)
+    c_fake = fake_labels(c_real, c_fake, loss)
     with torch.no_grad(), _derivatives(loss):
         x_fake = G(z, c_fake).to(x_real.dtype)  # autocast may have made it bf16; penalties want float32
 
     # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times
     # the weight.
-    images, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
+    samples, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
     factors = [loss.r1_gamma / 2, loss.r2_gamma / 2]
     at_all = isinstance(penalty_scale, Tensor) or penalty_scale > 0  # a tensor's value is the device's to know
     weights = [penalty_scale * (f * loss.penalty_every) if f and at_all and with_penalty else 0.0 for f in factors]
     if loss.gp_lambda > 0 and with_penalty:
         if alpha is None:
             raise ValueError("loss.gp_lambda > 0 needs alpha, (N,) from U[0, 1)")
-        images, labels, names = [*images, mix(x_real, x_fake, alpha)], [*labels, c_real], [*names, "mixed"]
+        samples, labels, names = [*samples, mix(x_real, x_fake, alpha)], [*labels, c_real], [*names, "mixed"]
         weights = [*weights, loss.gp_lambda * loss.penalty_every]
     penalised = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w > 0]
-    images = [x.detach().requires_grad_(i in penalised) for i, x in enumerate(images)]
+    samples = [x.detach().requires_grad_(i in penalised) for i, x in enumerate(samples)]
 
-    seen = [augment(x, name) if augment else x for x, name in zip(images, names, strict=True)]
+    seen = [augment(x, name) if augment else x for x, name in zip(samples, names, strict=True)]
     with _derivatives(loss):
         logits, class_logits = _discriminate(D, seen, labels)
     real, fake = logits[0], logits[1]
@@ -79,13 +80,13 @@ def d_step_loss(
     adversarial = LOSSES[loss.name].d(real, fake)
     total, stats = adversarial, _d_stats(adversarial, real, fake)
     if penalised:
-        gradients = input_gradients(torch.cat([logits[i] for i in penalised]), [images[i] for i in penalised])
+        gradients = input_gradients(torch.cat([logits[i] for i in penalised]), [samples[i] for i in penalised])
         for i, gradient in zip(penalised, gradients, strict=True):
             size = (squared_norm(gradient) if i < 2 else gradient_gap(gradient, loss.gp_target)).mean()
             total = total + weights[i] * size
             stats[("r1", "r2", "gp")[i]] = size.detach()
     if class_logits is not None and c_real is not None and c_fake is not None:
-        # AC-GAN, Odena et al., 2017, eq. 2: D names the class of real and of generated images.
+        # AC-GAN, Odena et al., 2017, eq. 2: D names the class of real and of generated samples.
         auxiliary = cross_entropy(class_logits[0], c_real) + cross_entropy(class_logits[1], c_fake)
         total = total + loss.auxiliary_weight * auxiliary
         stats |= {
@@ -108,17 +109,17 @@ def g_step_loss(
 ) -> tuple[Tensor, Stats]:
     """What the generator minimises, and how it is doing; D is frozen by the caller (`with frozen(D)`).
 
-    Shapes as for `d_step_loss`; only a relativistic loss looks at x_real. Stats: g_loss and, with an auxiliary
+    Shapes as for `d_step_loss`; only a loss of pairs looks at x_real. Stats: g_loss and, with an auxiliary
     classifier, g_aux_loss.
     """
-    c_fake = asked_labels(c_real, c_fake, loss)
+    c_fake = fake_labels(c_real, c_fake, loss)
     with _derivatives(loss):
         x_fake = G(z, c_fake).to(z.dtype)
         (fake,), class_logits = _discriminate(D, [augment(x_fake, "fake") if augment else x_fake], [c_fake])
     real = fake.detach()  # for the losses that do not look at it
-    if loss.name == "relativistic":
+    if LOSSES[loss.name].pairs:
         if x_real is None:
-            raise ValueError("loss.name = 'relativistic' needs x_real in the G step too")
+            raise ValueError(f"loss.name = {loss.name!r} needs x_real in the G step too")
         with torch.no_grad():  # D is frozen and x_real is data: no gradient to keep
             (real,), _ = _discriminate(D, [augment(x_real, "real") if augment else x_real], [c_real])
 
@@ -131,11 +132,11 @@ def g_step_loss(
     return total, stats
 
 
-def asked_labels(c_real: Tensor | None, c_fake: Tensor | None, loss: LossConfig) -> Tensor | None:
-    """The labels of a step's generated images: c_fake, but a relativistic loss compares pairs, and a pair has one
-    label.
+def fake_labels(c_real: Tensor | None, c_fake: Tensor | None, loss: LossConfig) -> Tensor | None:
+    """The labels of a step's generated samples: c_fake, but a loss of pairs compares a real sample with a generated
+    one, and a pair has one label.
     """
-    return c_real if loss.name == "relativistic" else c_fake
+    return c_real if LOSSES[loss.name].pairs else c_fake
 
 
 @contextmanager
@@ -171,20 +172,20 @@ def _derivatives(loss: LossConfig) -> AbstractContextManager[None]:
 
 
 def _discriminate(
-    D: nn.Module, images: Sequence[Tensor], labels: Sequence[Tensor | None]
+    D: nn.Module, samples: Sequence[Tensor], labels: Sequence[Tensor | None]
 ) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
-    """Logits, and class logits if D has them, of each group of images; float32.
+    """Logits, and class logits if D has them, of each group of samples; float32.
 
     One pass over all groups where samples do not see each other. Otherwise one pass a group: statistics of a mixed
     batch would tell D which kind a sample's neighbours are.
     """
-    if len(images) == 1 or has_batch_statistics(D):
-        outputs = [_split(D(x, c)) for x, c in zip(images, labels, strict=True)]
+    if len(samples) == 1 or has_batch_statistics(D):
+        outputs = [_split(D(x, c)) for x, c in zip(samples, labels, strict=True)]
         classes = [k for _, k in outputs if k is not None]
         return [logits for logits, _ in outputs], classes or None
     known = [c for c in labels if c is not None]
-    logits, class_logits = _split(D(torch.cat(list(images)), torch.cat(known) if known else None))
-    sizes = [len(x) for x in images]
+    logits, class_logits = _split(D(torch.cat(list(samples)), torch.cat(known) if known else None))
+    sizes = [len(x) for x in samples]
     return torch.split(logits, sizes), torch.split(class_logits, sizes) if class_logits is not None else None
 
 

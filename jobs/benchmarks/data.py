@@ -82,7 +82,7 @@ def measure(
         return {
             "seconds": time.perf_counter() - start,
             "cpu_s": time.process_time() - cpu,
-            "images": getattr(result, "n", 0) or 0,
+            "images": getattr(result, "spec", result).n or 0,
         }
 
     def cold() -> dict[str, float]:

@@ -13,19 +13,11 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.measuring import print_table, spread, write_found
 from benchmarks.parts import build, describe_run, read_settings, settle
-
-COMPARISONS = {
-    "frechet_distance": "fid",
-    "kernel_distance": "kid",
-    "kernel_distance_subsets": "kid's spread",
-    "precision_recall": "precision, recall",
-    "density_coverage": "density, coverage",
-}
-"""Functions that compare two sets' statistics -> what they are for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,8 +103,6 @@ def measure(parts: Any, rounds: int, seconds: float) -> dict[str, Any]:
 @contextlib.contextmanager
 def timed(measurement: Any, device: Any) -> Iterator[dict[str, float]]:
     """While it lasts, what the parts of a measurement take is added up: part -> seconds."""
-    from distgan.metrics import evaluator as evaluate
-
     spent: dict[str, float] = defaultdict(float)
 
     def clock(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -126,22 +116,15 @@ def timed(measurement: Any, device: Any) -> Iterator[dict[str, float]]:
         return call
 
     evaluator = measurement._evaluator
-    before = [
-        (place, name, getattr(place, name))
-        for place, name in [(evaluate, name) for name in COMPARISONS if hasattr(evaluate, name)]
-    ]
-    network = evaluator.net
+    network, measures = evaluator.net, evaluator._measures
     measurement.sample = clock(measurement.sample, "images made")
     evaluator.net = _Timed(network, clock(network, "features"))
-    for place, name, own in before:
-        setattr(place, name, clock(own, COMPARISONS[name]))
+    evaluator._measures = [replace(one, compute=clock(one.compute, ", ".join(one.keys))) for one in measures]
     try:
         yield spent
     finally:
         del measurement.sample
-        evaluator.net = network
-        for place, name, own in before:
-            setattr(place, name, own)
+        evaluator.net, evaluator._measures = network, measures
 
 
 class _Timed:

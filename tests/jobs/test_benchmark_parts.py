@@ -111,7 +111,7 @@ def test_variants_of_the_step_take_turns_beside_the_textbook_loop(tmp_path, monk
     assert all(len(rates) == 2 and min(rates) > 0 for rates in content["found"].values())
     assert content["median_ratios"]["textbook"] == 1
     assert made[0][0].model.g_width == 4
-    assert "dcgan (widths 4, 4), non-saturating, 32 x 32 x 1" in capsys.readouterr().out
+    assert "dcgan (widths 4, 4), non-saturating, 1 x 32 x 32" in capsys.readouterr().out
 
     options.recipe, options.settings = (
         "default",
@@ -222,7 +222,7 @@ def test_a_measurement_is_taken_apart(tiny, capsys):
     found = evaluate.measure(parts, rounds=1, seconds=0.05)
     (sample,) = found["samples"]
     assert sum(sample["parts_s"].values()) == pytest.approx(sample["seconds"])
-    for name in ("images made", "features", "fid", "kid"):
+    for name in ("images made", "features", "fid", "kid, kid_std"):
         assert sample["parts_s"][name] > 0
     evaluate.show(parts, found)
     assert "% of the time" in capsys.readouterr().out

@@ -27,7 +27,7 @@ def test_a_good_game_is_not_commented_on():
     [
         ("diversity", 0.1, "mode collapse: .* 0.10 times .* optim.g.lr"),
         ("d_loss", 0.01, "discriminator wins: its loss is 0.010, and 0.69 .* loss.r1_gamma"),
-        ("logit_gap", -0.5, "rates generated images above real ones .*-0.50"),
+        ("logit_gap", -0.5, "rates generated samples above real ones .*-0.50"),
         ("d_grad_norm", 500.0, "discriminator's gradient has grown .*-fold.*optim.d.lr"),
         ("g_grad_norm", 1e-6, "generator's gradient has shrunk .*-fold.*optim.d.lr"),
     ],

@@ -377,7 +377,7 @@ def test_a_run_that_goes_on_with_other_images_says_so(tiny, tmp_path):
 
     def told(folder):
         lines = [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines()]
-        return [line["event"] for line in lines if "the images are not those" in line.get("event", "")]
+        return [line["event"] for line in lines if "the samples are not those" in line.get("event", "")]
 
     how = {
         "data.name": str(tmp_path / "own.npy"),

@@ -222,7 +222,7 @@ def test_decisions_are_taken_together(two):
     a, b = (torch.load(storage / f"rest-{rank}.pt") for rank in range(2))
     assert a["told"] == b["told"]
     assert a["told"][0] == "data.name = 'x': not on this node"
-    assert "the workers read different images of mnist10k (224 here, 256 at the first worker)" in a["told"][1]
+    assert "the workers read different samples of mnist10k (224 here, 256 at the first worker)" in a["told"][1]
     assert "not finite at 0.128 kimg (rollbacks so far: 1)" in a["told"][2]
     assert a["stopped"]["state"] == b["stopped"]["state"] == "stopped"
     assert a["stopped"]["nimg"] == b["stopped"]["nimg"] == 128

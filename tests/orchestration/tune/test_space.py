@@ -60,7 +60,7 @@ def test_a_bad_space_gives_one_clear_line(case: str) -> None:
     [
         ({"scheduler": "ashaa"}, "did you mean asha"),
         ({"searcher": "bohb"}, "allowed: random, optuna"),
-        ({"metric": "loss"}, "allowed: a list of fid"),
+        ({"metric": "loss"}, "allowed: class_kl, density, coverage, fid"),
         ({"scheduler": "pbt", "space": {"beta1": {"choice": [0, 0.5]}}}, "explores numbers"),
         ({"scheduler": "pbt", "trials": 1}, "allowed: at least 2"),
         ({"space": {"beta1": {"grid": [0.0, 0.5]}}}, "optuna does not walk grids"),
@@ -102,7 +102,7 @@ TYPED: dict[str, tuple[str, list[str], str]] = {
     "unknown scheduler": (RATE + "scheduler: ashaa\n", [], "did you mean asha"),
     "unknown scheduler, typed": (RATE, ["--tune.scheduler", "bohb"], "allowed: asha, hyperband, pbt"),
     "unknown searcher": (RATE + "searcher: bayes\n", [], "allowed: random, optuna"),
-    "unknown objective": (RATE, ["--tune.metric", "g_loss"], "allowed: a list of fid"),
+    "unknown objective": (RATE, ["--tune.metric", "g_loss"], "allowed: class_kl, density, coverage, fid"),
     "nothing to explore": ("beta1: {choice: [0.0, 0.5]}\n", ["--tune.scheduler", "pbt"], "explores numbers"),
     "more to the default": (RATE, ["--tune.also", "loss"], "write it into the space"),
 }
