@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from distgan import __version__
-from distgan.cli import COMMANDS, main, parse_overrides
+from distgan.cli import COMMANDS, main
 from distgan.config import ConfigError, load_config, walk_fields
+from distgan.config.command_line import parse_overrides
 
 ENV = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH"))}
 
@@ -73,7 +74,7 @@ def test_help_names_every_command_and_every_setting(capsys):
     for name, _ in walk_fields():
         assert f"--{name.replace('_', '-')} " in text, name
     lr = text[text.index("--optim.g.lr ") :].split("--optim.g.beta1")[0]
-    assert "step size" in lr
+    assert "learning rate" in lr
     assert "[default: " in lr
     assert "allowed: a number > 0 and <= 10" in " ".join(lr.split())
     assert " kimg; allowed: " in " ".join(text[text.index("--kimg ") :].split("--batch-size")[0].split())

@@ -101,8 +101,8 @@ def test_every_volume_claim_and_secret_that_is_named_is_explained():
 
 
 def test_the_jobs_command_is_one_that_distgan_accepts():
-    from distgan.cli import parse_overrides
     from distgan.config import load_config
+    from distgan.config.command_line import parse_overrides
     from distgan.orchestration.jobs.request import check_settings
 
     (document,) = documents(ROOT / "jobs" / "kubernetes" / "rayjob.yaml")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from distgan.config.base import ConfigError, OneOf
+from distgan.config.renamed import hint
 from distgan.config.settings import RunConfig
 from distgan.text import did_you_mean, nearest, suggest
 
@@ -241,6 +242,8 @@ def _typed(value: Any, info: FieldInfo | None) -> Any:
 
 
 def _nearest(dotted: str) -> str:
+    if hint(dotted):
+        return hint(dotted)
     above, _, last = dotted.rpartition(".")
     info = find_field(above) if above else None
     inside = (

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
+from distgan.config.renamed import modernise
 from distgan.kinds import Kind, SampleSet, get_kind, with_recipe
 from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
@@ -131,7 +132,7 @@ def read_run_config(folder: Folder) -> RunConfig:
         raise ConfigError(f"{folder}: no run there (config.yaml is missing)") from None
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{folder}/config.yaml: cannot be read ({' '.join(str(error).split())})") from None
-    return validate(values)
+    return validate(modernise(values) if isinstance(values, dict) else values)
 
 
 def find_run(run: str, storage: str) -> Folder:

@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
 
     A window shorter than the interval makes the cost stand out: one checkpoint loses the same seconds in both.
     """
-    from distgan.cli import parse_overrides
     from distgan.config import load_config
+    from distgan.config.command_line import parse_overrides
 
     file, typed = parse_overrides(options.settings)
     config = load_config(file, typed)

@@ -16,8 +16,8 @@ a smaller batch, as a processor takes a second for its step."""
 
 def read_settings(options: argparse.Namespace, preset: str = "default", **changes: Any) -> Any:
     """The run that is measured: a preset, under what stands after `--`, under what the benchmark itself must set."""
-    from distgan.cli import parse_overrides
     from distgan.config import load_config
+    from distgan.config.command_line import parse_overrides
 
     file, typed = parse_overrides(options.settings)
     return load_config(file, {**PRESETS[preset], **typed, **changes})

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     is drawn from, in nats; of so many images of a perfect generator it would still be about 999 / (2 x 26,000) = 0.019,
     and the row of real images says what the classifier's mistakes add.
     """
-    from distgan.cli import parse_overrides
+    from distgan.config.command_line import parse_overrides
 
     _, typed = parse_overrides(options.settings)
     with contextlib.ExitStack() as stack:

@@ -83,8 +83,8 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Callable[[], int]], 
     """Name -> one step, that returns its images; and in words what is trained."""
     import torch
 
-    from distgan.cli import parse_overrides
     from distgan.config import load_config
+    from distgan.config.command_line import parse_overrides
     from distgan.training.threads import keep_memory
 
     keep_memory()  # as `distgan train` does

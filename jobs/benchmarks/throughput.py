@@ -96,8 +96,8 @@ def run(options: argparse.Namespace) -> None:
     All are started and take turns of a few seconds, the others stopped meanwhile with all their processes. Logs, sample
     grids and checkpoints of distgan are on, at their default cadence, and in the figures; measurements (FID) are off.
     """
-    from distgan.cli import parse_overrides
     from distgan.config import load_config
+    from distgan.config.command_line import parse_overrides
 
     file, typed = parse_overrides(options.settings)
     config = load_config(file, typed if file else CLASSIC | typed).model_dump(mode="json")
