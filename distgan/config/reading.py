@@ -28,6 +28,9 @@ _OPEN = (
 )
 """Beginnings of dotted names that are no fields: free mappings, and the top-level settings' other names."""
 
+RENAMED = {"tune.trials": "tune.num_samples", "tune.concurrent": "tune.max_concurrent_trials"}
+"""Settings by their names of before."""
+
 
 def load_config(
     file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
@@ -234,6 +237,8 @@ def _typed(value: Any, info: FieldInfo | None) -> Any:
 
 
 def _nearest(dotted: str) -> str:
+    if dotted in RENAMED:
+        return f"; did you mean {RENAMED[dotted]}?"
     above, _, last = dotted.rpartition(".")
     info = find_field(above) if above else None
     inside = (

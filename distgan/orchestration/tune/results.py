@@ -17,9 +17,10 @@ import yaml
 
 from distgan.config import RunConfig, TuneConfig, dump_config
 from distgan.orchestration.tune.plots import curves, parallel
-from distgan.orchestration.tune.progress_table import Row, describe
+from distgan.orchestration.tune.progress_table import describe
 from distgan.orchestration.tune.space import Space
-from distgan.orchestration.tune.trial_checkpoints import measurements, read_lineage
+from distgan.orchestration.tune.trial_checkpoints import measurements, read_ancestry
+from distgan.orchestration.tune.trial_records import Row
 from distgan.storage import Folder
 
 Confirmed = Sequence[tuple[int, Row]]
@@ -102,13 +103,13 @@ def importance(space: Space, rows: list[Row]) -> dict[str, float]:
 
 
 def _write_best(space: Space, folder: Folder, winner: Row) -> None:
-    config = space.apply(winner.values, preset=winner.preset)
+    config = space.apply(winner.values, baseline=winner.baseline)
     plain: RunConfig = config.model_copy(update={"name": f"{config.run_name}-best", "tune": TuneConfig()})
     folder.write("best.yaml", dump_config(plain))
     place = f"trials/{winner.number:03d}"
     found: dict[str, Any] = {"trial": winner.number, "folder": place, "kimg": winner.kimg}
     found |= {"metrics": winner.metrics, "values": winner.values}
-    schedule = read_lineage(folder.child(place)).get("schedule", [])
+    schedule = read_ancestry(folder.child(place)).get("schedule", [])
     if len(schedule) > 1:  # what a population made of it: the values that the winner's weights were trained with
         found["schedule"] = schedule
     folder.write("winner.yaml", yaml.safe_dump(found, sort_keys=False))
@@ -126,7 +127,7 @@ def _table(rows: list[Row], names: list[str], trial: list[int] | None = None) ->
             *metrics,
             "seconds",
             *names,
-            "own_values",
+            "baseline",
             "error",
         ]
     )
@@ -135,19 +136,19 @@ def _table(rows: list[Row], names: list[str], trial: list[int] | None = None) ->
         found = [row.metrics.get(key, "") if row.measured else "" for key in metrics]
         values = [row.values.get(name, "") for name in names]
         writer.writerow(
-            [*start, row.state, row.kimg, *found, round(row.seconds, 2), *values, int(row.preset), row.error]
+            [*start, row.state, row.kimg, *found, round(row.seconds, 2), *values, int(row.baseline), row.error]
         )
     return text.getvalue()
 
 
 def _tensorboard(space: Space, folder: Folder, rows: list[Row], trials: dict[int, list[dict[str, Any]]]) -> None:
     """Each trial's curves and, in the HParams tab, its values: tensorboard/007."""
-    from torch.utils.tensorboard import SummaryWriter
-    from torch.utils.tensorboard.summary import hparams
+    from tensorboardX import SummaryWriter  # comes with Ray Tune, and needs no torch in the driver
 
     with tempfile.TemporaryDirectory() as place:
         for row in rows:
-            with SummaryWriter(f"{place}/{row.number:03d}") as writer:
+            # Two writers in one second would have files of one name
+            with SummaryWriter(f"{place}/{row.number:03d}", filename_suffix=".curves") as writer:
                 for line in trials[row.number]:
                     for name, value in line.items():
                         if name not in ("nimg", "kimg", "time") and isinstance(value, int | float):
@@ -157,10 +158,7 @@ def _tensorboard(space: Space, folder: Folder, rows: list[Row], trials: dict[int
                     for key, value in row.values.items()
                 }
                 reached = {f"hparam/{key}": value for key, value in row.metrics.items() if row.measured}
-                for summary in hparams(values, reached):  # type: ignore[no-untyped-call]
-                    writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
-                for key, value in reached.items():
-                    writer.add_scalar(key, value, round(row.kimg * 1000))
+                writer.add_hparams(values, reached, name=".", global_step=round(row.kimg * 1000))
         folder.remove("tensorboard")
         folder.upload(Path(place), "tensorboard")
 
@@ -198,6 +196,6 @@ def final_words(space: Space, folder: Folder, rows: list[Row], confirmed: Confir
         f"  train       distgan train --config {folder}/best.yaml",
         f"  train on    distgan train --config {folder}/best.yaml --warm-start {config.run_name}{where} --kimg {more}",
     ]
-    if len(read_lineage(folder.child(f"trials/{winner.number:03d}")).get("schedule", [])) > 1:
+    if len(read_ancestry(folder.child(f"trials/{winner.number:03d}")).get("schedule", [])) > 1:
         lines.append(f"  replay      distgan tune --replay {config.run_name}{where} --name {config.run_name}-replay")
     return "\n".join(lines)

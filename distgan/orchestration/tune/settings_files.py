@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from distgan.config import ConfigError, RunConfig, TuneConfig, load_config, merge, read_yaml, validate
+from distgan.config.reading import RENAMED
 from distgan.runs.listing import SEARCH, WINNER
 from distgan.storage import Folder
 
@@ -34,6 +35,9 @@ def read_space_file(file: str) -> dict[str, Any]:
         values = read_yaml(file)
     except ConfigError as error:
         raise ConfigError(str(error).replace("--config", "--search", 1)) from None
+    for old, new in RENAMED.items():
+        if old.removeprefix("tune.") in values:
+            raise ConfigError(f"--search {file}: {old.removeprefix('tune.')}: is {new.removeprefix('tune.')} now")
     space = values.get("space", {})
     if not isinstance(space, dict):
         raise ConfigError(f"--search {file}: space must map settings to distributions, not {space!r}")
