@@ -43,6 +43,7 @@ class ProgressTable:
 
     def __exit__(self, *_: object) -> None:
         self.tuning = False
+        self.budget.close()
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
             self._live.stop()
@@ -190,10 +191,15 @@ class Budget(Stopper):  # type: ignore[misc]
         now = time.monotonic()
         self.elapsed += now - self._last if self._last else 0.0
         self._last = now
-        if self.time_s is not None and self.elapsed >= min(self._written + 5, self.time_s) > self._written:
+        if self.elapsed >= self._written + 5:
+            self.close()
+        return self.table is not None and self.table.spent
+
+    def close(self) -> None:
+        """Write down how long the search has run."""
+        if self.time_s is not None and self.elapsed > self._written:
             self.folder.write(CLOCK, json.dumps({"elapsed_s": self.elapsed}))
             self._written = self.elapsed
-        return self.table is not None and self.table.spent
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as with the table."""

@@ -72,9 +72,10 @@ def _sparing(kind: Any) -> Any:
             super().__init__(concurrent, **options)
 
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            records, self._records = self._records, None
-            for number in sorted(records.proposed) if records is not None else []:
-                self._tell_again(tune_controller, records, number)
+            if self._records is not None:
+                for number in sorted(self._records.proposed):
+                    self._tell_again(tune_controller, self._records, number)
+                self._records = None
             super().on_trial_add(tune_controller, trial)
 
         def _tell_again(self, tune_controller: Any, records: TrialRecords, number: int) -> None:

@@ -7,8 +7,8 @@ A space maps a key to a distribution in Ray Tune's terms:
     loss.r1_gamma: {loguniform: [0.01, 10]}   training.n_dis: {randint: [1, 4]}
 
 A key is any setting's dotted name, or one of the short names in `SHORT`. Searched values are base values, so schedules
-multiply them. The config's own values are always a point of the space. No ray here: a space is refused before Ray
-starts.
+multiply them. The baseline, the config as it is, is always a point of the space. No ray here: a space is refused
+before Ray starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Space:
 
     @property
     def baseline(self) -> dict[str, Any]:
-        """The config's own values, by key."""
+        """The values of the config as it is, by key."""
         return {key: value_of(self.config, key) for key in self.domains}
 
     def apply(self, values: Mapping[str, Any], *, baseline: bool = False) -> RunConfig:

@@ -93,9 +93,7 @@ class TrialRecords:
         done = result.get("kimg", 0.0) >= self.config.kimg * (1 - 1e-9)
         lost = bool(result.get("diverged", 0.0))
         state = "failed" if result.get("refused") else "diverged" if lost else "done" if done else "stopped"
-        kept = {
-            k: v for k, v in result.items() if isinstance(v, str) or (isinstance(v, int | float) and math.isfinite(v))
-        }
+        kept = {k: v for k, v in result.items() if k == "refused" or isinstance(v, float)}
         ended = {"state": state, "seconds": float(result.get("time_total_s", 0.0)), "result": kept}
         self.write({**self.proposed[number], "ended": ended})
 
