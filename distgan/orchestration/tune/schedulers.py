@@ -61,14 +61,14 @@ def _sparing(kind: Any) -> Any:
     """The scheduler, with two changes: it never stops the baseline, and it knows what trials reached that ended before
     this start of the search.
 
-    A trial that was interrupted tells its former measurements again: they count for the others, but it is stopped at
-    the newest of them at the earliest.
+    A trial that was interrupted tells its former measurements again, and is stopped at the newest of them at the
+    earliest.
     """
 
     class Sparing(_limited(kind)):  # type: ignore[misc]
         def __init__(self, records: TrialRecords, concurrent: int, **options: Any) -> None:
             self._records: TrialRecords | None = records
-            self._late: set[int] = set()
+            self._lost: set[int] = set()
             super().__init__(concurrent, **options)
 
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -85,18 +85,18 @@ def _sparing(kind: Any) -> Any:
             trial = TuneTrial("ended", config=records.proposed[number], stub=True)
             super().on_trial_add(tune_controller, trial)
             for result in records.measured(number):
-                super().on_trial_result(tune_controller, trial, result)
+                if super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP:
+                    break
             super().on_trial_complete(tune_controller, trial, ended["result"])
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            action = str(super().on_trial_result(tune_controller, trial, result))
-            if trial.config.get("baseline"):
-                return TrialScheduler.CONTINUE if action == TrialScheduler.STOP else action
             number = trial.config["number"]
-            if result.get("retold"):
-                if action == TrialScheduler.STOP:
-                    self._late.add(number)
-                return str(TrialScheduler.CONTINUE)
-            return str(TrialScheduler.STOP) if number in self._late else action
+            if number not in self._lost:
+                action = str(super().on_trial_result(tune_controller, trial, result))
+                if action != TrialScheduler.STOP:
+                    return action
+                self._lost.add(number)  # what it reaches from here on does not count for the others
+            spared = trial.config.get("baseline") or result.get("retold")
+            return str(TrialScheduler.CONTINUE if spared else TrialScheduler.STOP)
 
     return Sparing

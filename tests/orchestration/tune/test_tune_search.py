@@ -396,7 +396,7 @@ def test_what_an_interruption_ends_is_not_over(tmp_path):
 
 
 def test_the_time_of_all_starts_counts(tmp_path, monkeypatch):
-    now = [0.0]
+    now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     config, folder = settings(tmp_path, {}), Folder(tmp_path / "s")
     for start in range(3):
