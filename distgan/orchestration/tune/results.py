@@ -143,22 +143,28 @@ def _table(rows: list[Row], names: list[str], trial: list[int] | None = None) ->
 
 def _tensorboard(space: Space, folder: Folder, rows: list[Row], trials: dict[int, list[dict[str, Any]]]) -> None:
     """Each trial's curves and, in the HParams tab, its values: tensorboard/007."""
-    from tensorboardX import SummaryWriter  # comes with Ray Tune, and needs no torch in the driver
+    # TensorBoard's own writer: those of torch and tensorboardX would import torch into the driver
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    def points(values: dict[str, Any]) -> Summary:
+        found = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in found.items()])
 
     with tempfile.TemporaryDirectory() as place:
         for row in rows:
-            # Two writers in one second would have files of one name
-            with SummaryWriter(f"{place}/{row.number:03d}", filename_suffix=".curves") as writer:
-                for line in trials[row.number]:
-                    for name, value in line.items():
-                        if name not in ("nimg", "kimg", "time") and isinstance(value, int | float):
-                            writer.add_scalar(name, value, int(line["nimg"]))
-                values = {
-                    key: value if isinstance(value, bool | int | float | str) else str(value)
-                    for key, value in row.values.items()
-                }
-                reached = {f"hparam/{key}": value for key, value in row.metrics.items() if row.measured}
-                writer.add_hparams(values, reached, name=".", global_step=round(row.kimg * 1000))
+            writer = EventFileWriter(f"{place}/{row.number:03d}")
+            kinds = (bool, int, float, str)
+            values = {key: value if isinstance(value, kinds) else str(value) for key, value in row.values.items()}
+            writer.add_event(Event(summary=hparams_pb(values, trial_id=f"{row.number:03d}")))
+            for line in trials[row.number]:
+                step, curves = int(line["nimg"]), {k: v for k, v in line.items() if k not in ("nimg", "kimg", "time")}
+                writer.add_event(Event(summary=points(curves), step=step, wall_time=line.get("time", 0.0)))
+            reached = {f"hparam/{key}": value for key, value in row.metrics.items() if row.measured}
+            writer.add_event(Event(summary=points(reached), step=round(row.kimg * 1000)))
+            writer.close()
         folder.remove("tensorboard")
         folder.upload(Path(place), "tensorboard")
 
