@@ -128,7 +128,7 @@ def tune(arguments: list[str]) -> int:
         print_settings(
             "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n       distgan "
             "tune --resume NAME [--storage STORAGE]      go on with a search\n       distgan tune --replay NAME "
-            "--name NEW               run the schedule that pbt or pb2 found, from the start"
+            "--name NEW               run the schedule that pbt found, from the start"
         )
         return 0
     parser = argparse.ArgumentParser("distgan tune", add_help=False, allow_abbrev=False)

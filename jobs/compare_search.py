@@ -48,7 +48,7 @@ def main() -> int:
 
     # Trials are measured on fewer images than final runs, which saves both searches time that they put into trials
     common = ["--storage", options.storage, "--kimg", str(options.kimg), "--metrics.samples", "2000", *more]
-    limits = ["--tune.trials", str(options.trials), "--tune.confirm-top", "0"]
+    limits = ["--tune.num-samples", str(options.trials), "--tune.confirm-top", "0"]
     budget = [*limits, "--tune.time-s", str(60 * options.minutes)]
     place = Path(options.storage)
     place.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ MAY = {
     "export": {"config", "randomness", "storage", "models", "kinds"},
     "training": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export"},
     "runs": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export", "training"},
-    "orchestration": {"config", "storage", "kinds", "models", "metrics", "training", "runs"},
+    "orchestration": {"registry", "config", "storage", "kinds", "models", "metrics", "training", "runs"},
     "cli": {"config", "registry", "storage", "kinds", "export", "runs", "orchestration"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -40,13 +40,11 @@ class RayConfig(Section):
 class TuneConfig(Section):
     """The search. Its space is in `space`: setting -> distribution."""
 
-    scheduler: Literal["asha", "hyperband", "pbt", "pb2", "median", "none"] = setting(
-        "asha", "who stops or replaces trials"
-    )
+    scheduler: Literal["asha", "hyperband", "pbt", "median", "none"] = setting("asha", "who stops or replaces trials")
     searcher: Literal["random", "optuna"] = setting(
-        "optuna", "who proposes values (pbt and pb2 begin with random ones in any case)"
+        "optuna", "who proposes values (pbt begins with random ones in any case)"
     )
-    trials: Count = setting(16, "trials at most; the first has the config's own values", ge=1)
+    num_samples: Count = setting(16, "trials at most; the first is the baseline, the config as it is", ge=1)
     time_s: Number | None = setting(None, "wall time of the search, before the best are confirmed", unit="s", gt=0)
     total_kimg: Number | None = setting(
         None, "images of all trials together, before the best are confirmed", unit="kimg", gt=0
@@ -57,7 +55,7 @@ class TuneConfig(Section):
         "first decides, and optuna proposes for all",
         min_length=1,
     )
-    concurrent: Count | None = setting(None, "trials at once; empty = as many as fit", ge=1)
+    max_concurrent_trials: Count | None = setting(None, "trials at once; empty = as many as fit", ge=1)
     trials_per_gpu: Count = setting(1, "trials that share a GPU", ge=1)
     reduction: Number = setting(3.0, "asha, hyperband: one in so many goes on", gt=1)
     grace_share: Number = setting(
@@ -66,10 +64,10 @@ class TuneConfig(Section):
         gt=0,
         le=1,
     )
-    interval_share: Number = setting(0.1, "pbt, pb2: share of the budget between two exploits", gt=0, le=1)
-    quantile: Number = setting(0.25, "pbt, pb2: share of trials that are replaced", gt=0, le=0.5)
+    interval_share: Number = setting(0.1, "pbt: share of the budget between two exploits", gt=0, le=1)
+    quantile: Number = setting(0.25, "pbt: share of trials that are replaced", gt=0, le=0.5)
     confirm_top: Count = setting(
-        3, "best trials to run again with new seeds, and the own values beside them; 0 = none", ge=0
+        3, "best trials to run again with new seeds, and the baseline beside them; 0 = none", ge=0
     )
     confirm_seeds: Count = setting(3, "seeds for each of them", ge=1)
     space: dict[str, Any] = setting(

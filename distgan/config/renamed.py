@@ -16,7 +16,7 @@ GONE = {
 def hint(dotted: str) -> str:
     """What to say of a name that was a setting once, "" of others."""
     if dotted in RENAMED:
-        return f"; it is {RENAMED[dotted]} now"
+        return f"; did you mean {RENAMED[dotted]}?"
     return f"; it is gone: {GONE[dotted]}" if dotted in GONE else ""
 
 

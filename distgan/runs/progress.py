@@ -45,7 +45,7 @@ class ProgressLine:
             text = self._text(now)
             self.out.write("\r" + text.ljust(self._width))
             self._width = len(text)
-        elif now >= self._next or "fid" in status["values"]:
+        elif now >= self._next or "real_samples" in status["values"]:
             self._next = now + self.every_s
             self.out.write(self._text(now) + "\n")
         self.out.flush()

@@ -8,12 +8,15 @@ import io
 import math
 from typing import Any
 
-from distgan.orchestration.tune.progress_table import Row, short
-from distgan.orchestration.tune.space import Domain, Space
+from distgan.orchestration.tune.domain import Domain
+from distgan.orchestration.tune.progress_table import short
+from distgan.orchestration.tune.space import Space
+from distgan.orchestration.tune.trial_records import Row
+from distgan.registry import objectives
 
 
 def curves(rows: list[Row], trials: dict[int, list[dict[str, Any]]], metric: str) -> bytes:
-    """One line a trial; the best is emphasised, the config's own values are dashed."""
+    """One line a trial; the best is emphasised, the baseline is dashed."""
     figure, axes = _figure(7, 4.5)
     best = min(row.objective for row in rows)
     for row in sorted(rows, key=lambda row: -row.objective):
@@ -21,15 +24,15 @@ def curves(rows: list[Row], trials: dict[int, list[dict[str, Any]]], metric: str
         if not points:
             continue
         is_best = row.objective == best
-        colour, width = ("C3", 2.2) if is_best else ("C0" if row.preset else "0.65", 1.0)
+        colour, width = ("C3", 2.2) if is_best else ("C0" if row.baseline else "0.65", 1.0)
         label = (
-            f"trial {row.number}{', own values' if row.preset else ''}, best"
+            f"trial {row.number}{', baseline' if row.baseline else ''}, best"
             if is_best
-            else "own values"
-            if row.preset
+            else "baseline"
+            if row.baseline
             else None
         )
-        style = "--" if row.preset else "-"
+        style = "--" if row.baseline else "-"
         axes.plot(
             *zip(*points, strict=True),
             marker="o",
@@ -39,7 +42,7 @@ def curves(rows: list[Row], trials: dict[int, list[dict[str, Any]]], metric: str
             linestyle=style,
             label=label,
         )
-    if metric != "modes":
+    if metric in objectives("lower"):
         from matplotlib.ticker import FuncFormatter, LogLocator
 
         axes.set_yscale("log")
@@ -67,7 +70,7 @@ def parallel(space: Space, rows: list[Row], metric: str) -> bytes:
         heights = [_height(domain, row.values[key]) for key, domain in space.domains.items()]
         heights.append((scale(row.objective) - low) / (high - low) if high > low else 0.5)
         share = rank / max(1, len(measured) - 1)
-        style = "--" if row.preset else "-"
+        style = "--" if row.baseline else "-"
         axes.plot(
             range(len(names)), heights, color=str(0.85 - 0.85 * share), linewidth=0.8 + 1.6 * share, linestyle=style
         )
@@ -78,7 +81,7 @@ def parallel(space: Space, rows: list[Row], metric: str) -> bytes:
             axes.annotate(short(value), (place, _height(domain, value)), **words)
         axes.axvline(place, color="0.8", linewidth=0.8)
     axes.axvline(len(names) - 1, color="0.8", linewidth=0.8)
-    sign = -1 if metric == "modes" else 1
+    sign = -1 if metric in objectives("higher") else 1
     for height, value in ((0.0, min(ends)), (1.0, max(ends))):
         axes.annotate(f"{sign * value:.4g}", (len(names) - 1, height), **words)
     axes.set_xticks(range(len(names)), names, rotation=20)
@@ -88,7 +91,7 @@ def parallel(space: Space, rows: list[Row], metric: str) -> bytes:
 
 
 def _height(domain: Domain, value: Any) -> float:
-    """Where on its axis, 0 to 1, a value lies; what the config's own values have beyond the domain lies at its end."""
+    """Where on its axis, 0 to 1, a value lies; what the baseline has beyond the domain lies at its end."""
     if domain.choices:
         numbers = all(isinstance(choice, int | float) for choice in domain.choices)
         choices = sorted(domain.choices) if numbers else list(domain.choices)

@@ -1,104 +1,39 @@
-"""The trials of a search as rows: what a person watches while it goes on, and what is written down at the end."""
+"""What a person watches while a search goes on, and the limits that end it."""
 
 from __future__ import annotations
 
-import math
+import json
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from ray.tune import Callback, Stopper
 
 from distgan.config import RunConfig
-from distgan.orchestration.tune.trial import OBJECTIVE, WORST
+from distgan.orchestration.tune.trial_records import UNDER_WAY, Row, TrialRecords
 from distgan.runs.progress import span
 from distgan.storage import Folder
 from distgan.training.logs import read_status
 
-UNDER_WAY = ("waiting", "running", "paused", "interrupted")
+CLOCK = "clock.json"
+"""In the search's folder: the seconds that it has run, over all its starts."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One trial."""
+class ProgressTable:
+    """The live table of a search's trials."""
 
-    number: int
-    state: str
-    """waiting, running, paused, done, stopped (before its budget), diverged, failed, or interrupted with the search"""
-    kimg: float
-    values: dict[str, Any]
-    metrics: dict[str, float]
-    objective: float
-    """Lower is better; inf before the first measurement."""
-    preset: bool = False
-    seed: int | None = None
-    trial: int | None = None
-    """Of a confirming run: the trial that it confirms."""
-    seconds: float = 0.0
-    error: str = ""
-    schedule: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def measured(self) -> bool:
-        return self.objective < WORST
-
-
-def rows_of(trials: Iterable[Any], budget_kimg: float) -> list[Row]:
-    """Rows of Tune's trials, by number."""
-    rows = []
-    for trial in trials:
-        result = trial.last_result or {}
-        metrics = {k: v for k, v in result.items() if k in ("fid", "kid", "class_kl", "modes", "images_per_s")}
-        kimg, lost = float(result.get("kimg", 0.0)), bool(result.get("diverged", 0.0))
-        states = {"PENDING": "waiting", "RUNNING": "running", "PAUSED": "paused", "ERROR": "failed"}
-        refused = str(result.get("refused", ""))
-        ended = (
-            "failed" if refused else "diverged" if lost else "done" if kimg >= budget_kimg * (1 - 1e-9) else "stopped"
-        )
-        state = states.get(trial.status) or ended
-        error = (str(trial.get_error() or "").strip().splitlines() or [""])[-1] if trial.status == "ERROR" else refused
-        rows.append(
-            Row(
-                trial.config["number"],
-                state,
-                kimg,
-                trial.config["values"],
-                metrics,
-                float(result.get(OBJECTIVE, math.inf)),
-                preset=trial.config.get("preset", False),
-                seed=trial.config.get("seed"),
-                trial=trial.config.get("trial"),
-                seconds=float(result.get("time_total_s", 0.0)),
-                error=error,
-                schedule=trial.config.get("schedule", []),
-            )
-        )
-    return sorted(rows, key=lambda row: row.number)
-
-
-class Board:
-    """The live table. Tune makes copies of callbacks and stoppers where it restores a search, so they find it here, in
-    `current`.
-    """
-
-    current: ClassVar[Board | None] = None
-
-    def __init__(self, config: RunConfig, home: Folder, title: str, total: int) -> None:
-        self.config, self.home, self.title, self.total = config, home, title, total
+    def __init__(self, config: RunConfig, records: TrialRecords, title: str, total: int, budget: Budget) -> None:
+        self.config, self.records, self.title, self.total, self.budget = config, records, title, total, budget
         self.trials: list[Any] = []
-        self.spent = False
-        self.budget: Budget | None = None
-        self._alive: set[str] | None = None
-        """Tune's trials that had not ended in its last step; None if it took none, as there was nothing left to do."""
+        self.tuning = False
+        """Whether Tune is at work."""
         self._out, self._next = sys.stdout, 0.0
         self._live: Any = None
         self._said: dict[int, tuple[str, float]] = {}
         self._began = time.monotonic()
 
-    def __enter__(self) -> Board:
-        Board.current = self
+    def __enter__(self) -> ProgressTable:
+        self.tuning = True
         if self._out.isatty():
             from rich.live import Live
 
@@ -107,36 +42,45 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        Board.current = None
+        self.tuning = False
+        self.budget.close()
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
             self._live.stop()
         else:
             self._say()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore that is never asked for."""
+        return {}
+
     @property
     def rows(self) -> list[Row]:
-        rows, alive = rows_of(self.trials, self.config.kimg), self._alive or set()
-        # At an interruption Tune ends what is under way, in the same words as what has ended for good
-        cut = {
-            trial.config["number"] for trial in self.trials if trial.trial_id in alive and trial.status == "TERMINATED"
-        }
-        return [
-            replace(row, state="interrupted") if row.number in cut and row.state == "stopped" else row for row in rows
-        ]
+        cut = "stopped" if self.spent else "interrupted"
+        return self.records.rows(self.trials, going_on=self.tuning, cut=cut)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the search's time or images are spent."""
+        if self.budget.total_kimg is None:
+            return self.budget.spent(0.0)
+        return self.budget.spent(sum(row.kimg for row in self.records.rows(self.trials, going_on=True, cut="")))
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to do: all trials that there may be have ended, or the budget is spent."""
-        ended = all(row.state not in UNDER_WAY for row in self.rows)
-        return bool(self.trials) and ended and (self.spent or len(self.trials) >= self.total or self._alive is None)
+        ended = [row for row in self.rows if row.state not in UNDER_WAY]
+        return len(ended) == self.total or self.spent
+
+    def paused(self) -> set[str]:
+        """Tune's ids of the trials that wait without a process."""
+        return {trial.trial_id for trial in self.trials if trial.status == "PAUSED"}
 
     def update(self, trials: list[Any]) -> None:
         self.trials = list(trials)
-        self._alive = {trial.trial_id for trial in trials if trial.status not in ("TERMINATED", "ERROR")}
         if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + (1.0 if self.home.is_local else 5.0)
+        self._next = time.monotonic() + (1.0 if self.records.home.is_local else 5.0)
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
         else:
@@ -162,16 +106,13 @@ class Board:
 
     def _label(self, row: Row) -> str:
         number = row.number if row.trial is None else f"{row.trial}, seed {row.seed}"
-        return f"{number}{' (own)' if row.preset else ''}"
+        return f"{number}{' (baseline)' if row.baseline else ''}"
 
     def _headline(self, rows: list[Row]) -> str:
         """How far the search is, in trials and in whatever else limits it."""
         ended = sum(row.state not in UNDER_WAY for row in rows)
-        time_s = self.budget.time_s if self.budget is not None else None
-        total_kimg = self.budget.total_kimg if self.budget is not None else None
-        elapsed = (
-            self.budget.elapsed if self.budget is not None and time_s is not None else time.monotonic() - self._began
-        )
+        time_s, total_kimg = self.budget.time_s, self.budget.total_kimg
+        elapsed = self.budget.elapsed if time_s is not None else time.monotonic() - self._began
         words = f"{self.title}: {ended} of {self.total} trials ended, {span(elapsed)}"
         words += f" of {span(time_s)}" if time_s is not None else ""
         return words + (
@@ -190,14 +131,13 @@ class Board:
                 name, justify="left" if name == "state" else "right", overflow="fold", no_wrap=name == "trial"
             )
         order = {"running": 0, "paused": 1}
-        room = (
-            max(4, self._live.console.height - 8) if self._live is not None else 30
-        )  # what does not fit is cut off at the end
-        shown = sorted(rows, key=lambda row: (order.get(row.state, 2), row.objective, row.number))[:room]
+        # What does not fit is cut off at the end
+        height = max(4, self._live.console.height - 8) if self._live is not None else 30
+        shown = sorted(rows, key=lambda row: (order.get(row.state, 2), row.objective, row.number))[:height]
         for row in sorted(shown, key=lambda row: row.number):
             kimg = row.kimg
-            if row.state == "running" and self.home.is_local:  # between two measurements
-                kimg = max(kimg, read_status(self.home.child(f"{row.number:03d}")).get("kimg", 0.0))
+            if row.state == "running" and self.records.home.is_local:  # between two measurements
+                kimg = max(kimg, read_status(self.records.home.child(f"{row.number:03d}")).get("kimg", 0.0))
             lost = row.state in ("stopped", "diverged", "failed")
             style = "bold green" if best is not None and row.objective == best else "dim" if lost else ""
             found = [
@@ -215,45 +155,55 @@ class Board:
 
 
 class Watch(Callback):  # type: ignore[misc]
-    """Tells the board what Tune does."""
+    """Tells the table what Tune does, and writes down how trials end."""
+
+    def __init__(self, table: ProgressTable) -> None:
+        self.table = table
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if Board.current is not None:
-            Board.current.update(trials)
+        self.table.update(trials)
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        if Board.current is not None:
-            Board.current.trials = list(trials)
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.table.records.end(trial.config["number"], trial.last_result or {})
 
 
 class Budget(Stopper):  # type: ignore[misc]
     """Ends the search when its time or its images are spent. The time that a search did not run does not count."""
 
-    def __init__(self, time_s: float | None, total_kimg: float | None) -> None:
-        """time_s: seconds. total_kimg: of all trials together. None = no limit."""
-        self.time_s, self.total_kimg = time_s, total_kimg
-        self.elapsed = 0.0
-        self.kimg: dict[str, float] = {}
-        self._last: float | None = None
+    def __init__(self, folder: Folder, time_s: float | None, total_kimg: float | None) -> None:
+        """folder: the search's. time_s: seconds. total_kimg: of all trials together. None = no limit."""
+        self.folder, self.time_s, self.total_kimg = folder, time_s, total_kimg
+        self.table: ProgressTable | None = None
+        self.elapsed, self._last, self._written = 0.0, 0.0, 0.0
+        if time_s is not None and folder.exists(CLOCK):
+            self.elapsed = self._written = float(json.loads(folder.read(CLOCK))["elapsed_s"])
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        self.kimg[trial_id] = max(self.kimg.get(trial_id, 0.0), float(result["kimg"]))
         return False
+
+    def spent(self, kimg: float) -> bool:
+        """Whether there is no time left, or `kimg` are too many."""
+        return (self.time_s is not None and self.elapsed >= self.time_s) or (
+            self.total_kimg is not None and kimg >= self.total_kimg
+        )
 
     def stop_all(self) -> bool:
         now = time.monotonic()
-        self.elapsed += now - self._last if self._last is not None else 0.0
+        self.elapsed += now - self._last if self._last else 0.0
         self._last = now
-        spent = (self.time_s is not None and self.elapsed >= self.time_s) or (
-            self.total_kimg is not None and sum(self.kimg.values()) >= self.total_kimg
-        )
-        if Board.current is not None:
-            Board.current.budget = self
-            Board.current.spent = Board.current.spent or spent
-        return spent
+        if self.elapsed >= self._written + 5:
+            self.close()
+        return self.table is not None and self.table.spent
+
+    def close(self) -> None:
+        """Write down how long the search has run."""
+        if self.time_s is not None and self.elapsed > self._written:
+            self.folder.write(CLOCK, json.dumps({"elapsed_s": self.elapsed}))
+            self._written = self.elapsed
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+        """Nothing, as with the table."""
+        return {}
 
 
 def short(value: Any) -> str:
@@ -262,6 +212,6 @@ def short(value: Any) -> str:
 
 def describe(row: Row) -> str:
     """A trial's values in words."""
-    return ("own values: " if row.preset else "") + " ".join(
+    return ("baseline: " if row.baseline else "") + " ".join(
         f"{key}={short(value)}" for key, value in row.values.items()
     )

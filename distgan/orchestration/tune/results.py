@@ -17,9 +17,11 @@ import yaml
 
 from distgan.config import RunConfig, TuneConfig, dump_config
 from distgan.orchestration.tune.plots import curves, parallel
-from distgan.orchestration.tune.progress_table import Row, describe
+from distgan.orchestration.tune.progress_table import describe
 from distgan.orchestration.tune.space import Space
-from distgan.orchestration.tune.trial_checkpoints import measurements, read_lineage
+from distgan.orchestration.tune.trial_checkpoints import measurements, read_ancestry
+from distgan.orchestration.tune.trial_records import Row
+from distgan.registry import objectives
 from distgan.storage import Folder
 
 Confirmed = Sequence[tuple[int, Row]]
@@ -59,12 +61,12 @@ def write_results(space: Space, folder: Folder, rows: list[Row], confirmed: Conf
 
 def pick(rows: list[Row], confirmed: Confirmed) -> Row:
     """The winner among measured trials."""
-    medians = {number: statistics.median(found) for number, found in objectives(confirmed).items()}
+    medians = {number: statistics.median(found) for number, found in objectives_by_trial(confirmed).items()}
     candidates = [row for row in rows if row.measured and (not medians or row.number in medians)]
     return min(candidates, key=lambda row: (medians.get(row.number, row.objective), row.objective))
 
 
-def objectives(confirmed: Confirmed) -> dict[int, list[float]]:
+def objectives_by_trial(confirmed: Confirmed) -> dict[int, list[float]]:
     """The objectives of each confirmed trial, one a seed."""
     found: dict[int, list[float]] = {}
     for number, row in confirmed:
@@ -102,13 +104,13 @@ def importance(space: Space, rows: list[Row]) -> dict[str, float]:
 
 
 def _write_best(space: Space, folder: Folder, winner: Row) -> None:
-    config = space.apply(winner.values, preset=winner.preset)
+    config = space.apply(winner.values, baseline=winner.baseline)
     plain: RunConfig = config.model_copy(update={"name": f"{config.run_name}-best", "tune": TuneConfig()})
     folder.write("best.yaml", dump_config(plain))
     place = f"trials/{winner.number:03d}"
     found: dict[str, Any] = {"trial": winner.number, "folder": place, "kimg": winner.kimg}
     found |= {"metrics": winner.metrics, "values": winner.values}
-    schedule = read_lineage(folder.child(place)).get("schedule", [])
+    schedule = read_ancestry(folder.child(place)).get("schedule", [])
     if len(schedule) > 1:  # what a population made of it: the values that the winner's weights were trained with
         found["schedule"] = schedule
     folder.write("winner.yaml", yaml.safe_dump(found, sort_keys=False))
@@ -126,7 +128,7 @@ def _table(rows: list[Row], names: list[str], trial: list[int] | None = None) ->
             *metrics,
             "seconds",
             *names,
-            "own_values",
+            "baseline",
             "error",
         ]
     )
@@ -135,32 +137,35 @@ def _table(rows: list[Row], names: list[str], trial: list[int] | None = None) ->
         found = [row.metrics.get(key, "") if row.measured else "" for key in metrics]
         values = [row.values.get(name, "") for name in names]
         writer.writerow(
-            [*start, row.state, row.kimg, *found, round(row.seconds, 2), *values, int(row.preset), row.error]
+            [*start, row.state, row.kimg, *found, round(row.seconds, 2), *values, int(row.baseline), row.error]
         )
     return text.getvalue()
 
 
 def _tensorboard(space: Space, folder: Folder, rows: list[Row], trials: dict[int, list[dict[str, Any]]]) -> None:
     """Each trial's curves and, in the HParams tab, its values: tensorboard/007."""
-    from torch.utils.tensorboard import SummaryWriter
-    from torch.utils.tensorboard.summary import hparams
+    # TensorBoard's own writer: those of torch and tensorboardX would import torch into the driver
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    def points(values: dict[str, Any]) -> Summary:
+        found = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in found.items()])
 
     with tempfile.TemporaryDirectory() as place:
         for row in rows:
-            with SummaryWriter(f"{place}/{row.number:03d}") as writer:
-                for line in trials[row.number]:
-                    for name, value in line.items():
-                        if name not in ("nimg", "kimg", "time") and isinstance(value, int | float):
-                            writer.add_scalar(name, value, int(line["nimg"]))
-                values = {
-                    key: value if isinstance(value, bool | int | float | str) else str(value)
-                    for key, value in row.values.items()
-                }
-                reached = {f"hparam/{key}": value for key, value in row.metrics.items() if row.measured}
-                for summary in hparams(values, reached):  # type: ignore[no-untyped-call]
-                    writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
-                for key, value in reached.items():
-                    writer.add_scalar(key, value, round(row.kimg * 1000))
+            writer = EventFileWriter(f"{place}/{row.number:03d}")
+            kinds = (bool, int, float, str)
+            values = {key: value if isinstance(value, kinds) else str(value) for key, value in row.values.items()}
+            writer.add_event(Event(summary=hparams_pb(values, trial_id=f"{row.number:03d}")))
+            for line in trials[row.number]:
+                step, curves = int(line["nimg"]), {k: v for k, v in line.items() if k not in ("nimg", "kimg", "time")}
+                writer.add_event(Event(summary=points(curves), step=step, wall_time=line.get("time", 0.0)))
+            reached = {f"hparam/{key}": value for key, value in row.metrics.items() if row.measured}
+            writer.add_event(Event(summary=points(reached), step=round(row.kimg * 1000)))
+            writer.close()
         folder.remove("tensorboard")
         folder.upload(Path(place), "tensorboard")
 
@@ -169,12 +174,12 @@ def final_words(space: Space, folder: Folder, rows: list[Row], confirmed: Confir
     """Which trial won, by how much, and what to type next."""
     assert winner is not None
     config, metric = space.config, space.config.tune.metric[0]
-    sign = -1 if metric == "modes" else 1
+    sign = -1 if metric in objectives("higher") else 1
     counts = {state: sum(row.state == state for row in rows) for state in ("done", "stopped", "diverged", "failed")}
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     lines = [f"{len(rows)} trial{'s' if len(rows) > 1 else ''}: {ended}"]
-    seeds = {number: [sign * value for value in found] for number, found in objectives(confirmed).items()}
-    for number in sorted(seeds, key=lambda n: statistics.median(objectives(confirmed)[n])):
+    seeds = {number: [sign * value for value in found] for number, found in objectives_by_trial(confirmed).items()}
+    for number in sorted(seeds, key=lambda n: statistics.median(objectives_by_trial(confirmed)[n])):
         found = seeds[number]
         spread = f" ± {statistics.stdev(found):.2g}" if len(found) > 1 else ""
         row = next(row for row in rows if row.number == number)
@@ -198,6 +203,6 @@ def final_words(space: Space, folder: Folder, rows: list[Row], confirmed: Confir
         f"  train       distgan train --config {folder}/best.yaml",
         f"  train on    distgan train --config {folder}/best.yaml --warm-start {config.run_name}{where} --kimg {more}",
     ]
-    if len(read_lineage(folder.child(f"trials/{winner.number:03d}")).get("schedule", [])) > 1:
+    if len(read_ancestry(folder.child(f"trials/{winner.number:03d}")).get("schedule", [])) > 1:
         lines.append(f"  replay      distgan tune --replay {config.run_name}{where} --name {config.run_name}-replay")
     return "\n".join(lines)

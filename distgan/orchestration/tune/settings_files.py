@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from distgan.config import ConfigError, RunConfig, TuneConfig, load_config, merge, read_yaml, validate
+from distgan.config.renamed import RENAMED, modernise
 from distgan.runs.listing import SEARCH, WINNER
 from distgan.storage import Folder
 
@@ -34,6 +35,9 @@ def read_space_file(file: str) -> dict[str, Any]:
         values = read_yaml(file)
     except ConfigError as error:
         raise ConfigError(str(error).replace("--config", "--search", 1)) from None
+    for old, new in RENAMED.items():
+        if old.removeprefix("tune.") in values:
+            raise ConfigError(f"--search {file}: {old.removeprefix('tune.')}: is {new.removeprefix('tune.')} now")
     space = values.get("space", {})
     if not isinstance(space, dict):
         raise ConfigError(f"--search {file}: space must map settings to distributions, not {space!r}")
@@ -49,7 +53,7 @@ def read_space_file(file: str) -> dict[str, Any]:
 def read_search(source: str, storage: str = "./runs") -> RunConfig:
     """The settings of a search, by its name, folder or URI. Raises ConfigError."""
     folder = find_search(source, storage)
-    config = validate(yaml.safe_load(folder.read(SEARCH)))
+    config = validate(modernise(yaml.safe_load(folder.read(SEARCH))))
     storage, name = folder.split()
     return config.model_copy(update={"storage": storage, "name": name})
 

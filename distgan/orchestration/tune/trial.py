@@ -22,7 +22,8 @@ from ray import tune
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, validate
 from distgan.orchestration.placement import Placement
 from distgan.orchestration.tune.space import Space
-from distgan.orchestration.tune.trial_checkpoints import begin, give, measurements, take
+from distgan.orchestration.tune.trial_checkpoints import measurements, take_exploit
+from distgan.registry import objectives
 from distgan.runs.lease import Lease
 from distgan.storage import Folder
 from distgan.training.threads import keep_memory, share_cores
@@ -42,7 +43,7 @@ def objective_names(config: RunConfig) -> list[str]:
 
 def interval_kimg(config: RunConfig) -> float:
     """kimg between two measurements of a trial: whole steps, the same for all trials."""
-    share = config.tune.interval_share if config.tune.scheduler in ("pbt", "pb2") else config.tune.grace_share
+    share = config.tune.interval_share if config.tune.scheduler == "pbt" else config.tune.grace_share
     return max(config.kimg * share, config.batch_size * config.training.n_dis / 1000)
 
 
@@ -51,16 +52,15 @@ def trial_config(config: RunConfig) -> RunConfig:
     last.
     """
     every = interval_kimg(config)
-    kinds = {"fid": "fid", "kid": "kid", "class_kl": "modes", "modes": "modes"}
-    names = list(
-        dict.fromkeys([kinds[m] for m in config.tune.metric] + [n for n in config.metrics.names if n in ("fid", "kid")])
-    )
+    metric_of, lower = objectives(), objectives("lower")
+    names = list(dict.fromkeys([*(metric_of[key] for key in config.tune.metric), *config.metrics.names]))
+    given = [key for key, metric in lower.items() if metric in names]
     change: dict[str, dict[str, Any]] = {
         "metrics": {"names": names, "every_kimg": every, "final_samples": config.metrics.samples},
         "checkpoint": {
             "every_kimg": every,
             "pause_s": 0,
-            "best_metric": "kid" if "fid" not in names and "kid" in names else "fid",
+            "best_metric": "fid" if "fid" in given or not given else given[0],
         },
         "log": {"samples_every_kimg": every, "tensorboard": False},
         "training": {"on_divergence": "stop"},
@@ -69,6 +69,17 @@ def trial_config(config: RunConfig) -> RunConfig:
     for section, changed in change.items():
         values[section] = values[section] | changed
     return validate(values)
+
+
+def result_of(config: RunConfig, line: dict[str, Any], *, diverged: bool = False) -> dict[str, Any]:
+    """What Tune is told of a measurement, a line of metrics.jsonl."""
+    values = {k: float(v) for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v) and k != "time"}
+    found = [values.get(name) for name in config.tune.metric]
+    lost = diverged or found[0] is None
+    for name, metric, value in zip(objective_names(config), config.tune.metric, found, strict=True):
+        values[name] = WORST if lost or value is None else -value if metric in objectives("higher") else value
+    kimg = line["nimg"] / 1000
+    return {**values, "kimg": kimg, "diverged": float(lost), "interval": kimg / interval_kimg(config)}
 
 
 class Run(Protocol):
@@ -131,9 +142,7 @@ class LoopThread:
             self._found.put(error)
 
     def _report(self, metrics: dict[str, Any]) -> None:
-        if metrics["kimg"] * 1000 >= self.config.total_images or not any(
-            name in metrics for name in ("fid", "kid", "class_kl")
-        ):
+        if metrics["kimg"] * 1000 >= self.config.total_images or not any(name in metrics for name in objectives()):
             return
         self._found.put(True)
         self._go.acquire()
@@ -207,7 +216,9 @@ class WorkersRun:
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
-    """Tune's view of a trial. config: number, values, preset, and for a replay the schedule of values."""
+    """Tune's view of a trial. config: number, values, baseline; for a replay the schedule of values; and told, the
+    images of which Tune has been told.
+    """
 
     def setup(self, config: dict[str, Any], base: dict[str, Any], home: str, placement: Placement) -> None:
         self._base, self._home, self._placement = validate(base), Folder(home), placement
@@ -225,70 +236,75 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             self._run = None
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._number, self._values, self._preset = config["number"], config["values"], config.get("preset", False)
+        self._number, self._values, self._baseline = config["number"], config["values"], config.get("baseline", False)
         self._schedule: list[dict[str, Any]] = config.get("schedule") or []
         base = self._base.model_copy(
             update={"seed": config.get("seed", self._base.seed), "name": f"{self._number:03d}"}
         )
         self._space = Space(base)
         self._folder = self._home.child(f"{self._number:03d}")
-        self._restored, self._told, self._started_at, self._diverged = False, 0, 0, False
+        self._told, self._started_at, self._diverged = int(config.get("told", 0)), 0, False
+        exploited = take_exploit(self._folder)
+        if exploited is not None:
+            self._told = exploited
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def step(self) -> dict[str, Any]:
         if self._diverged:  # a population may yet give it other weights
-            self._told += round(interval_kimg(self._space.config) * 1000)
-            return self._result({"nimg": self._told}, over=self._told >= self._space.config.kimg * 1000)
-        if self._run is None and not self._restored:
-            begin(self._folder, self._number, self._values)
-        line, over = self._newest(), False
-        if line is None or line["nimg"] <= self._told:  # else: what a former driver did not live to hear
+            return self._pass_by()
+        newer, over = self._newer(), False
+        retold = self._run is None and len(newer) > 1  # what a former driver was told, but for the newest of it
+        if not newer:
             try:
                 over = not self._running().advance()
             except ConfigError as error:  # the same would come of another attempt
                 self._run = None
-                return {
-                    **self._result({"nimg": self._told}, over=True),
-                    "refused": " ".join(str(error).split()),
-                    "done": True,
-                }
+                refused = " ".join(str(error).split())
+                return {**self._result({"nimg": self._told}, over=True), "refused": refused, "done": True}
             except RunError as error:
                 if "not finite" not in str(error):
                     raise
                 self._run, self._diverged = None, True
-                self._told += round(interval_kimg(self._space.config) * 1000)
-                return self._result({"nimg": self._told}, over=not self._population)
-            line = self._newest()
-        if line is None:
+                return self._pass_by()
+            if self._population and self._placement.most > 1:
+                self.cleanup()  # nothing may be under way when others take over its weights
+            newer = self._newer() or measurements(self._folder, self._metric)[-1:]
+        if not newer:
             raise RunError(f"{self._folder}: the run ended without a measurement")
-        self._told = int(line["nimg"])
-        return self._result(line, over or self._told >= self._space.config.kimg * 1000)
+        self._told = int(newer[0]["nimg"])
+        result = self._result(newer[0], over or self._told >= self._space.config.kimg * 1000)
+        return {**result, "retold": 1.0} if retold else result
+
+    def _pass_by(self) -> dict[str, Any]:
+        """The result of a diverged trial: the end, but in a population, where it waits for the next exchange."""
+        self._told += round(interval_kimg(self._space.config) * 1000)
+        over = not self._population or self._told >= self._space.config.kimg * 1000
+        return self._result({"nimg": self._told}, over=over)
 
     @property
     def _population(self) -> bool:
-        return self._space.config.tune.scheduler in ("pbt", "pb2") and not self._schedule
+        return self._space.config.tune.scheduler == "pbt" and not self._schedule
 
     @property
     def _metric(self) -> str:
         return self._space.config.tune.metric[0]
 
-    def _newest(self) -> dict[str, Any] | None:
-        """The measurement to be told next."""
-        lines = measurements(self._folder, self._metric)
-        return next((line for line in lines if line["nimg"] > self._told), lines[-1] if lines else None)
+    def _newer(self) -> list[dict[str, Any]]:
+        """The measurements of which Tune was not told yet."""
+        return [line for line in measurements(self._folder, self._metric) if line["nimg"] > self._told]
 
     def _running(self) -> Run:
         """The run with the values that hold now; a replay changes them on the way."""
-        values, preset = self._values, self._preset
+        values, baseline = self._values, self._baseline
         if self._schedule:
             due = [entry for entry in self._schedule if entry["kimg"] * 1000 <= self._told]
-            values, preset = due[-1]["values"], False
+            values, baseline = due[-1]["values"], False
             if self._run is not None and len(due) > 1 and due[-1]["kimg"] * 1000 > self._started_at:
                 self.cleanup()
         if self._run is None:
             self._started_at = self._told
-            config = self._space.apply(values, preset=preset)
+            config = self._space.apply(values, baseline=baseline)
             self._folder.write("config.yaml", dump_config(config))
             if self._placement.most > 1:
                 self._run = WorkersRun(config, self._folder, self._placement, self._metric)
@@ -297,26 +313,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return self._run
 
     def _result(self, line: dict[str, Any], over: bool) -> dict[str, Any]:
-        values = {
-            k: float(v) for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v) and k != "time"
-        }
-        config = self._space.config
-        found = [values.get(name) for name in config.tune.metric]
-        lost = self._diverged or found[0] is None
-        for name, metric, value in zip(objective_names(config), config.tune.metric, found, strict=True):
-            values[name] = WORST if lost or value is None else -value if metric == "modes" else value
-        values |= {
-            "kimg": line["nimg"] / 1000,
-            "diverged": float(lost),
-            "interval": line["nimg"] / 1000 / interval_kimg(config),
-        }
-        return {**values, "done": over or (lost and not self._population)}
+        result = result_of(self._space.config, line, diverged=self._diverged)
+        return {**result, "done": over or (bool(result["diverged"]) and not self._population)}
 
-    # -- checkpoints that Tune asks for: before a pause, and of what others are to take over ---------------------------
+    # -- pauses: all but one number lies in the trial's folder --------------------------------------------------------
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        give(self._folder, Folder(checkpoint_dir), 0 if self._diverged else self._told)
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"told": self._told}
 
-    def load_checkpoint(self, checkpoint: str) -> None:
-        self._restored = True
-        self._told = take(self._folder, Folder(checkpoint), self._number, self._values)
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        self._told = (checkpoint or {}).get("told", 0)

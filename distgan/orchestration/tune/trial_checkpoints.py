@@ -1,23 +1,22 @@
 """Where a trial's weights come from: checkpoints that move between trials, and the values that they were trained with.
 
-A trial's folder is a run's folder (config.yaml, checkpoints, metrics.jsonl, samples, generator) with a lineage.json
-beside it. What Tune keeps as a trial's checkpoint has the same shape, so that giving and taking are one operation. The
-bytes travel with it: the giver trains on and prunes, and the taker may come later.
+A trial's folder is a run's folder (config.yaml, checkpoints, metrics.jsonl, samples, generator), and ancestry.json once
+it has taken over the weights of another trial.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
-import uuid
 from typing import Any
 
 from distgan.config import ConfigError, RunConfig
 from distgan.storage import Folder
 from distgan.training.checkpoint import CHECKPOINTS, CheckpointStore
 
-LINEAGE = "lineage.json"
+ANCESTRY = "ancestry.json"
+STAGED = "exploit"
+"""Folder in a trial's folder with the checkpoint that it is to take over."""
 
 
 def measurements(folder: Folder, metric: str) -> list[dict[str, Any]]:
@@ -37,71 +36,56 @@ def measurements(folder: Folder, metric: str) -> list[dict[str, Any]]:
     return lines
 
 
-def read_lineage(folder: Folder) -> dict[str, Any]:
-    """{token: what was last taken over, adopted: how often, nimg: images at that, schedule: [{kimg, values,
-    trial}]}.
+def read_ancestry(folder: Folder) -> dict[str, Any]:
+    """Of a trial that took over another's weights, {nimg: at how many images it last did, exploits: how often,
+    schedule: [{kimg, values, trial}], the values that its weights were trained with}; else {}.
     """
     try:
-        found = json.loads(folder.read(LINEAGE))
+        found = json.loads(folder.read(ANCESTRY))
         return found if isinstance(found, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
-def begin(folder: Folder, number: int, values: dict[str, Any]) -> None:
-    """A trial from scratch, or one that goes on: nothing that another trial gave it may be left."""
-    found = read_lineage(folder)
-    if found and not found.get("adopted"):
-        return
-    if found:
-        for name in (CHECKPOINTS, "metrics.jsonl", "generator"):
-            folder.remove(name)
-    schedule = [{"kimg": 0.0, "values": values, "trial": number}]
-    folder.write(LINEAGE, json.dumps({"number": number, "token": None, "adopted": 0, "nimg": 0, "schedule": schedule}))
+def stage_exploit(
+    donor: Folder, taker: Folder, nimg: int, number: int, values: dict[str, Any], schedule: list[dict[str, Any]]
+) -> bool:
+    """Copy the donor's checkpoint at `nimg` images, or the next one, into the taker's folder; False if there is none.
 
-
-def give(folder: Folder, target: Folder, at_least: int, patience_s: float = 120.0) -> int:
-    """Copy the newest intact checkpoint with its lineage to `target`; returns its images.
-
-    It waits until a checkpoint at `at_least` images is in storage. Raises ConfigError if there is none at all.
+    The bytes are copied at once, as the donor trains on and prunes. number and values: the taker's, from then on.
+    schedule: of the donor's weights.
     """
-    store, deadline = CheckpointStore(folder), time.monotonic() + patience_s
-    while at_least and not any(int(n) >= at_least for n in store.names()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    found = store.newest()
-    if found is None:
-        raise ConfigError(f"{folder}: no intact checkpoint there")
-    name = f"{CHECKPOINTS}/{found[0]:012d}"
+    names = [name for name in CheckpointStore(donor).names() if int(name) >= nimg]
+    if not names:
+        return False
+    staged, name = taker.child(STAGED), f"{CHECKPOINTS}/{names[0]}"
+    taker.remove(STAGED)
     for file in ("state.pt", "manifest.json"):
-        target.write(f"{name}/{file}", folder.read(f"{name}/{file}"))
-    target.write(LINEAGE, json.dumps({**read_lineage(folder), "token": uuid.uuid4().hex, "nimg": found[0]}))
-    return found[0]
+        staged.write(f"{name}/{file}", donor.read(f"{name}/{file}"))
+    begun = {"kimg": int(names[0]) / 1000, "values": values, "trial": number}
+    exploits = read_ancestry(taker).get("exploits", 0) + 1
+    ancestry = {"nimg": int(names[0]), "exploits": exploits, "schedule": [*schedule, begun]}
+    staged.write(ANCESTRY, json.dumps(ancestry))  # last: without it the copy is not there
+    return True
 
 
-def take(folder: Folder, source: Folder, number: int, values: dict[str, Any]) -> int:
-    """Make a given checkpoint the trial's state, unless it is so already; returns the images at which it was given.
+def take_exploit(folder: Folder) -> int | None:
+    """Make a staged checkpoint the trial's state; returns its images, None if there is none.
 
-    Weights, optimisers, averages and images seen are the giver's to the last bit; rates and betas follow from the
+    Weights, optimisers, averages and images seen are the donor's to the last bit; rates and betas follow from the
     taker's values.
     """
-    given, here = read_lineage(source), read_lineage(folder)
-    own = given.get("number") == number
-    if here and ((own and given["adopted"] == here["adopted"]) or given["token"] == here.get("token")):
-        return int(given["nimg"])  # the trial goes on after a pause or a crash, perhaps from further on
-    schedule = given["schedule"]
-    if not own:
-        schedule = [*schedule, {"kimg": given["nimg"] / 1000, "values": values, "trial": number}]
-    transplant(source, folder, int(given["nimg"]))
-    _forget_after(folder, given["nimg"])
-    adopted = given["adopted"] if own else here.get("adopted", 0) + 1
-    # Last, so that a taking that is cut short is done again
-    folder.write(
-        LINEAGE,
-        json.dumps(
-            {"number": number, "token": given["token"], "adopted": adopted, "nimg": given["nimg"], "schedule": schedule}
-        ),
-    )
-    return int(given["nimg"])
+    staged = folder.child(STAGED)
+    given = read_ancestry(staged)
+    if not given:
+        return None
+    nimg = int(given["nimg"])
+    if given != read_ancestry(folder):
+        transplant(staged, folder, nimg)
+        _forget_after(folder, nimg)
+        folder.write(ANCESTRY, json.dumps(given))  # last, so that a taking that is cut short is done again
+    folder.remove(STAGED)
+    return nimg
 
 
 def transplant(source: Folder, target: Folder, nimg: int) -> None:

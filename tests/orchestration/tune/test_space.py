@@ -1,5 +1,5 @@
 """Search spaces: bad ones are refused in one line each before Ray is imported; good ones give valid configs and hold
-the preset.
+the baseline.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def test_a_bad_space_gives_one_clear_line(case: str) -> None:
         ({"searcher": "bohb"}, "allowed: random, optuna"),
         ({"metric": "loss"}, "allowed: class_kl, density, coverage, fid"),
         ({"scheduler": "pbt", "space": {"beta1": {"choice": [0, 0.5]}}}, "explores numbers"),
-        ({"scheduler": "pbt", "trials": 1}, "allowed: at least 2"),
+        ({"scheduler": "pbt", "num_samples": 1}, "allowed: at least 2"),
         ({"space": {"beta1": {"grid": [0.0, 0.5]}}}, "optuna does not walk grids"),
         (
-            {"space": {"beta1": {"grid": [0.0, 0.1, 0.2, 0.5]}}, "searcher": "random", "trials": 3},
+            {"space": {"beta1": {"grid": [0.0, 0.1, 0.2, 0.5]}}, "searcher": "random", "num_samples": 3},
             "allowed: at least 4",
         ),
     ],
@@ -83,7 +83,9 @@ TYPED: dict[str, tuple[str, list[str], str]] = {
     "wrong type": ("loss: {uniform: [0, 1]}\n", [], "use {choice: [...]}"),
     "text for a number": ("g_lr: {loguniform: [low, high]}\n", [], "'low' is no number"),
     "empty": ("beta1: {choice: []}\n", [], "is empty"),
-    "no space": ("trials: 3\nspace: {}\n", [], "holds no space"),
+    "a former name": (RATE + "trials: 3\n", [], "trials: is num_samples now"),
+    "a former name, typed": (RATE, ["--tune.concurrent", "2"], "did you mean tune.max_concurrent_trials?"),
+    "no space": ("num_samples: 3\nspace: {}\n", [], "holds no space"),
     "out of range": (
         "g_lr: {loguniform: [1.0e-4, 100]}\n",
         [],
@@ -129,7 +131,7 @@ def tune(folder: Path, text: str, words: list[str]) -> subprocess.CompletedProce
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])},
     )
 
 
@@ -190,13 +192,13 @@ def test_the_default_space_lies_around_the_configs_own_values_and_takes_more() -
 
 def test_a_search_file_wins_over_the_config_and_the_command_line_over_both(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        yaml.safe_dump({"kimg": 3, "tune": {"trials": 5, "space": {"beta2": {"uniform": [0.5, 0.9]}}}})
+        yaml.safe_dump({"kimg": 3, "tune": {"num_samples": 5, "space": {"beta2": {"uniform": [0.5, 0.9]}}}})
     )
     (tmp_path / "s.yaml").write_text(
-        "trials: 7\ntime_s: 60\nbeta1: {uniform: [0.0, 0.9]}\nspace: {g_lr: {loguniform: [1.0e-4, 1.0e-3]}}\n"
+        "num_samples: 7\ntime_s: 60\nbeta1: {uniform: [0.0, 0.9]}\nspace: {g_lr: {loguniform: [1.0e-4, 1.0e-3]}}\n"
     )
     config = read_settings(str(tmp_path / "c.yaml"), str(tmp_path / "s.yaml"), {"tune.time_s": "30"})
-    assert (config.kimg, config.tune.trials, config.tune.time_s) == (3, 7, 30)
+    assert (config.kimg, config.tune.num_samples, config.tune.time_s) == (3, 7, 30)
     assert set(config.tune.space) == {"beta1", "g_lr"}
 
 
@@ -221,14 +223,14 @@ def test_values_reach_the_settings_they_stand_for() -> None:
     assert config.optim.g.lr_schedule == space.config.optim.g.lr_schedule  # searched values are multiplied by schedules
 
 
-def test_the_configs_own_values_are_trial_0_exactly_even_outside_the_space() -> None:
+def test_the_baseline_is_trial_0_exactly_even_outside_the_space() -> None:
     space = space_of(
         {"g_lr": {"loguniform": [1e-8, 1e-7]}, "n_dis": {"choice": [2, 3]}, "one_minus_beta2": {"uniform": [0.3, 0.4]}}
     )
-    assert space.draw(0, 1) == space.preset
-    assert space.preset["n_dis"] == 1
+    assert space.draw(0, 1) == space.baseline
+    assert space.baseline["n_dis"] == 1
     assert 1 in space.domains["n_dis"].choices
-    assert space.apply(space.preset, preset=True) == space.config
+    assert space.apply(space.baseline, baseline=True) == space.config
 
 
 def test_draws_are_the_same_every_time_lie_inside_and_spread() -> None:
@@ -253,8 +255,8 @@ def test_draws_are_the_same_every_time_lie_inside_and_spread() -> None:
         space.apply(draw)
 
 
-def test_a_grid_is_walked_once_with_the_own_values_first() -> None:
-    space = space_of({"beta1": {"grid": [0.5, 0.9]}, "n_dis": {"grid": [1, 2]}}, searcher="random", trials=20)
+def test_a_grid_is_walked_once_with_the_baseline_first() -> None:
+    space = space_of({"beta1": {"grid": [0.5, 0.9]}, "n_dis": {"grid": [1, 2]}}, searcher="random", num_samples=20)
     combinations = [tuple(space.draw(i, 0).values()) for i in range(space.grid_size)]
     assert len(set(combinations)) == space.grid_size == 6
     assert combinations[0] == (space.config.optim.g.beta1, 1)
@@ -265,7 +267,7 @@ def test_default_spaces_fit_their_loss() -> None:
         config: RunConfig = load_config(base={"loss": {"name": loss, "r1_gamma": 0.2}})
         space = open_space(config)
         assert set(space.domains) == {*default_space(config)}
-        assert all(space.domains[key].holds(value) for key, value in space.preset.items())
+        assert all(space.domains[key].holds(value) for key, value in space.baseline.items())
 
 
 def test_explored_values_stay_inside() -> None:

@@ -12,9 +12,16 @@ import torch
 
 from distgan.config import ConfigError, RunConfig
 from distgan.orchestration.placement import Placement
-from distgan.orchestration.tune.search import RAYS_SHARE, _ticket, place_trials
+from distgan.orchestration.tune.search import _resources, place_trials
 from distgan.orchestration.tune.trial import OBJECTIVE, WORST, Trial, interval_kimg, trial_config
-from distgan.orchestration.tune.trial_checkpoints import begin_warm, give, measurements, read_lineage, take, transplant
+from distgan.orchestration.tune.trial_checkpoints import (
+    begin_warm,
+    measurements,
+    read_ancestry,
+    stage_exploit,
+    take_exploit,
+    transplant,
+)
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
@@ -39,6 +46,13 @@ def equal(a, b) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
     return a == b
+
+
+def stage(home: Folder, donor: int, taker: int, nimg: int, values: dict) -> bool:
+    """Lay a donor's checkpoint ready for a taker, as an exchange does."""
+    source, target = home.child(f"{donor:03d}"), home.child(f"{taker:03d}")
+    begun = [{"kimg": 0.0, "values": {"g_lr": 1e-3}, "trial": donor}]
+    return stage_exploit(source, target, nimg, taker, values, begun)
 
 
 def run_out(trial: Trial) -> list[dict]:
@@ -109,10 +123,9 @@ def test_an_exploit_copies_to_the_last_bit_and_trains_with_the_new_rates(searche
     for trial in (good, bad):
         trial.train()
         trial.train()
-    good.save_checkpoint(str(tmp_path / "given"))
-    good.train()  # the giver goes on
-    assert bad.reset({"number": 1, "values": {"g_lr": 8e-4}, "preset": False})
-    bad.load_checkpoint(str(tmp_path / "given"))
+    stage(home, 0, 1, 512, {"g_lr": 8e-4})
+    good.train()  # the donor goes on
+    assert bad.reset({"number": 1, "values": {"g_lr": 8e-4}, "baseline": False})
     a, b = CheckpointStore(home.child("000")).load(512)[1], CheckpointStore(home.child("001")).load(512)[1]
     assert CheckpointStore(home.child("001")).names() == ["000000000512"]
     assert equal({**a, "best": {}}, b)
@@ -131,58 +144,35 @@ def test_an_exploit_copies_to_the_last_bit_and_trains_with_the_new_rates(searche
     assert equal(hand_state["G"], state["G"])
     assert equal(hand_state["ema"], state["ema"])
     assert not equal(CheckpointStore(home.child("000")).load(768)[1]["G"], state["G"])
-    assert [e["trial"] for e in read_lineage(home.child("001"))["schedule"]] == [0, 1]
-    assert read_lineage(home.child("001"))["schedule"][1] == {"kimg": 0.512, "values": {"g_lr": 8e-4}, "trial": 1}
+    assert [e["trial"] for e in read_ancestry(home.child("001"))["schedule"]] == [0, 1]
+    assert read_ancestry(home.child("001"))["schedule"][1] == {"kimg": 0.512, "values": {"g_lr": 8e-4}, "trial": 1}
 
 
 def test_taking_twice_is_taking_once_and_a_pause_is_no_exploit(searched, tmp_path):
     config, home = searched(**{"tune.scheduler": "pbt"}), Folder(tmp_path / "s")
     kind = trial_class(config, home)
-    giver, taker = kind({"number": 0, "values": {"g_lr": 1e-3}}), kind({"number": 1, "values": {"g_lr": 1e-5}})
-    giver.train()
-    giver.save_checkpoint(str(tmp_path / "given"))
-    taker.reset({"number": 1, "values": {"g_lr": 2e-3}})
-    taker.load_checkpoint(str(tmp_path / "given"))
+    donor, taker = kind({"number": 0, "values": {"g_lr": 1e-3}}), kind({"number": 1, "values": {"g_lr": 1e-5}})
+    donor.train()
+    changed = {"number": 1, "values": {"g_lr": 2e-3}}
+    stage(home, 0, 1, 256, changed["values"])
+    given = home.child("001/exploit").read("ancestry.json")
+    taker.reset(changed)
     taker.train()
     newest = CheckpointStore(home.child("001")).names()[-1]
-    # The driver dies and Tune's memory goes back to the exploit
-    taker.reset({"number": 1, "values": {"g_lr": 2e-3}})
-    taker.load_checkpoint(str(tmp_path / "given"))
+    # The driver died before it knew that the copy was taken over
+    home.write("001/exploit/ancestry.json", given)
+    taker.reset(changed)
     assert CheckpointStore(home.child("001")).names()[-1] == newest
-    assert read_lineage(home.child("001"))["adopted"] == 1
+    assert read_ancestry(home.child("001"))["exploits"] == 1
+    assert not home.exists("001/exploit")
     assert taker.train()["kimg"] == 0.512
-    # A pause: the giver goes on from its newest, which is what it gave
-    giver.reset({"number": 0, "values": {"g_lr": 1e-3}})
-    giver.load_checkpoint(str(tmp_path / "given"))
-    assert giver.train()["kimg"] == 0.512
-    giver.stop()
+    # A pause: the donor goes on from where Tune knows it
+    donor.reset({"number": 0, "values": {"g_lr": 1e-3}, "told": 256})
+    assert donor.train()["kimg"] == 0.512
+    donor.load_checkpoint(donor.save_checkpoint(""))
+    assert donor.train()["kimg"] == 0.768
+    donor.stop()
     taker.stop()
-
-
-def test_an_old_state_of_a_trial_comes_back_when_tune_forgot_the_exploit(searched, tmp_path):
-    config, home = searched(**{"tune.scheduler": "pbt"}), Folder(tmp_path / "s")
-    kind = trial_class(config, home)
-    other, trial = kind({"number": 0, "values": {"g_lr": 1e-3}}), kind({"number": 1, "values": {"g_lr": 1e-5}})
-    other.train()
-    trial.train()
-    trial.save_checkpoint(str(tmp_path / "own"))
-    other.save_checkpoint(str(tmp_path / "given"))
-    before = CheckpointStore(home.child("001")).load(256)[1]
-    trial.reset({"number": 1, "values": {"g_lr": 2e-3}})
-    trial.load_checkpoint(str(tmp_path / "given"))
-    trial.train()
-    trial.reset({"number": 1, "values": {"g_lr": 1e-5}})
-    trial.load_checkpoint(str(tmp_path / "own"))
-    assert equal(CheckpointStore(home.child("001")).newest()[1]["G"], before["G"])
-    assert read_lineage(home.child("001"))["schedule"] == [{"kimg": 0.0, "values": {"g_lr": 1e-5}, "trial": 1}]
-    # and where Tune has forgotten even that, the trial begins anew
-    trial.reset({"number": 1, "values": {"g_lr": 2e-3}})
-    trial.load_checkpoint(str(tmp_path / "given"))
-    trial.reset({"number": 1, "values": {"g_lr": 1e-5}})
-    assert trial.train()["kimg"] == 0.256
-    assert equal(CheckpointStore(home.child("001")).load(256)[1]["G"], before["G"])
-    other.stop()
-    trial.stop()
 
 
 def test_a_diverged_trial_ends_with_a_large_finite_value_and_its_flag(searched, tmp_path):
@@ -203,9 +193,8 @@ def test_a_diverged_member_of_a_population_waits_for_other_weights(searched, tmp
     assert (first[OBJECTIVE], first["done"]) == (WORST, False)
     other = kind({"number": 1, "values": {"optim.d.weight_decay": 0.0}})
     other.train()
-    other.save_checkpoint(str(tmp_path / "given"))
+    stage(home, 1, 0, 256, {"optim.d.weight_decay": 0.0})
     lost.reset({"number": 0, "values": {"optim.d.weight_decay": 0.0}})
-    lost.load_checkpoint(str(tmp_path / "given"))
     assert lost.train()["diverged"] == 0.0
     other.stop()
     lost.stop()
@@ -223,18 +212,19 @@ def test_a_replay_changes_values_where_the_schedule_says(searched, tmp_path):
     assert [r["g_lr"] for r in results] == [1e-3, 1e-3, 5e-4, 5e-4]
 
 
-def test_damaged_gifts_and_missing_ones_are_told_apart(searched, tmp_path):
-    with pytest.raises(ConfigError, match="no intact checkpoint"):
-        give(Folder(tmp_path / "none"), Folder(tmp_path / "to"), 0)
-    trial = trial_class(searched(), Folder(tmp_path / "s"))({"number": 0, "values": {}})
+def test_damaged_copies_and_missing_ones_are_told_apart(searched, tmp_path):
+    home = Folder(tmp_path / "s")
+    assert not stage(home, 0, 1, 0, {})
+    trial = trial_class(searched(), home)({"number": 0, "values": {}})
     trial.train()
-    give(Folder(tmp_path / "s/000"), Folder(tmp_path / "to"), 256)
+    assert not stage(home, 0, 1, 257, {})
+    assert stage(home, 0, 1, 256, {})
     trial.stop()
-    file = tmp_path / "to/checkpoints/000000000256/state.pt"
+    file = tmp_path / "s/001/exploit/checkpoints/000000000256/state.pt"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(Exception, match="damaged"):
-        take(Folder(tmp_path / "s/001"), Folder(tmp_path / "to"), 1, {})
-    assert not Path(tmp_path / "s/001/lineage.json").exists()
+        take_exploit(home.child("001"))
+    assert not Path(tmp_path / "s/001/ancestry.json").exists()
 
 
 def test_a_warm_start_goes_on_from_a_trial_and_refuses_other_networks(searched, tmp_path):
@@ -273,8 +263,8 @@ def test_trials_are_measured_at_the_same_counts_on_the_same_samples(searched):
     ("nodes", "changes", "expected"),
     [
         ([{"CPU": 2}], {}, (Placement(1, 1, 1, 0.0), 2)),
-        ([{"CPU": 8}], {"tune.trials": 3}, (Placement(1, 1, 2, 0.0), 3)),
-        ([{"CPU": 8}], {"tune.concurrent": 1}, (Placement(1, 1, 8, 0.0), 1)),
+        ([{"CPU": 8}], {"tune.num_samples": 3}, (Placement(1, 1, 2, 0.0), 3)),
+        ([{"CPU": 8}], {"tune.max_concurrent_trials": 1}, (Placement(1, 1, 8, 0.0), 1)),
         ([{"CPU": 2}, {"CPU": 4}], {}, (Placement(1, 1, 1, 0.0), 6)),
         ([{"CPU": 16, "GPU": 1}], {"tune.trials_per_gpu": 3}, (Placement(1, 1, 5, 1 / 3), 3)),
         ([{"CPU": 16, "GPU": 4}, {"CPU": 4}], {}, (Placement(1, 1, 4, 1.0), 4)),
@@ -282,24 +272,20 @@ def test_trials_are_measured_at_the_same_counts_on_the_same_samples(searched):
         ([{"CPU": 5}], {"workers": 2}, (Placement(2, 2, 1, 0.0), 2)),
         (
             [{"CPU": 16, "GPU": 4}],
-            {"workers": 2, "tune.trials_per_gpu": 2, "tune.trials": 9},
+            {"workers": 2, "tune.trials_per_gpu": 2, "tune.num_samples": 9},
             (Placement(2, 2, 1, 0.5), 4),
         ),
     ],
 )
 def test_trials_at_once_always_fit(searched, nodes, changes, expected):
-    placement, concurrent = place_trials(searched(**{"tune.trials": 16, **changes}), nodes)
+    placement, concurrent = place_trials(searched(**{"tune.num_samples": 16, **changes}), nodes)
     assert (placement, concurrent) == expected
     assert concurrent * placement.most * placement.cpus <= sum(node["CPU"] for node in nodes)
 
 
-@pytest.mark.parametrize("concurrent", [1, 2, 3, 8, 64])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_tickets_let_as_many_trials_start_and_leave_ray_its_own(workers, concurrent):
-    ticket = _ticket(Placement(workers, workers, 1, 0.0), concurrent)
-    rays = RAYS_SHARE * (1 + (concurrent if workers > 1 else 0))  # of a job, and of each Ray Train run
-    assert concurrent * ticket + rays <= 1
-    assert (concurrent + 1) * ticket + rays > 1
+def test_a_trial_of_several_workers_holds_no_cpu_that_they_could_wait_for():
+    assert _resources(Placement(1, 1, 3, 0.5)).required_resources == {"CPU": 3, "GPU": 0.5}
+    assert not _resources(Placement(2, 2, 1, 0.0)).required_resources.get("CPU")
 
 
 def test_what_does_not_fit_is_refused(searched):
