@@ -647,7 +647,7 @@ def test_trials_share_a_gpu(tmp_path, driver_of):
     driver = driver_of(**{"tune.num_samples": 3, "tune.trials_per_gpu": 2, "tune.scheduler": "none"})
     code = "import sys, ray; ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False); "
     code += "from distgan.cli import main; sys.exit(main(sys.argv[1:]))"
-    env = {**driver.env, "RAY_AUTH_MODE": "disabled"}
+    env = {**driver.env, "RAY_AUTH_MODE": "disabled", "CUDA_VISIBLE_DEVICES": "0"}
     words = [sys.executable, "-c", code, "tune", *driver.words]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
