@@ -20,7 +20,9 @@ from distgan.text import did_you_mean
 
 
 class Registry:
-    """The modules of a package, by name: least_squares.py is "least-squares". `base` and _private ones are none."""
+    """The modules of a package, by name: least_squares.py is "least-squares". `base` and names with an underscore in
+    front are none.
+    """
 
     def __init__(self, package: str, attribute: str, *, folders: bool = False) -> None:
         """attribute: what a module calls the thing that it holds. folders: each is a folder; single files are none."""

@@ -82,8 +82,41 @@ def test_the_rule_sees_what_it_should(tmp_path, monkeypatch):
     assert list(imports(Path("bad.py"))) == ["ray", "ray.train", "importlib", "ray.tune"]
 
 
-def test_the_loop_stays_short():
-    """Rule 13 of the house: one loop file that reads top to bottom; and no file that nobody reads."""
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_files_stay_short(file):
+    """One loop file that reads top to bottom; no file that nobody reads, and no line that does not fit."""
+    lines = (ROOT / file).read_text().splitlines()
+    assert len(lines) < (300 if file == Path("training/loop.py") else 401)
+    assert [line for line in lines if len(line) > 120] == []
+
+
+def test_a_file_name_means_one_thing():
+    """But where files hold entries of registries: models/kid.py and measures/kid.py would be about the same thing."""
+    entries = {"families", "measures", "extractors", "sets", "losses", "writers"}
+    names = [file.name for file in FILES if file.parent.name not in entries and file.name not in ("__init__.py", "base.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_nothing_goes_in_circles():
+    """No module imports another that, at import time, imports it again."""
+    graph = {}
     for file in FILES:
-        lines = len((ROOT / file).read_text().splitlines())
-        assert lines <= 520, f"{file} has {lines} lines"
+        name = ".".join(["distgan", *file.with_suffix("").parts]).removesuffix(".__init__")
+        tree = ast.parse((ROOT / file).read_text())
+        used = {
+            full
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and node.module
+            for full in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        }
+        graph[name] = used
+    graph = {name: (used & graph.keys()) - {name} for name, used in graph.items()}
+
+    def reaches(start, goal, seen):
+        for other in graph[start] - seen:
+            seen.add(other)
+            if other == goal or reaches(other, goal, seen):
+                return True
+        return False
+
+    assert [name for name in graph if name.count(".") > 1 and reaches(name, name, set())] == []

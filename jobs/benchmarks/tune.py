@@ -147,10 +147,10 @@ def _distgan(place: str, trials: int, concurrent: int, steps: int) -> int:
     from distgan.storage import Folder
 
     config = settings(place, trials, concurrent, steps)
-    _environment(config)
+    _environment()
     space = replace(open_space(config), config=config)
-    board = run_trials(space, Folder(place).child("search"), "trials", Placement(1, 1, 1, 0.0), concurrent)
-    return sum(row.state == "done" for row in board.rows)
+    table = run_trials(space, Folder(place).child("search"), "trials", Placement(1, 1, 1, 0.0), concurrent)
+    return sum(row.state == "done" for row in table.rows)
 
 
 def _one(settings: dict[str, Any], lr: float, folder: str, report: Callable[[dict[str, Any]], None]) -> None:

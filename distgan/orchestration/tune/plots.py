@@ -1,5 +1,8 @@
 """Pictures of a search: the metric against images seen, and parallel coordinates. Drawn without a display, as PNG
 bytes.
+
+optuna.visualization.matplotlib colours by value on a linear scale, on which the good trials look alike, and takes no
+baseline from outside the space. So the drawing is ours; the importances are optuna's.
 """
 
 from __future__ import annotations

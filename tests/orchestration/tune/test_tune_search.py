@@ -26,6 +26,7 @@ from distgan.orchestration.tune.population import JOURNAL, Population
 from distgan.orchestration.tune.progress_table import Budget, ProgressTable, Watch
 from distgan.orchestration.tune.schedulers import scheduler_of
 from distgan.orchestration.tune.search import search
+from distgan.orchestration.tune.search_algorithm import GANSearch
 from distgan.orchestration.tune.space import Space, open_space
 from distgan.orchestration.tune.trial import trial_config
 from distgan.orchestration.tune.trial_checkpoints import read_ancestry, transplant
@@ -395,6 +396,45 @@ def test_what_an_interruption_ends_is_not_over(tmp_path):
     assert table.over
 
 
+def test_an_interruption_changes_nothing_of_what_is_proposed(tmp_path):
+    space = open_space(settings(tmp_path, {"g_lr": {"loguniform": [1e-5, 1e-3]}, "beta1": {"choice": [0.0, 0.5]}}))
+
+    def proposals(name, *starts):
+        """What is proposed if the search starts anew before these numbers; the last trial of a start never ends."""
+        found = []
+        for first, last in zip(starts, [*starts[1:], 16], strict=True):
+            records = TrialRecords(space.config, Folder(tmp_path / name))
+            numbers = [n for n in range(16) if records.ended(n) is None]
+            assert numbers[0] == max(0, first - 1)
+            search = GANSearch(space, records, numbers, set)
+            for number in range(numbers[0], last):
+                values = search.suggest(str(number))["values"]
+                if number == last - 1 < 15:
+                    break
+                found.append(values)
+                result = {"kimg": 1.024, "objective": abs(values["g_lr"] - 3e-4) * 1e4 + values["beta1"]}
+                search.on_trial_complete(str(number), result)
+                records.end(number, result)
+        return found
+
+    assert proposals("whole", 0) == proposals("broken", 0, 5, 13)
+
+
+def test_paused_trials_leave_room_for_others(tmp_path):
+    space, paused = open_space(settings(tmp_path, {"g_lr": {"uniform": [1e-4, 1e-3]}})), set()
+    search = GANSearch(space, TrialRecords(space.config, Folder(tmp_path / "s")), [0, 1, 2, 3], lambda: paused)
+    assert search.set_max_concurrency(2)
+    assert search.suggest("a")["number"] == 0
+    assert search.suggest("b")["number"] == 1
+    assert search.suggest("c") is None
+    paused.add("a")
+    assert search.suggest("c")["number"] == 2
+    assert search.suggest("d") is None
+    search.on_trial_complete("b", {"objective": 1.0})
+    assert search.suggest("d")["number"] == 3
+    assert search.suggest("e") == "FINISHED"
+
+
 def test_the_time_of_all_starts_counts(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -607,7 +647,7 @@ def test_trials_share_a_gpu(tmp_path, driver_of):
     driver = driver_of(**{"tune.num_samples": 3, "tune.trials_per_gpu": 2, "tune.scheduler": "none"})
     code = "import sys, ray; ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False); "
     code += "from distgan.cli import main; sys.exit(main(sys.argv[1:]))"
-    env = {**driver.env, "RAY_AUTH_MODE": "disabled"}
+    env = {**driver.env, "RAY_AUTH_MODE": "disabled", "CUDA_VISIBLE_DEVICES": "0"}
     words = [sys.executable, "-c", code, "tune", *driver.words]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=env, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
