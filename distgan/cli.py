@@ -389,8 +389,7 @@ COMMANDS = {
 
 
 def _read_config(arguments: list[str]) -> RunConfig:
-    file, values = parse_overrides(arguments)
-    return load_config(file, values)
+    return load_config(*parse_overrides(arguments))
 
 
 def _wants_help(arguments: list[str]) -> bool:

@@ -93,7 +93,9 @@ def test_files_stay_short(file):
 def test_a_file_name_means_one_thing():
     """But where files hold entries of registries: models/kid.py and measures/kid.py would be about the same thing."""
     entries = {"families", "measures", "extractors", "sets", "losses", "writers"}
-    names = [file.name for file in FILES if file.parent.name not in entries and file.name not in ("__init__.py", "base.py")]
+    names = [
+        file.name for file in FILES if file.parent.name not in entries and file.name not in ("__init__.py", "base.py")
+    ]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distgan.orchestration.jobs.logs import RENDEZVOUS_FAILED
+from distgan.orchestration.jobs.job_logs import RENDEZVOUS_FAILED
 from distgan.orchestration.network import free_port, rendezvous_store
 
 SOON = timedelta(seconds=30)

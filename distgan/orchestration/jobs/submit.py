@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distgan.orchestration.jobs.client import call, connect, notify
-from distgan.orchestration.jobs.logs import explain, follow, is_retryable
+from distgan.orchestration.jobs.job_logs import explain, follow, is_retryable
 from distgan.orchestration.jobs.request import Request
 from distgan.orchestration.jobs.upload import check_size
 from distgan.text import duration, table

@@ -18,7 +18,7 @@ import pytest
 from distgan import cli
 from distgan.config import ConfigError, RunError, load_config
 from distgan.orchestration.auth import use_token
-from distgan.orchestration.jobs import logs, submit, upload
+from distgan.orchestration.jobs import job_logs, submit, upload
 from distgan.orchestration.jobs.request import Request, check_settings, read_request
 
 COMMANDS = ("train", "tune", "evaluate", "sample", "export")
@@ -29,7 +29,7 @@ def no_token(monkeypatch, tmp_path):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(logs.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(job_logs.time, "sleep", lambda seconds: None)
 
 
 def details(status="SUCCEEDED", message="", code=None, error_type=None, **more):
@@ -66,7 +66,7 @@ class Server:
 def server(monkeypatch):
     def use(made):
         monkeypatch.setattr(submit, "connect", lambda address: made)
-        monkeypatch.setattr(logs, "check_reachable", lambda address: None)
+        monkeypatch.setattr(job_logs, "check_reachable", lambda address: None)
         return made
 
     return use
@@ -446,4 +446,4 @@ def test_ctrl_c_leaves_the_job_running(server, monkeypatch, capsys):
     ],
 )
 def test_a_failure_is_explained_in_a_line(info, said):
-    assert said in logs.explain(info)
+    assert said in job_logs.explain(info)
