@@ -70,5 +70,5 @@ def rendezvous_store(address: str, port: int, rank: int, size: int, timeout: tim
                 ) from error
             # Behind address translation the node's address is none of this machine's; what is forwarded arrives at
             # another
-    how = {"timeout": timeout, "master_listen_fd": descriptor}
+    how: dict[str, Any] = {"timeout": timeout, "master_listen_fd": descriptor}
     return distributed.TCPStore(address, port, size, rank == 0, **how)  # type: ignore[attr-defined]
