@@ -160,7 +160,7 @@ def test_a_search_file_without_a_space_is_refused(tmp_path: Path, text: str) -> 
         read_settings(None, str(tmp_path / "none.yaml"), {})
 
 
-CONFIGS = Path(__file__).resolve().parents[2] / "jobs/configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "jobs/configs"
 
 
 @pytest.mark.parametrize("base", [None, "mnist.yaml"])
