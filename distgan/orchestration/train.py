@@ -188,6 +188,8 @@ def _fit(
             failure_config=FailureConfig(
                 max_failures=config.ray.max_failures, controller_failure_limit=config.ray.max_failures
             ),
+            # OpenMP reads it when a worker imports torch, which is before it runs anything of ours
+            worker_runtime_env=None if private else {"env_vars": {"GOMP_SPINCOUNT": "2000"}},
             logging_config=LoggingConfig("CRITICAL" if private else "INFO"),  # here it would talk in this terminal
         ),
     )

@@ -6,22 +6,46 @@ from __future__ import annotations
 
 import ctypes
 import os
+import statistics
 import sys
+import time
+from pathlib import Path
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def share_cores() -> None:
-    """Let idle threads sleep after a shorter spin, so that on a busy machine a run slows down by its share and not a
-    hundredfold.
+    """Choose how long this process's threads spin while they wait for each other, before OpenMP reads it.
 
-    GNU OpenMP's threads spin for about 300,000 rounds at the end of every parallel region by default. When other
-    processes have the cores, each operation then waits for a whole time slice of the scheduler: on 2 busy cores 21
-    images a second were seen where 480 and more came with 20,000 rounds. 50,000 costs nothing on idle cores, where
-    1,000 costs a third. Whoever has set the variables keeps them.
+    GNU OpenMP's threads spin for about 300,000 rounds at the end of every parallel region. On idle cores spinning pays;
+    where another process has one of them, each operation waits for that process's time slice. Images a second of the
+    default run on 2 cores, idle and with one of them taken (`python jobs/benchmark.py busy --env GOMP_SPINCOUNT=N`):
+    2,075 and 275 with 50,000 rounds, 2,032 and 844 with 2,000, 1,561 and 1,371 with 200. So it is 200 on a machine that
+    is at work when the process starts, else 2,000. No result depends on it. Whoever has set the variables keeps them.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "50000")
+    if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = "200" if is_busy(available_cpus()) else "2000"
+
+
+def is_busy(threads: int, looks: int = 8, pause_s: float = 0.005) -> bool:
+    """Whether so many threads would have to share this machine's cores with other processes, by the median of some
+    looks at how many processes run (Linux; elsewhere False).
+    """
+    try:
+        running = []
+        for _ in range(looks):
+            running.append(_running_elsewhere())
+            time.sleep(pause_s)
+    except (OSError, ValueError, StopIteration):
+        return False
+    return statistics.median(running) + threads > (os.cpu_count() or 1)
+
+
+def _running_elsewhere() -> int:
+    """Threads of other processes of this machine that run or could: /proc/stat's procs_running without our own."""
+    told = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("procs_running"))
+    own = [Path(task, "stat").read_text().rpartition(")")[2].split()[0] for task in Path("/proc/self/task").iterdir()]
+    return int(told.split()[1]) - own.count("R")
 
 
 def available_cpus() -> int:
