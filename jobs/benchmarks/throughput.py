@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         default=1,
-        help="compare so many one-thread workers with one worker that has as many threads",
+        help="compare so many one-thread workers under torchrun and on Ray, and one worker that has as many threads",
     )
     parser.add_argument(
         "--also",
@@ -105,10 +105,12 @@ def run(options: argparse.Namespace) -> None:
         trial = _Trial(Path(place), config, options.loader_workers)
         if options.workers > 1:
             n = options.workers
-            reference = f"1 worker of {n} threads"
+            reference = f"{n} workers of torchrun"
+            several = {"workers": n, "ray.cpus_per_worker": 1}
             make = {
-                reference: trial.distgan("ray", {"workers": 1, "ray.cpus_per_worker": n}),
-                f"{n} workers of 1 thread": trial.distgan("ray", {"workers": n, "ray.cpus_per_worker": 1}),
+                reference: trial.distgan("local", {"workers": n}, torchrun=n),
+                f"{n} workers on Ray": trial.distgan("ray", several),
+                f"1 worker of {n} threads": trial.distgan("ray", {"workers": 1, "ray.cpus_per_worker": n}),
             }
         else:
             reference = "bare steps"
@@ -143,7 +145,7 @@ class _Trial:
         self.env = {"DISTGAN_CACHE": str(place / "cache")}
         self._count = 0
 
-    def distgan(self, engine: str, changes: dict[str, Any]) -> Callable[[], Program]:
+    def distgan(self, engine: str, changes: dict[str, Any], torchrun: int = 0) -> Callable[[], Program]:
         """A run with logs, samples and checkpoints at their default cadence, longer than anyone waits."""
 
         def start() -> Program:
@@ -163,8 +165,9 @@ class _Trial:
             config = load_config(base=self.config, overrides=own | changes)
             file = self.place / f"{name}.yaml"
             file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-            command = [sys.executable, "-m", "distgan", "train", "--config", str(file)]
-            return Program(name, command, self.env, lambda: points_of_a_run(self.place / name))
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(torchrun)]
+            words = [*(launcher if torchrun else []), "-m", "distgan", "train", "--config", str(file)]
+            return Program(name, [sys.executable, *words], self.env, lambda: points_of_a_run(self.place / name))
 
         return start
 
