@@ -25,6 +25,7 @@ from distgan.runs.local import run as run_here
 from distgan.runs.prepare import Prepared
 from distgan.runs.progress import ProgressLine, final_words
 from distgan.storage import Folder
+from distgan.text import last_line
 from distgan.training.logs import read_status
 from distgan.training.threads import keep_memory
 from distgan.training.torchrun import is_torchrun
@@ -313,14 +314,8 @@ def _readable(error: BaseException) -> RunError:
     if isinstance(error, RunError):
         return error
     failures = getattr(error, "worker_failures", None) or {}
-    lines = [f"worker {rank}: {type(e).__name__}: {_last_line(e)}" for rank, e in sorted(failures.items())]
-    text = "\n".join(lines) or f"{type(error).__name__}: {_last_line(error)}"
-    return RunError(
-        f"the workers failed and were restarted as often as ray.max_failures allows\n{text}\n"
-        "The same command goes on from the last checkpoint"
-    )
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+    lines = [f"worker {rank}: {type(e).__name__}: {last_line(str(e))}" for rank, e in sorted(failures.items())]
+    what = "the workers failed and were restarted as often as ray.max_failures allows"
+    if not lines:  # Ray Train's controller, which forms the process group and starts the workers
+        what, lines = "the workers could not be started", [f"{type(error).__name__}: {last_line(str(error))}"]
+    return RunError("\n".join([what, *lines, "The same command goes on from the last checkpoint"]))
