@@ -162,7 +162,7 @@ class TrainingConfig(Section):
         "any case",
     )
     ema_half_life_kimg: list[Number] = setting(
-        [10.0], "half-lives of the generator's running averages; 0 = the raw weights", unit="kimg", min_length=1
+        [10.0], "half-lives of the generator's EMA; 0 = the raw weights", unit="kimg", min_length=1
     )
     ema_schedule: Schedule = setting(Schedule, "schedule of the half-lives")
     ema_rampup: Number = setting(

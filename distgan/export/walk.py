@@ -16,7 +16,7 @@ from distgan.export.generator import Generator
 from distgan.kinds.picture import gif, png
 from distgan.randomness import latents
 
-MOST = 20000  # samples of all walks together: they are in memory at once
+MOST_SAMPLES = 20000  # samples of all walks together: they are in memory at once
 
 
 def between(a: Tensor, b: Tensor, t: Tensor, kind: str) -> Tensor:
@@ -66,8 +66,8 @@ def write_walk(generator: Generator, target: Path, n: int, steps: int, *, seed: 
     """
     if steps < 2:
         raise ConfigError(f"--walk {steps}: allowed: at least 2 steps")
-    if n * steps > MOST:
-        raise ConfigError(f"-n {n} --walk {steps}: {n * steps} {generator.kind.noun}; allowed: {MOST} together")
+    if n * steps > MOST_SAMPLES:
+        raise ConfigError(f"-n {n} --walk {steps}: {n * steps} {generator.kind.noun}; allowed: {MOST_SAMPLES} together")
     samples, kind, suffix = walk(generator, n, steps, seed, label).numpy(), generator.kind, target.suffix.lower()
     flat = samples.reshape(-1, *samples.shape[2:])
     if suffix == ".npy" and ".npy" in kind.suffixes:

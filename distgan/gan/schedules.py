@@ -28,7 +28,7 @@ def value(base: float, schedule: Schedule, nimg: float, total_images: float) -> 
 
 
 def apply_adam(optimizer: torch.optim.Optimizer, adam: AdamConfig, nimg: float, total_images: float) -> None:
-    """Set the step size and the betas that hold at `nimg` images in every parameter group.
+    """Set the learning rate and the betas that hold at `nimg` images in every parameter group.
 
     The schedule of beta2 acts on 1 - beta2: a final of 0.1 takes 0.9 to 0.99.
     """

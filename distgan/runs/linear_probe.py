@@ -22,7 +22,7 @@ from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.holdout import HeldOut, encoded
 
-MOST = 2**27
+MOST_NUMBERS = 2**27
 """Numbers in the features that the probe is fitted on: half a GiB."""
 SAMPLES, HELD_OUT = 20_000, 10_000
 """At most so many to fit on, and to judge with."""
@@ -53,8 +53,8 @@ def probe_run(
 
     fit, (judge, held), where = _parts(real, kind, data, config)
     width = _features(trained, real, kind, fit[:1], device).shape[1]
-    fit = _spread(fit, min(SAMPLES, MOST // width))
-    held = _spread(held, min(HELD_OUT, MOST // width))
+    fit = _spread(fit, min(SAMPLES, MOST_NUMBERS // width))
+    held = _spread(held, min(HELD_OUT, MOST_NUMBERS // width))
     y, y_held, accuracies = _labels(real, fit), _labels(judge, held), []
     for D in (trained, untrained):
         x, x_held = _features(D, real, kind, fit, device), _features(D, judge, kind, held, device)

@@ -1,7 +1,7 @@
 """The training loop. `train` reads from top to bottom; one step of the two players is in train_step.py.
 
     while samples seen < budget:
-        D step (n_dis times), G step, running averages of G
+        D step (n_dis times), G step, EMA of G
         now and then: log, sample grid, measure, checkpoint
 
 Progress is counted in real samples shown to D. Which samples, latents, labels and augmentations a step uses depends on

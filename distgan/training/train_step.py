@@ -1,4 +1,4 @@
-"""One step of the alternation: D learns n_dis times, then G once, then the average of G follows.
+"""One training step: D learns n_dis times, then G once, then the EMA of G follows.
 
 The losses are in gan/step.py; what they are computed on in inputs.py; how gradients are made and applied in player.py.
 """
