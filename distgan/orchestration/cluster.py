@@ -57,28 +57,28 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     Raises ConfigError if the cluster cannot be reached or refuses the token.
     """
     address = settings.address or os.environ.get("RAY_ADDRESS")
+    joined = "ray" in sys.modules and sys.modules["ray"].is_initialized()  # this process has a cluster already
     # Read by Ray when it is imported or when workers are started, so they are set before.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(settings.poll_s))
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(settings.start_timeout_s))
-    os.environ.setdefault(
-        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "2"
-    )  # of 5 s too little is left where notice is short
+    # Of Ray's 5 s too little is left where notice is short
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "2")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address:
+    if address and not joined:
         check_address(address)
         use_token()
-    else:
+    elif not joined:
         _private_environment()
     import ray
 
-    joined, started = ray.is_initialized(), {}
+    started: dict[int, str] = {}
     if not joined and address:
         _connect(ray, address)
     elif not joined:
         started = _start_private(ray, settings)
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    here = Cluster(private=not address, nodes=nodes, processes=started)
+    here = Cluster(private=not joined and not address, nodes=nodes, processes=started)
     try:
         yield here
     finally:
