@@ -116,20 +116,20 @@ def in_parts(parts: Any) -> Iterator[list[str]]:
     import torch
 
     from distgan.gan import step as players
-    from distgan.training import loop
+    from distgan.training import train_step
 
     step, state = parts.step, parts.state
     wanted: list[tuple[Any, str, str]] = [
         (parts.feed, "batch", "real images"),
-        (step, "draws", "latents and labels drawn"),
+        (step.inputs, "draws", "latents and labels drawn"),
         (step, "augment", "augmentation"),
-        (loop, "d_step_loss", "D: forward, losses"),
+        (train_step, "d_step_loss", "D: forward, losses"),
         (players, "input_gradients", "D: penalties' inner gradient"),
-        (loop, "g_step_loss", "G: forward, losses"),
+        (train_step, "g_step_loss", "G: forward, losses"),
         (state.d_opt, "step", "D: optimiser"),
         (state.g_opt, "step", "G: optimiser"),
-        (state.ema, "update", "averages of G"),
-        (loop, "average_buffers", "buffers averaged"),
+        (state.ema, "update", "EMA of G"),
+        (train_step, "average_buffers", "buffers averaged"),
         (state, "schedule", "schedules"),
     ]
     undo: list[tuple[Any, str, Any, bool]] = []

@@ -146,6 +146,6 @@ def _of_torchs(step: Callable[[], int]) -> Callable[[], int]:
 def _once(parts: Any) -> Callable[[], int]:
     def step() -> int:
         parts.step()
-        return int(parts.step.images)
+        return int(parts.step.samples)
 
     return step

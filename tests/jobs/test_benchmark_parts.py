@@ -79,7 +79,7 @@ def test_a_profile_finds_the_parts_of_a_step_and_leaves_no_trace_of_itself(tiny,
     backward, own = torch.autograd.backward, dict(vars(parts.step))
     found = profiles.measure(parts, steps=2)
     assert found["not_marked"] == []
-    for name in ("D: backward", "G: backward", "D: forward, losses", "D: optimiser", "averages of G", "real images"):
+    for name in ("D: backward", "G: backward", "D: forward, losses", "D: optimiser", "EMA of G", "real images"):
         assert found["parts_s"][name] > 0
     assert sum(found["parts_s"].values()) <= found["traced_step_s"] * 1.01
     assert sum(found["kinds_s"].values()) <= found["traced_step_s"] * 1.01

@@ -201,7 +201,7 @@ def test_in_a_log_a_line_comes_now_and_then_and_with_each_measurement(monkeypatc
     line = ProgressLine("head", out, every_s=10)
     for kimg in range(1, 9):
         now[0] += 3
-        values = {"d_loss": 1.0} | ({"fid": 5.0} if kimg == 7 else {})
+        values = {"d_loss": 1.0} | ({"fid": 5.0, "real_samples": 10.0} if kimg == 7 else {})
         best = {"metric": "fid", "value": 5.0} if kimg >= 7 else {}
         line.update(status(kimg, values=values, best=best))
     line.close()
