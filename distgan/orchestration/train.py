@@ -190,7 +190,7 @@ def _fit(
                 max_failures=config.ray.max_failures, controller_failure_limit=config.ray.max_failures
             ),
             # OpenMP reads it when a worker imports torch, which is before it runs anything of ours
-            worker_runtime_env=None if private else {"env_vars": {"GOMP_SPINCOUNT": "2000"}},
+            worker_runtime_env=None if private else {"env_vars": {"GOMP_SPINCOUNT": "10000"}},
             logging_config=LoggingConfig("CRITICAL" if private else "INFO"),  # here it would talk in this terminal
         ),
     )

@@ -20,11 +20,12 @@ def share_cores() -> None:
     GNU OpenMP's threads spin for about 300,000 rounds at the end of every parallel region. On idle cores spinning pays;
     where another process has one of them, each operation waits for that process's time slice. Images a second of the
     default run on 2 cores, idle and with one of them taken (`python jobs/benchmark.py busy --env GOMP_SPINCOUNT=N`):
-    2,075 and 275 with 50,000 rounds, 2,032 and 844 with 2,000, 1,561 and 1,371 with 200. So it is 200 on a machine that
-    is at work when the process starts, else 2,000. No result depends on it. Whoever has set the variables keeps them.
+    2,075 and 275 with 50,000 rounds, 2,062 and 457 with 10,000, 1,561 and 1,371 with 200. So it is 200 on a machine
+    that is at work when the process starts, else 10,000. No result depends on it. Whoever has set the variables keeps
+    them.
     """
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
-        os.environ["GOMP_SPINCOUNT"] = "200" if is_busy(available_cpus()) else "2000"
+        os.environ["GOMP_SPINCOUNT"] = "200" if is_busy(available_cpus()) else "10000"
 
 
 def is_busy(threads: int, looks: int = 8, pause_s: float = 0.005) -> bool:

@@ -49,7 +49,7 @@ def test_kept_memory_is_not_faulted_in_again():
     assert kept < given_back / 20
 
 
-@pytest.mark.parametrize(("running", "spin"), [(0, 2000), (1, 200), (8, 200)])
+@pytest.mark.parametrize(("running", "spin"), [(0, 10000), (1, 200), (8, 200)])
 def test_threads_spin_less_on_a_machine_that_is_at_work(monkeypatch, running, spin):
     for variable in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(variable, "set, so that it is restored afterwards")
