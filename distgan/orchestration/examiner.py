@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Examiner:
             "interface": interface_of(address),
             "distgan": distgan.__version__,
             "python": platform.python_version(),
-            "ray": ray.__version__,
+            "ray": version("ray"),
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
             "gpus": gpus,

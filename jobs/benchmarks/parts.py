@@ -13,6 +13,32 @@ PRESETS: dict[str, dict[str, Any]] = {
 """The default run, and the same recipe on the r3gan family's networks, which need a power of two as the images' side;
 a smaller batch, as a processor takes a second for its step."""
 
+CLASSIC = {
+    "data.name": "mnist10k",
+    "data.resolution": 32,
+    "batch_size": 64,
+    "model.name": "dcgan",
+    "model.g_width": 32,
+    "model.d_width": 32,
+    "model.g_norm": "batch",
+    "model.d_norm": "batch",
+    "model.latent_dim": 100,
+    "model.conditioning": "none",
+    "loss.name": "non-saturating",
+    "loss.r1_gamma": 0,
+    "loss.r2_gamma": 0,
+    "augment.kind": "none",
+    **{
+        f"optim.{player}.{name}": value
+        for player in "gd"
+        for name, value in (("lr", 2e-4), ("beta1", 0.5), ("beta2", 0.999))
+    },
+    **{f"optim.{player}.{name}_schedule.kind": "constant" for player in "gd" for name in ("lr", "beta2")},
+}
+"""DCGAN on 32 x 32 digits, as the tutorials have it: what all contenders of `throughput` train unless told
+otherwise.
+"""
+
 
 def read_settings(options: argparse.Namespace, preset: str = "default", **changes: Any) -> Any:
     """The run that is measured: a preset, under what stands after `--`, under what the benchmark itself must set."""

@@ -15,35 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parts import settle
+from benchmarks.parts import CLASSIC, settle
 from benchmarks.slices import Program, in_slices, points_of_a_loop, points_of_a_run, report, started
-
-CLASSIC = {
-    "data.name": "mnist10k",
-    "data.resolution": 32,
-    "batch_size": 64,
-    "model.name": "dcgan",
-    "model.g_width": 32,
-    "model.d_width": 32,
-    "model.g_norm": "batch",
-    "model.d_norm": "batch",
-    "model.latent_dim": 100,
-    "model.conditioning": "none",
-    "loss.name": "non-saturating",
-    "loss.r1_gamma": 0,
-    "loss.r2_gamma": 0,
-    "augment.kind": "none",
-    **{
-        f"optim.{player}.{name}": value
-        for player in "gd"
-        for name, value in (("lr", 2e-4), ("beta1", 0.5), ("beta2", 0.999))
-    },
-    **{f"optim.{player}.{name}_schedule.kind": "constant" for player in "gd" for name in ("lr", "beta2")},
-}
-"""DCGAN on 32 x 32 digits, as the tutorials have it: what all contenders of `throughput` train unless told
-otherwise.
-"""
-
 
 TELL_S = 0.25
 """How often the loops without distgan's say how far they are."""
