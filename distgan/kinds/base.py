@@ -70,6 +70,8 @@ class SampleSet:
     """
     skipped: tuple[str, ...] = ()
     """What was passed over because it could not be read, each with the reason."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of how the data were read, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -79,13 +81,15 @@ class SampleSet:
         return self.spec.classes
 
     @property
-    def note(self) -> str | None:
-        """What a person should know of the samples that were passed over: how many, and the first of them."""
+    def notes(self) -> tuple[str, ...]:
+        """What is told at the start: the remarks, how many samples could not be read, and the first of these."""
+        remarks = tuple(f"{self.spec.name}: {remark}" for remark in self.remarks)
         if not self.skipped:
-            return None
+            return remarks
         total = len(self.samples) + len(self.skipped)
         return (
-            f"{self.spec.name}: {len(self.skipped)} of {total:,} cannot be read and are left out: {some(self.skipped)}"
+            *remarks,
+            f"{self.spec.name}: {len(self.skipped)} of {total:,} cannot be read and are left out: {some(self.skipped)}",
         )
 
 

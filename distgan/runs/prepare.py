@@ -82,8 +82,7 @@ def prepare(config: RunConfig) -> Prepared:
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
     words = kind.describe_in_words(replace(spec, n=len(decoded) if decoded else spec.n))
-    notes = (decoded.note,) if decoded and decoded.note else ()
-    return Prepared(config, folder, state, words, notes)
+    return Prepared(config, folder, state, words, decoded.notes if decoded else ())
 
 
 def _decode_here(config: RunConfig, kind: Kind) -> SampleSet | None:

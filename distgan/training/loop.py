@@ -71,7 +71,7 @@ def train(
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *([samples.note] if samples.note else []), *notes, *store.notes())
+        log.event(state.nimg, *samples.notes, *notes, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to

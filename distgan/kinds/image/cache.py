@@ -25,7 +25,7 @@ from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import SampleSet
 from distgan.kinds.image.image_set import Fingerprint, Labels, Pixels, image_spec
 
-FORMAT = 1  # part of every key: raise it when decoding changes, and old entries are left alone
+FORMAT = 2  # part of every key: raise it when decoding changes, and old entries are left alone
 
 
 def cache_root(config: DataConfig) -> Path:
@@ -45,6 +45,7 @@ class Writer:
         self.labels: Labels | None = None
         self.classes: tuple[str, ...] = ()
         self.skipped: list[str] = []
+        self.remarks: list[str] = []
         self._mark, self._n, self._shape = Fingerprint(), 0, (0, 0, 0)
         self._source: str | None = None
         self._file = open(folder / "images.npy", "wb")  # noqa: SIM115 - closed in finish
@@ -85,6 +86,7 @@ class Writer:
             "n": self._n,
             "classes": self.classes,
             "skipped": self.skipped,
+            "remarks": self.remarks,
             "source": self._source,
             "fingerprint": self._mark.hex(shape, self.labels),
         }
@@ -177,4 +179,4 @@ def _read(entry: Path) -> SampleSet | None:
         return None
     n = int(meta["n"])
     spec = image_spec(meta["name"], images.shape[1], images.shape[2], tuple(meta["classes"]), n)
-    return SampleSet(spec, images[:n], labels, meta["fingerprint"], tuple(meta["skipped"]))
+    return SampleSet(spec, images[:n], labels, meta["fingerprint"], tuple(meta["skipped"]), tuple(meta["remarks"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -51,13 +52,15 @@ class Fingerprint:
         return final.hexdigest()
 
 
-def in_memory(images: Pixels, labels: Labels | None, classes: tuple[str, ...], name: str) -> SampleSet:
+def in_memory(
+    images: Pixels, labels: Labels | None, classes: tuple[str, ...], name: str, remarks: Iterable[str] = ()
+) -> SampleSet:
     """A set of images uint8 (N, C, H, W) that are at hand."""
     mark = Fingerprint()
     mark.add(images)
     known = classes if labels is not None else ()
     spec = image_spec(name, images.shape[1], images.shape[2], known, len(images))
-    return SampleSet(spec, np.ascontiguousarray(images), labels, mark.hex(images.shape, labels))
+    return SampleSet(spec, np.ascontiguousarray(images), labels, mark.hex(images.shape, labels), (), tuple(remarks))
 
 
 def first(config: DataConfig, n: int) -> int:
