@@ -171,6 +171,11 @@ class TrainingConfig(Section):
     on_divergence: Literal["stop", "rollback"] = setting(
         "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"
     )
+    on_blow_up: Literal["rollback", "ignore"] = setting(
+        "rollback",
+        "what follows where D's loss over 1,000 images is twice that of guessing: back to a checkpoint of before, with "
+        "half the learning rates; or nothing",
+    )
     max_rollbacks: Count = setting(3, "rollbacks after which the run stops all the same", ge=0)
 
     @property

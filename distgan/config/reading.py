@@ -42,6 +42,9 @@ def load_config(
     if file is not None:
         values = merge(values, read_yaml(file))
     problems: list[str] = []
+    given = {key.strip("-") for key in overrides or ()}
+    if "kimg" in given and "minutes" not in given:  # one budget takes the other's place
+        values["minutes"] = None
     for key, value in (overrides or {}).items():
         dotted = key.strip("-").replace("-", "_")
         info = find_field(dotted)

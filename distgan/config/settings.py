@@ -31,6 +31,13 @@ class RunConfig(Section):
         "auto", "processes that train together: auto (every GPU; on CPU what is fastest), a number, or {min: a, max: b}"
     )
     kimg: Number = setting(160.0, "budget: thousands of real images shown to the discriminator", unit="kimg", gt=0)
+    minutes: Number | None = setting(
+        None,
+        "budget in time, in place of kimg: as many images as this machine trains in it, found by some steps before the "
+        "first one",
+        unit="min",
+        gt=0,
+    )
     batch_size: Count = setting(32, "images in a step, all workers together", unit="images", ge=1)
     seed: Count = setting(0, "every random draw of the run follows from it", ge=0, lt=2**63)
     data: DataConfig = setting(DataConfig, "real images")

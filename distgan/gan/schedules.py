@@ -27,13 +27,15 @@ def value(base: float, schedule: Schedule, nimg: float, total_images: float) -> 
     return base * (1 + progress * (schedule.final - 1))
 
 
-def apply_adam(optimizer: torch.optim.Optimizer, adam: AdamConfig, nimg: float, total_images: float) -> None:
-    """Set the learning rate and the betas that hold at `nimg` images in every parameter group.
+def apply_adam(
+    optimizer: torch.optim.Optimizer, adam: AdamConfig, nimg: float, total_images: float, factor: float = 1.0
+) -> None:
+    """Set the learning rate, times `factor`, and the betas that hold at `nimg` images in every parameter group.
 
     The schedule of beta2 acts on 1 - beta2: a final of 0.1 takes 0.9 to 0.99.
     """
     forget = value(1 - adam.beta2, adam.beta2_schedule, nimg, total_images)
     beta2 = 1 - min(max(forget, 1e-6), 1.0)  # beta2 = 1 would divide by zero in Adam's bias correction
     for group in optimizer.param_groups:
-        group["lr"] = value(adam.lr, adam.lr_schedule, nimg, total_images)
+        group["lr"] = factor * value(adam.lr, adam.lr_schedule, nimg, total_images)
         group["betas"] = (float(adam.beta1), float(beta2))  # torch refuses a mix of int and float

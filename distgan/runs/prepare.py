@@ -15,6 +15,7 @@ from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
 from distgan.storage import Folder
+from distgan.training.budget import read_rate, with_budget
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
 
@@ -26,6 +27,7 @@ _FREE = (
     "engine",
     "workers",
     "kimg",
+    "minutes",
     "ray.",
     "log.",
     "checkpoint.",
@@ -37,6 +39,7 @@ _FREE = (
     "data.device_mib",
     "data.max_bad_share",
     "training.on_divergence",
+    "training.on_blow_up",
     "training.max_rollbacks",
     "training.cuda_graphs",
     "training.deterministic",
@@ -75,6 +78,8 @@ def prepare(config: RunConfig) -> Prepared:
     kind.check(config, spec)
     Folder(config.storage).check_writable()
     folder = Folder(config.storage).child(config.run_name)
+    if config.minutes is not None and (rate := read_rate(folder)) is not None:
+        config = with_budget(config, rate)
     state = _existing(config, folder)
     decoded = _decode_here(config, kind) if state != "complete" else None
     if state != "complete":

@@ -62,8 +62,17 @@ class CheckpointStore:
     `wait` raises CheckpointWriteError.
     """
 
-    def __init__(self, folder: Folder, keep: int = 2, on_trouble: Callable[[], None] | None = None) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(
+        self,
+        folder: Folder,
+        keep: int = 2,
+        on_trouble: Callable[[], None] | None = None,
+        regular: Callable[[int], bool] = lambda nimg: True,
+    ) -> None:
+        """keep: newest checkpoints that stay, and as many of those that are `regular`: at these counts of images every
+        run writes one, however often it was interrupted.
+        """
+        self.folder, self.keep, self.regular = folder, keep, regular
         self.on_trouble = on_trouble
         self.patience_s, self.disk_full_patience_s = PATIENCE_S, DISK_FULL_PATIENCE_S
         self._lock = threading.Condition()
@@ -246,13 +255,26 @@ class CheckpointStore:
     def _prune(self, best: int | None) -> None:
         names = self.names()
         intact = [name for name in names if name not in self._damaged]
-        kept = set(intact[-self.keep :]) | ({_name(best)} if best is not None else set())
+        regular = [name for name in intact if self.regular(int(name))]
+        kept = {*intact[-self.keep :], *regular[-self.keep :], *([_name(best)] if best is not None else [])}
         for name in names:
             if name not in kept:
-                # The manifest goes first: should the deletion be cut short, what is left is no checkpoint.
-                self.folder.remove(f"{CHECKPOINTS}/{name}/manifest.json")
-                self.folder.remove(f"{CHECKPOINTS}/{name}")
-                self._damaged.discard(name)
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        # The manifest goes first: should the deletion be cut short, what is left is no checkpoint.
+        self.folder.remove(f"{CHECKPOINTS}/{name}/manifest.json")
+        self.folder.remove(f"{CHECKPOINTS}/{name}")
+        self._damaged.discard(name)
+
+    def remove_later(self, nimg: int) -> None:
+        """Remove the checkpoints of more than `nimg` images, when the last save is in storage: the run goes on from
+        there, and so must a restart.
+        """
+        self.wait()
+        for name in reversed(self.names()):
+            if int(name) > nimg:
+                self._remove(name)
 
     def sweep(self) -> None:
         """Remove what interrupted writes left behind; for the one process that owns the run."""
@@ -267,9 +289,14 @@ class CheckpointStore:
         """Names of checkpoint folders, oldest first, intact or not."""
         return [n for n in self.folder.list(CHECKPOINTS) if n.isdigit()]
 
-    def newest(self) -> tuple[int, dict[str, Any]] | None:
-        """(images seen, state) of the newest intact checkpoint, or None. Damaged ones are named in warnings."""
+    def newest(self, regular_until: int | None = None) -> tuple[int, dict[str, Any]] | None:
+        """(images seen, state) of the newest intact checkpoint, or None. Damaged ones are named in warnings.
+
+        regular_until: only of the regular ones, of at most so many images.
+        """
         for name in reversed(self.names()):
+            if regular_until is not None and not (int(name) <= regular_until and self.regular(int(name))):
+                continue
             try:
                 return self.load(int(name))
             except CheckpointDamagedError as error:

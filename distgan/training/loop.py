@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from distgan.config import RunConfig, RunError
@@ -22,6 +23,8 @@ from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder
 from distgan.storage import Folder
 from distgan.training.best import export_best, export_generator, measure_averages, note_best
+from distgan.training.blow_up import Watchdog
+from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.health import Health
@@ -29,7 +32,7 @@ from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog
 from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
-from distgan.training.recovery import restore, roll_back
+from distgan.training.recovery import restore, roll_back, slow_down
 from distgan.training.state import TrainState, choose_kernels
 from distgan.training.train_step import TrainStep
 
@@ -54,8 +57,15 @@ def train(
     choose_kernels(config, context.device)
     n_classes = len(samples.classes) if config.model.conditioning != "none" else 0
     arguments = kind.network_arguments(samples.spec)
-    state = TrainState(config, n_classes=n_classes, device=context.device, **arguments)
-    store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
+    make = partial(TrainState, n_classes=n_classes, device=context.device, **arguments)
+    config, planned = plan(config, context, folder, lambda: TrainStep(config, context, make(config=config), loader))
+    state = make(config=config)
+    store = CheckpointStore(
+        folder,
+        config.checkpoint.keep,
+        on_trouble=context.request_stop,
+        regular=lambda nimg: nimg == 0 or Due.after(nimg, config).checkpoint,
+    )
     if context.is_main:
         store.sweep()
     notes = restore(state, store, context, samples)
@@ -63,6 +73,7 @@ def train(
 
     # What is measured and written down
     meter, watch, health = Meter(), Stopwatch(), Health(config, state.health)
+    watchdog = Watchdog(config, context, state, step.inputs.share_weight)
     measure = Measurement(config, context, samples, kind, folder)
     log = RunLog(folder, state.nimg, config.log) if context.is_main else None
     if log is not None and state.nimg == 0:
@@ -71,7 +82,7 @@ def train(
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *samples.notes, *notes, *store.notes())
+        log.event(state.nimg, *samples.notes, *([planned] if planned else []), *notes, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
@@ -84,7 +95,14 @@ def train(
             asked = context.requests() if due.log or context.world_size == 1 else None
             stopping = asked is not None and asked.stop
 
-            meter.add(step(with_norms=due.log or stopping))
+            stats = step(with_norms=due.log or stopping)
+            meter.add(stats)
+            if watchdog.blown_up(stats, read=due.log or stopping):
+                slow_down(state, store, context, log)
+                meter, logged = Meter(), state.nimg
+                watchdog.forget()
+                watch.lap()
+                continue
             if not (due.log or stopping):
                 continue
 
@@ -92,6 +110,7 @@ def train(
             values, of_step = meter.read(context, step.inputs.share_weight)
             if not all(map(math.isfinite, values.values())):
                 roll_back(state, store, context, log, config)
+                watchdog.forget()
                 logged = state.nimg
                 watch.lap()
                 continue
@@ -163,6 +182,12 @@ class Due:
     samples: bool
     measure: bool
     checkpoint: bool
+
+    @classmethod
+    def after(cls, nimg: int, config: RunConfig) -> Due:
+        """For the step that ended at nimg."""
+        step = config.batch_size * config.training.n_dis
+        return cls.at(nimg - step, step, config.total_images, config)
 
     @classmethod
     def at(cls, nimg: int, step: int, total: int, config: RunConfig) -> Due:

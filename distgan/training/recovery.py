@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from distgan.config import ConfigError, RunConfig, RunError
 from distgan.kinds import SampleSet
+from distgan.training.blow_up import WINDOW
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.logs import RunLog
@@ -47,7 +50,8 @@ def roll_back(
 ) -> None:
     """Non-finite numbers, seen by all workers in the same step: back to the last good checkpoint, with new noise."""
     where, rollbacks = state.nimg, state.rollbacks + 1
-    stop = config.training.on_divergence == "stop" or rollbacks > config.training.max_rollbacks
+    blow_ups = round(-math.log2(state.rate_factor))  # are told and counted apart
+    stop = config.training.on_divergence == "stop" or rollbacks - blow_ups > config.training.max_rollbacks
     if log is not None:
         store.wait()
     if stop:
@@ -68,3 +72,28 @@ def roll_back(
         log.event(state.nimg, f"diverged at {where / 1000:g} kimg: gone back to the last checkpoint, on with new noise")
         # Remembered at once, so that a restart from here takes the new way too
         store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"))
+
+
+def slow_down(state: TrainState, store: CheckpointStore, context: Context, log: RunLog | None) -> None:
+    """A blow-up, seen by all workers in the same step: back to a checkpoint of before it began, with half the learning
+    rates and new noise.
+    """
+    where, rollbacks, factor = state.nimg, state.rollbacks + 1, state.rate_factor / 2
+    if log is not None:
+        store.wait()
+    found = store.newest(regular_until=where - 2 * WINDOW) if context.is_main else None
+    nimg = context.broadcast(found[0] if found else None)
+    if nimg is not None:
+        state.load_state_dict(found[1] if found else store.load(nimg)[1])
+    state.rollbacks, state.rate_factor = rollbacks, factor
+    if log is None:
+        return
+    text = f"blow-up at {where / 1000:g} kimg: D's loss over 1,000 samples was twice that of guessing. Gone back to"
+    if nimg is None:  # damaged, or deleted by hand
+        text = f"blow-up at {where / 1000:g} kimg, and no checkpoint of before it. On from"
+    else:
+        log.rewind(nimg)
+    log.event(state.nimg, f"{text} {state.nimg / 1000:g} kimg, on with {factor:g} times the learning rates of optim")
+    # Remembered at once, so that a restart takes the new way too
+    store.save(state.nimg, state.state_dict(), best=state.best.get("nimg"))
+    store.remove_later(state.nimg)

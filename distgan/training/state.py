@@ -41,14 +41,18 @@ class TrainState:
         self.augment_p = torch.tensor(config.augment.p, device=device)
         self.best: dict[str, Any] = {}
         self.rollbacks = 0
+        self.rate_factor = 1.0
+        """What learning rates are multiplied by: halved at each blow-up."""
+        self.window = [0.0, 0.0]
+        """D's losses since the watchdog last judged: their sum, and of how many steps."""
         self.health: dict[str, list[float]] = {}
         self.data = ""  # hash of the real images
 
     def schedule(self) -> None:
         """Set both optimisers to what holds at the present number of images."""
         total = self.config.total_images
-        apply_adam(self.g_opt, self.config.optim.g, self.nimg, total)
-        apply_adam(self.d_opt, self.config.optim.d, self.nimg, total)
+        apply_adam(self.g_opt, self.config.optim.g, self.nimg, total, self.rate_factor)
+        apply_adam(self.d_opt, self.config.optim.d, self.nimg, total, self.rate_factor)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -61,6 +65,8 @@ class TrainState:
             "augment_p": self.augment_p,
             "best": dict(self.best),
             "rollbacks": self.rollbacks,
+            "rate_factor": self.rate_factor,
+            "window": list(self.window),
             "data": self.data,
             "health": {rule: list(entry) for rule, entry in self.health.items()},
         }
@@ -76,6 +82,8 @@ class TrainState:
         self.augment_p.copy_(state["augment_p"])
         self.best = dict(state["best"])
         self.rollbacks = int(state["rollbacks"])
+        self.rate_factor = float(state.get("rate_factor", 1.0))  # checkpoints of before have neither
+        self.window = list(state.get("window", [0.0, 0.0]))
         self.data = str(state.get("data", ""))
         self.health.clear()
         self.health.update(state.get("health", {}))  # checkpoints of before have none
