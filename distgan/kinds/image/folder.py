@@ -117,6 +117,16 @@ class FolderSource:
             config.channels or (1 if grey else 3), config.resolution or derived, config.fit, config.background
         )
 
+    def first_side(self) -> int | None:
+        """The shorter side of the first image that can be read."""
+        with closing(self.reader()) as reader, _quiet():
+            for entry in self.listing.entries:
+                try:
+                    return min(_look(reader.read(entry), Target(3, 1), colours=False)[0])
+                except Exception:  # is met again, and counted, when it is decoded
+                    continue
+        return None
+
     def _decode(self, writer: Writer, progress: Progress | None) -> None:
         listing, target = self.listing, self.target
         total, kept = len(listing.entries), []
