@@ -91,7 +91,7 @@ def train(arguments: list[str]) -> int:
 
 
 def _train(config: RunConfig, warm_start: str | None = None) -> int:
-    from distgan.runs.prepare import prepare
+    from distgan.runs.prepare import prepare, taken_back
 
     if config.engine == "ray":
         from distgan.orchestration.cluster import check_early
@@ -114,13 +114,12 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
         return 0
     for note in prepared.notes:
         print(note)
-    if config.engine == "local":
-        from distgan.runs.local import run
-
+    with taken_back(prepared):
+        if config.engine == "local":
+            from distgan.runs.local import run
+        else:
+            from distgan.orchestration.train import run
         return run(prepared)
-    from distgan.orchestration.train import run as run_on_ray
-
-    return run_on_ray(prepared)
 
 
 def tune(arguments: list[str]) -> int:

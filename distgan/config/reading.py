@@ -80,7 +80,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     """A YAML file as a dict; ConfigError names the file, and the line where it is no YAML."""
     path = Path(file).expanduser()
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         near = [str(path.parent / name) for name in nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))]
         raise ConfigError(f"--config {file}: no such file{suggest(near)}") from None

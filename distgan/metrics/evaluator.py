@@ -22,7 +22,7 @@ from distgan.metrics.collective import Collective, SingleProcess
 from distgan.metrics.extractor import Extractor
 from distgan.metrics.measures.base import Measure
 from distgan.registry import METRICS
-from distgan.storage import Folder
+from distgan.storage import Folder, user_cache
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ CAP = 10_000  # samples a side whose features are compared pair by pair
 
 def statistics_dir() -> Path:
     """Where this machine keeps the statistics of real sets."""
-    return Path(os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan").expanduser() / "statistics"
+    given = os.environ.get("DISTGAN_CACHE")
+    return (Path(given).expanduser() if given else user_cache()) / "statistics"
 
 
 class Evaluator:

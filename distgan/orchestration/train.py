@@ -19,6 +19,7 @@ from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import Cluster, cluster
 from distgan.orchestration.placement import Placement, place
 from distgan.orchestration.ray_compat import forget_run_state
+from distgan.registry import look_in
 from distgan.runs.lease import Lease, read_lease
 from distgan.runs.local import Loop, end_process_group, threads_here
 from distgan.runs.local import run as run_here
@@ -173,6 +174,7 @@ def _fit(
             "cpus": placement.cpus,
             "gpus": placement.gpus,
             "owner": owner,
+            "working_folder": os.getcwd(),
             "watch_preemption": not private,
         },
         torch_config=torch_config(placement.gpus, private=private),
@@ -230,6 +232,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
     from distgan.orchestration.ray_context import REPORT_S, RayContext, device_of_worker
     from distgan.training.loop import train
 
+    look_in(settings["working_folder"])
     config, folder = validate(settings["config"]), Folder(settings["folder"])
     torch.set_num_threads(settings["cpus"])
     rank, size = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
@@ -279,7 +282,8 @@ class _StopRequests:
             from distgan.training.context import STOP_SIGNALS
 
             for number in STOP_SIGNALS:
-                self._before[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for that
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +16,8 @@ from distgan.kinds import Kind, SampleSet, get_kind, with_recipe
 from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
-from distgan.storage import Folder
+from distgan.storage import Folder, home_cache, user_cache
+from distgan.text import command
 from distgan.training.identity import check_same_data
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
@@ -85,7 +88,25 @@ def prepare(config: RunConfig) -> Prepared:
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
     words = kind.describe_in_words(replace(spec, n=len(decoded) if decoded else spec.n))
-    return Prepared(config, folder, state, words, decoded.notes if decoded else ())
+    notes = decoded.notes if decoded else ()
+    if home_cache() is None and not os.environ.get("DISTGAN_CACHE"):
+        notes = (f"no home folder to write to: what is kept between runs lies in {user_cache()}", *notes)
+    return Prepared(config, folder, state, words, notes)
+
+
+@contextmanager
+def taken_back(prepared: Prepared) -> Iterator[None]:
+    """Inside, a new run that is refused before it has trained a step leaves no trace, and its name is free again."""
+    try:
+        yield
+    except ConfigError:
+        if prepared.state == "new" and rank() == 0 and not prepared.folder.exists("checkpoints"):
+            with suppress(OSError):
+                for name in prepared.folder.list():
+                    prepared.folder.remove(name)
+                if prepared.folder.is_local:
+                    os.rmdir(prepared.folder.path())
+        raise
 
 
 def _decode_here(config: RunConfig, kind: Kind) -> SampleSet | None:
@@ -145,8 +166,8 @@ def find_run(run: str, storage: str) -> Folder:
             return folder
         if folder.exists(SEARCH):
             raise ConfigError(
-                f"{run}: is a search; `distgan tune --resume {run}` goes on with it, and `distgan train --config "
-                f"{folder}/best.yaml` trains what it found"
+                f"{run}: is a search; `{command('distgan', 'tune', '--resume', run)}` goes on with it, and "
+                f"`{command('distgan', 'train', '--config', f'{folder}/best.yaml')}` trains what it found"
             )
     near = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
     known = (

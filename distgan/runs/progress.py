@@ -8,9 +8,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from distgan.text import clock
+from distgan.text import clock, command
 
 if TYPE_CHECKING:
+    from distgan.config import RunConfig
     from distgan.runs.prepare import Prepared
 
 
@@ -101,15 +102,20 @@ class Countdown:
             self._open = False
 
 
+def storage_option(config: RunConfig) -> list[str]:
+    """What a command needs to find a run of this storage from the same working folder."""
+    return [] if config.storage in ("./runs", "runs") else ["--storage", config.storage]
+
+
 def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
     """What was done, where it lies, and what to type next."""
     folder, config, best = prepared.folder, prepared.config, status.get("best") or {}
     name = config.run_name
-    where = "" if config.storage in ("./runs", "runs") else f" --storage '{config.storage}'"
+    run = [name, *storage_option(config)]
     if status["state"] != "complete":
         return (
             f"stopped at {status['kimg']:g} of {status['total_kimg']:g} kimg; nothing is lost: {folder}\n"
-            f"  continue    distgan resume {name}{where}"
+            f"  continue    {command('distgan', 'resume', *run)}"
         )
     measured = status.get("values", {})
     score = f", {best['metric'].upper()} {best['value']:.3g} at {best['nimg'] / 1000:g} kimg" if best else ""
@@ -127,8 +133,8 @@ def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
         f"  run         {folder}",
         f"  samples     {folder}/samples/{status['nimg'] // 1000:06d}.png",
         f"  generator   {folder}/generator",
-        f"  curves      tensorboard --logdir {folder}/tensorboard",
-        f"  more        distgan sample {name}{where} -n 64 --out grid.png",
+        f"  curves      {command('tensorboard', '--logdir', folder.child('tensorboard'))}",
+        f"  more        {command('distgan', 'sample', *run, '-n', 64, '--out', 'grid.png')}",
     ]
     if "class_kl" in measured:
         lines[0] += f", class KL {measured['class_kl']:.3g}"

@@ -149,7 +149,8 @@ class Context:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
+        # What is ignored stays so: nohup asks for that, and a shell does for what it starts in the background
+        before = {s: handler for s in STOP_SIGNALS if (handler := signal.getsignal(s)) is not signal.SIG_IGN}
 
         def handle(number: int, frame: Any) -> None:
             if self._stop.is_set() and number == signal.SIGINT:

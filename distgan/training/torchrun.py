@@ -9,7 +9,8 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 
 def is_torchrun() -> bool:
-    return all(name in os.environ for name in VARIABLES)
+    numbers = (os.environ.get(name, "") for name in VARIABLES if name != "MASTER_ADDR")
+    return bool(os.environ.get("MASTER_ADDR")) and all(number.isdigit() for number in numbers)
 
 
 def rank() -> int:

@@ -57,7 +57,7 @@ def test_one_worker_is_this_process_and_trains_what_plain_pytorch_does(tmp_path,
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (status.exists() and json.loads(status.read_text()).get("nimg")):
         time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
     assert process.poll() is None, process.communicate()[0]
     assert children == []
     said = finish(process)

@@ -24,13 +24,15 @@ import numpy as np
 from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import SampleSet
 from distgan.kinds.image.image_set import Fingerprint, Labels, Pixels, image_spec
+from distgan.storage import user_cache
 
 FORMAT = 2  # part of every key: raise it when decoding changes, and old entries are left alone
 
 
 def cache_root(config: DataConfig) -> Path:
     """Folder of all decoded sets."""
-    return Path(config.cache or os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan/decoded").expanduser().absolute()
+    given = config.cache or os.environ.get("DISTGAN_CACHE")
+    return (Path(given).expanduser() if given else user_cache() / "decoded").absolute()
 
 
 def identity(file: Path) -> list[Any]:
@@ -178,7 +180,7 @@ def _build(entry: Path, name: str, build: Callable[[Writer], None], alone: bool)
 def _read(entry: Path) -> SampleSet | None:
     """The entry's images, or None if it is missing or damaged."""
     try:
-        meta = json.loads((entry / "meta.json").read_text())
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         images = np.load(meta["source"] or entry / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(entry / "labels.npy", allow_pickle=False) if (entry / "labels.npy").exists() else None
     except (OSError, ValueError, KeyError):

@@ -35,7 +35,7 @@ from distgan.kinds.image.pixels import (
     flatten,
     processors,
 )
-from distgan.text import count
+from distgan.text import count, printable
 
 SAMPLE = 200  # files that resolution and channels are derived from where they are not set
 
@@ -234,4 +234,4 @@ def _quiet() -> Iterator[None]:
 def _reason(name: str, error: Exception) -> str:
     text = str(error).strip().splitlines()
     short = text[0] if text and "BytesIO" not in text[0] else "not an image file that Pillow knows"
-    return f"{name} ({short})"
+    return printable(f"{name} ({short})")

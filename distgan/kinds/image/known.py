@@ -20,6 +20,7 @@ from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_
 from distgan.kinds.image.pixels import Target, in_chunks
 from distgan.kinds.image.sets.base import Known, Layout, stl_files
 from distgan.registry import DATA_SETS
+from distgan.storage import user_cache
 
 DEPTH, FOLDERS = 6, 5000  # how deep, and through how many folders, a set is looked for below data.root
 
@@ -249,7 +250,8 @@ def brief(error: Exception) -> str:
 
 def data_root(config: DataConfig) -> Path:
     """The folder of known sets."""
-    return Path(config.root or os.environ.get("DISTGAN_DATA") or "~/.cache/distgan/data").expanduser().absolute()
+    given = config.root or os.environ.get("DISTGAN_DATA")
+    return (Path(given).expanduser() if given else user_cache() / "data").absolute()
 
 
 def walk(root: Path) -> Iterator[Path]:
