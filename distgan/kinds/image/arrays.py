@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import Progress, SampleSet, SampleSpec
 from distgan.kinds.image.cache import Writer, cached
+from distgan.kinds.image.identity import identity
 from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
 from distgan.kinds.image.pixels import Target, in_chunks
 
@@ -45,12 +46,7 @@ class ArraySource:
         size = n * target.channels * target.resolution**2
         if size <= IN_MEMORY:
             return in_memory(np.concatenate(list(self._parts(progress))), labels, self._classes, self.name)
-        status = self.path.stat()
-        key = {
-            "file": (str(self.path.absolute()), status.st_size, status.st_mtime_ns),
-            "target": vars(target),
-            "settings": (n, self.config.labels),
-        }
+        key = {"file": identity(self.path), "target": vars(target), "settings": (n, self.config.labels)}
         fits = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (
             target.channels,
             target.resolution,

@@ -1,8 +1,8 @@
 """Decoded sets on disk: built once a node, then memory-mapped by every worker.
 
-An entry is a folder named by the hash of what it was made from (files with sizes and times, settings). It is built
-aside and renamed, so an entry that exists is complete; a file lock makes other processes of the node wait for the
-builder.
+An entry is a folder named by the hash of what it was made from: where the files lie, their sizes, times and inodes,
+and the settings. It is built aside and renamed, so an entry that exists is complete; a file lock makes other processes
+of the node wait for the builder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import SampleSet
 from distgan.kinds.image.image_set import Fingerprint, Labels, Pixels, image_spec
 
-FORMAT = 2  # part of every key: raise it when decoding changes, and old entries are left alone
+FORMAT = 3  # part of every key: raise it when decoding changes, and old entries are left alone
 
 
 def cache_root(config: DataConfig) -> Path:
@@ -64,7 +64,7 @@ class Writer:
 
     def keep(self, source: Path) -> None:
         """The images are those of this .npy file, which needs no conversion."""
-        self._source = str(source.absolute())
+        self._source = os.path.realpath(source)
 
     def finish(self, name: str) -> None:
         """Write what describes the images."""
