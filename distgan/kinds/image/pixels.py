@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def decode(data: bytes, target: Target) -> Pixels:
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         check_size(image)
         # JPEG can be decoded at a fraction of its size; twice the wanted side leaves the quality to the filter below.
         image.draft(None, (2 * target.resolution, 2 * target.resolution))  # type: ignore[arg-type]
