@@ -194,12 +194,12 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="sample i of a seed is always the same (default: %(default)s)"
     )
-    parser.add_argument("--label", help="class, by name or number, for conditional generators (default: all classes)")
+    parser.add_argument("--label", help="a class, or each: all classes in turn (default: as often as in the data)")
     parser.add_argument(
         "--out",
         required=True,
         help="a file in a format of the kind of sample; images: FILE.png (a grid), FILE.npy (uint8, N x H x W or "
-        "N x H x W x C), or a folder of PNGs",
+        "N x H x W x C), FILE.npz (that and the classes), or a folder of PNGs",
     )
     parser.add_argument(
         "--walk",

@@ -54,6 +54,11 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
+def some_names(names: Sequence[str], most: int = 12) -> str:
+    """a, b, c and 7 more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of equally many cells as lines with aligned columns; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

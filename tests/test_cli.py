@@ -309,9 +309,10 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
     assert main(["resume", "here/runs/tiny", "--kimg", "1.28"]) == 0
     assert "complete: 1.28 kimg" in capsys.readouterr().out
     assert f"name: {tmp_path}/here/digits.npy\n" in (tmp_path / "here" / "runs" / "tiny" / "config.yaml").read_text()
-    np.save("digits.npy", np.zeros((256, 28, 28), np.uint8))  # the same name, another place
+    np.save("digits.npy", np.zeros((256, 28, 28), np.uint8))  # the same name, another place, other images
+    words[words.index("--kimg") + 1] = "2"
     assert any(
-        "data.name = " in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs")
+        "digits is not what" in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs")
     )
 
 

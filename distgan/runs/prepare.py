@@ -15,6 +15,7 @@ from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
 from distgan.storage import Folder
+from distgan.training.identity import check_same_data
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
 
@@ -77,6 +78,8 @@ def prepare(config: RunConfig) -> Prepared:
     folder = Folder(config.storage).child(config.run_name)
     state = _existing(config, folder)
     decoded = _decode_here(config, kind) if state != "complete" else None
+    if decoded is not None and state == "resume":
+        check_same_data(folder, decoded)
     if state != "complete":
         if rank() == 0:  # under torchrun the other ranks' driver is this one
             wait_until_free(folder)
@@ -158,8 +161,9 @@ def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
     """Settings that make two runs different ones: (name, value in a, value in b)."""
     names = [name for name, _ in walk_fields() if not name.startswith(_FREE)]
     found = [(n, get_dotted(a, n), get_dotted(b, n)) for n in names]
-    same_place = os.path.abspath(os.path.expanduser(a.data.name)) == os.path.abspath(os.path.expanduser(b.data.name))
-    return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and same_place)]
+    # Where a person's samples lie makes no difference: their content is compared when they are opened
+    moved = not any(get_kind(each.data).knows(each.data.name) for each in (a, b))
+    return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and moved)]
 
 
 def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:

@@ -58,7 +58,7 @@ def train(
     store = CheckpointStore(folder, config.checkpoint.keep, on_trouble=context.request_stop)
     if context.is_main:
         store.sweep()
-    notes = restore(state, store, context, samples)
+    restore(state, store, context, samples)
     step = TrainStep(config, context, state, loader)
 
     # What is measured and written down
@@ -71,7 +71,7 @@ def train(
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *samples.notes, *notes, *store.notes())
+        log.event(state.nimg, *samples.notes, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to

@@ -5,6 +5,7 @@ Importing this package imports neither torch nor Pillow, which the drivers of cl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_IN_A_GRID = 10_000
 FEW = 100  # images, from which on there are enough for every metric
+MEASURED = 256
+"""Side up to which images are measured as they are stored; extractors make larger ones smaller anyway."""
 
 
 class Images:
@@ -35,7 +38,7 @@ class Images:
 
     name = "image"
     noun = "images"
-    suffixes = (".png", ".npy", "")
+    suffixes = (".png", ".npy", ".npz", "")
 
     def knows(self, name: str) -> bool:
         return is_known(name)
@@ -47,7 +50,7 @@ class Images:
     def like(self, config: DataConfig, spec: SampleSpec | None) -> DataConfig:
         if spec is not None:
             return config.model_copy(update={"channels": spec.shape[0], "resolution": spec.shape[1]})
-        return config.model_copy(update={"resolution": _side(config.name)})
+        return config if config.resolution else config.model_copy(update={"resolution": _side(config.name)})
 
     def describe(self, config: DataConfig) -> SampleSpec:
         return source(config).describe()
@@ -87,20 +90,38 @@ class Images:
         """A grid of the images in rows, pixels repeated until small ones can be seen."""
         return enlarged(make_grid(samples, columns), samples.shape[-1])
 
-    def save(self, batches: Iterable[NDArray[Any]], n: int, target: Path, columns: int | None = None) -> None:
-        """.png: a grid; .npy: uint8 (N, H, W) for grey or (N, H, W, 3); a folder: PNG files named by number."""
+    def convert(self, stored: NDArray[Any], spec: SampleSpec) -> NDArray[Any]:
+        from distgan.kinds.image.pixels import Target, convert
+
+        return convert(stored, Target(spec.shape[0], spec.shape[1]))
+
+    def save(
+        self,
+        batches: Iterable[NDArray[Any]],
+        n: int,
+        target: Path,
+        columns: int | None = None,
+        labels: NDArray[np.int64] | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        """.png: a grid; .npy: uint8 (N, H, W) for grey or (N, H, W, 3); .npz: that as `images`, and the names of the
+        classes (N,) as `labels`; a folder: PNG files named by number, and dataset.json with their classes.
+        """
         if target.suffix == "":
-            numbers, width = iter(range(n)), len(str(n - 1))
-            for batch in batches:
-                for image, number in zip(batch, numbers, strict=False):
-                    (target / f"{number:0{width}d}.png").write_bytes(png(make_grid(image[None], pad=0)))
+            save_folder(batches, n, target, labels, classes)
         elif target.suffix.lower() == ".png":
             if n > MOST_IN_A_GRID:
                 raise ConfigError(f"-n {n}: a grid holds at most {MOST_IN_A_GRID} images; write FILE.npy or a folder")
             target.write_bytes(png(self.preview(np.concatenate(list(batches)), columns)))
         else:
             array = np.concatenate(list(batches)).transpose(0, 2, 3, 1)
-            np.save(target, array[..., 0] if array.shape[-1] == 1 else array)
+            array = array[..., 0] if array.shape[-1] == 1 else array
+            names: dict[str, Any] = {} if labels is None else {"labels": np.array(classes)[labels]}
+            with open(target, "wb") as file:
+                if target.suffix.lower() == ".npz":
+                    np.savez_compressed(file, images=array, **names)
+                else:
+                    np.save(file, array)
 
     def extractor(self, config: RunConfig, spec: SampleSpec, device: torch.device | str) -> Extractor:
         from distgan.kinds.image.extractors import get_extractor
@@ -170,23 +191,29 @@ def _enough(config: RunConfig, n: int) -> None:
             )
 
 
+def save_folder(
+    batches: Iterable[NDArray[Any]], n: int, folder: Path, labels: NDArray[np.int64] | None, classes: tuple[str, ...]
+) -> None:
+    """PNG files named by number; with labels dataset.json beside them, as StyleGAN's tools have it, which tells the
+    class of each file, and what the classes are called.
+    """
+    names = [f"{number:0{len(str(n - 1))}d}.png" for number in range(n)]
+    left = iter(names)
+    for batch in batches:
+        for image, name in zip(batch, left, strict=False):
+            (folder / name).write_bytes(png(make_grid(image[None], pad=0)))
+    if labels is not None:
+        known = {"labels": list(map(list, zip(names, labels.tolist(), strict=True))), "classes": list(classes)}
+        (folder / "dataset.json").write_text(json.dumps(known), encoding="utf-8")
+
+
 def _side(name: str) -> int | None:
-    """The side of the first image of a folder, so that generated images are measured as they are."""
-    from PIL import Image
+    """The side of the first image of a folder or archive, up to MEASURED, so that images are measured as they are."""
+    from distgan.kinds.image.folder import FolderSource
 
-    from distgan.kinds.image.files import FolderReader
-    from distgan.kinds.image.headers import readable_formats
-
-    path = Path(name).expanduser()
-    if not path.is_dir():
-        return None
-    for entry in sorted(FolderReader(path).find().entries, key=lambda entry: entry.name):
-        try:
-            with Image.open(path / entry.name, formats=readable_formats()) as image:
-                return int(min(image.size))
-        except Exception:  # a damaged file, which is counted when it is decoded
-            continue
-    return None
+    found = source(DataConfig(name=name, split="all", labels=False))
+    side = found.first_side() if isinstance(found, FolderSource) else None
+    return None if side is None else max(4, min(side, MEASURED))
 
 
 KIND = Images()

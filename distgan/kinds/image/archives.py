@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import stat
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from distgan.config import ConfigError
 from distgan.kinds.base import some
 from distgan.kinds.image.files import Entry, Found, has_usual_suffix, is_index, is_junk, may_be_image
 from distgan.kinds.image.headers import looks_like_image
-from distgan.kinds.image.identity import identity
+from distgan.kinds.image.stamps import identity
 
 MEMBER_BYTES = 1 << 29  # a member that claims to be larger than this is not read
 ENCRYPTED, UTF8 = 0x1, 0x800  # bits of a member's flags
 DOS_FOLDER = 0x10  # bit of its attributes
+UNICODE_PATH = 0x7075  # APPNOTE.TXT, 4.6.9
 
 
 class ZipReader:
@@ -58,7 +61,7 @@ class ZipReader:
             )
         if twice:
             found.remarks.append(
-                f"{len(twice):,} files of the archive have a name that another has too; all are used: {some(twice, 3)}"
+                f"in the archive {len(twice):,} times a file has the name of one before; all are used: {some(twice, 3)}"
             )
         return found
 
@@ -108,12 +111,23 @@ def inside(info: zipfile.ZipInfo) -> tuple[str, bool]:
     name = info.filename
     if not info.flag_bits & UTF8 and not name.isascii():
         try:
-            name = name.encode("cp437").decode("utf-8")
-        except UnicodeError:  # written in cp437, as the standard has it, or given by another field
+            stored = name.encode("cp437")
+            name = _unicode_path(info.extra, stored) or stored.decode("utf-8")
+        except UnicodeError:  # written in cp437, as the standard has it, or decoded by another rule already
             name = info.filename
     name = name.replace("\\", "/")
     parts = [part for part in re.sub(r"^[A-Za-z]:(?=/)", "", name).split("/") if part not in ("", ".", "..")]
     return "/".join(parts), name.endswith("/") or bool(info.external_attr & DOS_FOLDER and not info.file_size)
+
+
+def _unicode_path(extra: bytes, stored: bytes) -> str:
+    """The name in Info-ZIP's extra field for Unicode paths, "" if there is none that belongs to the stored name."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        content, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == UNICODE_PATH and size > 5 and content[1:5] == struct.pack("<I", zlib.crc32(stored)):
+            return content[5:].decode("utf-8")
+    return ""
 
 
 def is_zip(path: Path) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distgan.config import ConfigError
 from distgan.kinds.base import some
 from distgan.kinds.image.files import Entry
+from distgan.kinds.image.image_set import Labels
 from distgan.kinds.image.labels import class_labels
 
 FIX = "correct it, remove it, or set data.labels=false"
@@ -87,8 +88,9 @@ class DatasetJson:
                 )
         file = groups[0][0]
         try:
-            labels, classes = class_labels(_array(values), len(images))
-            classes = _called(classes, names[0])
+            labels, classes = (
+                class_labels(_array(values), len(images)) if names[0] is None else _called(_array(values), names[0])
+            )
         except ValueError as error:
             raise self._refusal(file, f"its labels {error}") from None
         return Named(labels.tolist(), classes, used, tuple(remarks))
@@ -147,13 +149,14 @@ def _array(values: list[Any]) -> NDArray[Any]:
         raise ValueError("are too large for labels") from None
 
 
-def _called(values: tuple[str, ...], names: Any) -> tuple[str, ...]:
-    """The classes by their names: `names[k]` is that of label k. ValueError where they do not fit."""
-    if names is None:
-        return values
+def _called(values: NDArray[Any], names: Any) -> tuple[Labels, tuple[str, ...]]:
+    """The same as `class_labels`, where names[k] is the name of label k. ValueError where they do not fit."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError('have names ("classes") that are no list of texts')
-    if not all(value.isdigit() and int(value) < len(names) for value in values):
-        odd = next(value for value in values if not (value.isdigit() and int(value) < len(names)))
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise ValueError('are not whole numbers, which "classes" has names for')
+    if values.min() < 0 or values.max() >= len(names):
+        odd = values.min() if values.min() < 0 else values.max()
         raise ValueError(f'have no name for {odd}: "classes" names 0 to {len(names) - 1}')
-    return tuple(names[int(value)] for value in values)
+    found, labels = np.unique(values, return_inverse=True)
+    return labels.astype(np.int64).reshape(-1), tuple(names[value] for value in found)

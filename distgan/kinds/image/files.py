@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from distgan.config import ConfigError
 from distgan.kinds.base import some
 from distgan.kinds.image.headers import CAMERA_RAW, SUFFIXES, looks_like_image
-from distgan.kinds.image.identity import stamp
+from distgan.kinds.image.stamps import stamp
 
 INDEX = "dataset.json"  # names the classes of the images beside and below it, see dataset_json.py
 # What systems leave in folders, in lower case; so does whatever begins with a dot.
@@ -74,10 +74,10 @@ class Found:
                 f"{count:,} of {total:,} images are known by their content alone ({_counted(self.by_content)})"
             )
         if self.others:
-            notes.append(
-                f"passed over: {self.others.total():,} files that hold no image ({_counted(self.others)}: "
-                f"{', '.join(self.examples)}{', ...' if self.others.total() > len(self.examples) else ''})"
-            )
+            total = self.others.total()
+            what = "file that holds" if total == 1 else "files that hold"
+            names = ", ".join([*self.examples, *(["..."] if total > len(self.examples) else [])])
+            notes.append(f"passed over: {total:,} {what} no image ({_counted(self.others)}: {names})")
         return notes
 
 

@@ -4,7 +4,9 @@ cache.
 
 from __future__ import annotations
 
+import functools
 import io
+import operator
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +24,24 @@ from distgan.kinds.image.archives import ZipReader
 from distgan.kinds.image.cache import Writer, cached
 from distgan.kinds.image.classes import Listing, by_folder, dealt, without_masks
 from distgan.kinds.image.dataset_json import DatasetJson
+from distgan.kinds.image.depth import Range, Scale
 from distgan.kinds.image.files import Entry, FolderReader, Found
 from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels, first, image_spec
 from distgan.kinds.image.parts import Placed, below_common, choose_part
-from distgan.kinds.image.pixels import Target, check_size, chunk, decode, flatten, processors
+from distgan.kinds.image.pixels import (
+    FRAMES,
+    DeepPixelsError,
+    Target,
+    check_size,
+    chunk,
+    decode,
+    deep_range,
+    deep_values,
+    flatten,
+    processors,
+)
+from distgan.text import count
 
 SAMPLE = 200  # files that resolution and channels are derived from where they are not set
 
@@ -147,24 +162,49 @@ class FolderSource:
             config.channels or (1 if grey else 3), config.resolution or derived, config.fit, config.background
         )
 
+    def first_side(self) -> int | None:
+        """The shorter side of the first image that can be read."""
+        with closing(self.reader()) as reader, _quiet():
+            for entry in self.listing.entries:
+                try:
+                    return min(_look(reader.read(entry), Target(3, 1), colours=False)[0])
+                except Exception:  # is met again, and counted, when it is decoded
+                    continue
+        return None
+
     def _decode(self, writer: Writer, progress: Progress | None) -> None:
         listing, target = self.listing, self.target
         total, kept = len(listing.entries), []
 
+        noticed: list[str] = []
+        scale: Scale | None = None
+
         with closing(self.reader()) as reader, _quiet(), ThreadPoolExecutor(processors()) as pool:
 
-            def one(i: int) -> Pixels | str:
-                entry = listing.entries[i]
+            def one(i: int) -> Pixels | str | None:
+                entry, told = listing.entries[i], list[str]()
                 try:
-                    return decode(reader.read(entry), target)
-                except Exception as error:  # Pillow's decoders raise many kinds; each means an unreadable file
+                    pixels = decode(reader.read(entry), target, scale, told.append)
+                except DeepPixelsError:
+                    return None
+                except Exception as error:  # Pillow's decoders raise many kinds; each means that it is unreadable
                     return _reason(entry, error)
+                noticed.extend(told)
+                return pixels
 
             step = chunk(0, target)
             for start in range(0, total, step):
                 numbers = range(start, min(start + step, total))
+                mark = len(noticed)
                 results = list(pool.map(one, numbers))
-                good = [(i, result) for i, result in zip(numbers, results, strict=True) if not isinstance(result, str)]
+                if any(result is None for result in results):
+                    # The first deep images: only now is it worth a look at all files, for the scale of the set
+                    scale = self._scale(reader, pool)
+                    del noticed[mark:]
+                    results = list(pool.map(one, numbers))
+                good = [
+                    (i, result) for i, result in zip(numbers, results, strict=True) if isinstance(result, np.ndarray)
+                ]
                 writer.skipped += [result for result in results if isinstance(result, str)]
                 self._tolerate(writer.skipped)
                 kept += [i for i, _ in good]
@@ -174,6 +214,9 @@ class FolderSource:
                     progress(f"decoding {self.name}", numbers.stop, total)
         if not kept:
             raise ConfigError(f"data.name = {self.path}: none of {total} files could be read: {some(writer.skipped)}")
+        writer.remarks += [scale.said] if scale is not None and scale.said else []
+        if several := noticed.count(FRAMES):
+            writer.remarks.append(f"{count(several, 'file')} of several pages or frames: the first is taken")
         if listing.label_of is not None:
             writer.labels = np.array(listing.label_of, np.int64)[kept]
             writer.classes = listing.classes
@@ -184,6 +227,21 @@ class FolderSource:
                     f"data.name = {self.path}: no image of the class {some(lost)} can be read: {some(writer.skipped)}; "
                     "repair the files, or remove the class"
                 )
+
+    def _scale(self, reader: FolderReader | ZipReader, pool: ThreadPoolExecutor) -> Scale:
+        """What the numbers of all images of more than 8 bits mean, together."""
+
+        def one(entry: Entry) -> Range | None:
+            try:
+                return deep_range(reader.read(entry))
+            except Exception:  # is met again, and counted, when it is decoded
+                return None
+
+        found = [each for each in pool.map(one, self.listing.entries) if each is not None]
+        try:
+            return functools.reduce(operator.or_, found).scale()
+        except ValueError as error:
+            raise ConfigError(f"data.name = {self.path}: the images hold {error}") from None
 
     def _tolerate(self, skipped: Sequence[str]) -> None:
         total = len(self.listing.entries)
@@ -221,6 +279,10 @@ def _look(data: bytes, wanted: Target, colours: bool) -> tuple[tuple[int, int], 
             (image.mode in ("1", "L", "F") or image.mode.startswith("I")) and "transparency" not in image.info
         ):
             return size, True
+        deep = deep_values(data, image)
+        if deep is not None and deep.ndim == 3:
+            colour = deep[..., : 3 if deep.shape[2] > 2 else 1]
+            return size, bool((colour == colour[..., :1]).all())
         image.draft(None, (64, 64))  # type: ignore[arg-type]
         image.load()
         pixels = np.asarray(flatten(image, wanted))

@@ -16,10 +16,10 @@ from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import Progress, SampleSet, SampleSpec
 from distgan.kinds.image import formats
 from distgan.kinds.image.cache import Writer, cached
-from distgan.kinds.image.identity import identity
 from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
 from distgan.kinds.image.pixels import Target, in_chunks
 from distgan.kinds.image.sets.base import Known, Layout, stl_files
+from distgan.kinds.image.stamps import identity
 from distgan.registry import DATA_SETS
 
 DEPTH, FOLDERS = 6, 5000  # how deep, and through how many folders, a set is looked for below data.root

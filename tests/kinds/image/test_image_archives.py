@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,17 @@ def test_names_in_utf8_that_do_not_say_so(tmp_path: Path) -> None:
     packed(cp437, "Kxtzchen/1.png", "Hund/1.png")
     cp437.write_bytes(cp437.read_bytes().replace(b"Kxtzchen", "K\u00e4tzchen".encode("cp437")))
     assert opened(cp437).classes == ("Hund", "K\u00e4tzchen")
+    extra = tmp_path / "d.zip"
+    with zipfile.ZipFile(extra, "w") as out:
+        for i, (kind, stored) in enumerate((("\u732b", b"\x94L"), ("\u72ac", b"\x8c\xa2"))):
+            info = member("xx/1.png")
+            unicode_path = b"\1" + struct.pack("<I", zlib.crc32(stored + b"/1.png")) + f"{kind}/1.png".encode()
+            info.extra = struct.pack("<HH", 0x7075, len(unicode_path)) + unicode_path
+            info.filename = f"{'xy'[i]}{'xy'[i]}/1.png"
+            out.writestr(info, picture(i))
+    data = extra.read_bytes().replace(b"xx/1.png", b"\x94L/1.png").replace(b"yy/1.png", b"\x8c\xa2/1.png")
+    extra.write_bytes(data)
+    assert opened(extra).classes == ("\u72ac", "\u732b")
     flagged = packed(tmp_path / "c.zip", "\u732b/1.png", "\u72ac/1.png")
     assert opened(flagged).classes == ("\u72ac", "\u732b")
 
@@ -77,7 +89,7 @@ def test_members_of_one_name_are_all_used_each_with_its_own_pixels(tmp_path: Pat
         file = packed(tmp_path / "a.zip", "x.png", "x.png", "y.png", "x.png")
     result = opened(file)
     assert sorted(result.samples[:, 0, 0, 0].tolist()) == [0, 1, 2, 3]
-    assert "2 files of the archive have a name that another has too" in result.remarks[0]
+    assert "in the archive 2 times a file has the name of one before" in result.remarks[0]
 
 
 def test_an_encrypted_archive_is_refused_in_words(tmp_path: Path) -> None:
@@ -144,4 +156,4 @@ def test_links_in_archives_are_passed_over(tmp_path: Path) -> None:
         out.writestr(link, "x.png")
     result = opened(tmp_path / "a.zip")
     assert len(result) == 1
-    assert result.remarks == ("passed over: 1 files that hold no image (1 links: y.png)",)
+    assert result.remarks == ("passed over: 1 file that holds no image (1 links: y.png)",)

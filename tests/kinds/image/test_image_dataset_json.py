@@ -117,6 +117,12 @@ def test_names_of_classes(tmp_path: Path) -> None:
     assert renamed.classes == ("x", "z")
 
 
+def test_few_images_of_many_named_classes(tmp_path: Path) -> None:
+    """What `distgan sample --out FOLDER` writes of a generator of many classes."""
+    content = {**labelled(lambda i: 10 * i), "classes": [f"class {k}" for k in range(1000)]}
+    assert by_image(opened(built(tmp_path / "set", content))) == {i: f"class {10 * i}" for i in range(N)}
+
+
 def test_names_that_the_list_has_and_the_folder_has_not(tmp_path: Path) -> None:
     result = opened(built(tmp_path / "set", labelled(lambda i: i % 2, N + 3)))
     assert len(result) == N
@@ -148,6 +154,8 @@ def test_names_that_the_list_has_and_the_folder_has_not(tmp_path: Path) -> None:
         (labelled(lambda i: i), "24 different values for 24 images"),
         ({**labelled(lambda i: i % 3), "classes": ["a", "b"]}, 'no name for 2: "classes" names 0 to 1'),
         ({**labelled(lambda i: i % 3), "classes": "abc"}, "no list of texts"),
+        ({**labelled(lambda i: i - 1), "classes": ["a", "b"]}, "no name for -1"),
+        ({**labelled(lambda i: "ab"[i % 2]), "classes": ["a", "b"]}, "not whole numbers"),
     ],
 )
 def test_what_is_refused_and_how_to_go_on(tmp_path: Path, content: Any, words: str) -> None:

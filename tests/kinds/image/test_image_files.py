@@ -102,7 +102,7 @@ def test_the_cache_does_not_remember_what_lay_beside(pictures: Pictures) -> None
     folder = pictures("1.png", "2.png")
     assert opened(folder).remarks == ()
     (folder / "notes.txt").write_text("later")
-    assert opened(folder).remarks == ("passed over: 1 files that hold no image (1 .txt: notes.txt)",)
+    assert opened(folder).remarks == ("passed over: 1 file that holds no image (1 .txt: notes.txt)",)
 
 
 def test_pipes_sockets_devices_links_and_folders_with_an_images_name(pictures: Pictures) -> None:
