@@ -15,8 +15,9 @@ from distgan.kinds.image.files import Entry
 from distgan.kinds.image.parts import Placed
 
 # Sub-folders of images with targets for them: pictures too, but not what is to be learnt.
-IMAGES = frozenset(("images", "image", "imgs", "img"))
+IMAGES = frozenset(("images", "image", "imgs", "img", "jpegimages", "leftimg8bit"))
 MASKS = frozenset(("masks", "mask", "labels", "label", "annotations", "gt", "ground_truth", "groundtruth", "mattes"))
+MASKS |= {"gtfine", "gtcoarse", "segmentationclass", "segmentationobject"}
 
 
 @dataclass(frozen=True)

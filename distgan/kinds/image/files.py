@@ -149,9 +149,14 @@ class FolderReader:
         elif may_be_image(inside, status.st_size):
             try:
                 with open(file, "rb") as stream:
-                    found.take(entry) if looks_like_image(stream) else found.pass_over(inside)
+                    image = looks_like_image(stream)
             except OSError:
                 found.pass_over(inside, "that this user may not read")
+                return
+            if image:
+                found.take(entry)
+            else:
+                found.pass_over(inside)
         else:
             found.pass_over(inside)
 

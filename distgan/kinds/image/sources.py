@@ -41,6 +41,10 @@ def hint(config: DataConfig) -> str:
     known = _known(config.name)
     if known is None or not os.path.lexists(config.name):
         return ""
+    from distgan.kinds.image.known import data_root
+
+    if data_root(config) in Path(config.name).absolute().parents:  # the known set's own files
+        return ""
     what = "folder" if os.path.isdir(config.name) else "file"
     return f"the known set {known} is read; for your own {what} of that name give ./{config.name}"
 

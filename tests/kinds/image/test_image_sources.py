@@ -28,6 +28,7 @@ def test_a_folder_with_a_known_sets_name_is_pointed_out(
     assert result.notes == (
         f"mnist10k: the known set mnist10k is read; for your own folder of that name give ./{name}",
     )
+    assert open_samples(DataConfig(name=name, limit=200, root=str(tmp_path))).remarks == ()  # there lie its raw files
     own = open_samples(DataConfig(name=f"./{name}"))
     assert (len(own), own.remarks) == (1, ())
 
