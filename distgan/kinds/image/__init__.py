@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgan.config import AugmentConfig, ConfigError, DataConfig, RunConfig
-from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec
+from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec, some
 from distgan.kinds.image.grid import enlarged, make_grid
 from distgan.kinds.image.recipe import recipe
-from distgan.kinds.image.sources import is_known, source
+from distgan.kinds.image.sources import hint, is_known, source
 from distgan.kinds.picture import png
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from distgan.metrics.extractor import Extractor
 
 MOST_IN_A_GRID = 10_000
+FEW = 100  # images, from which on there are enough for every metric
 MEASURED = 256
 """Side up to which images are measured as they are stored; extractors make larger ones smaller anyway."""
 
@@ -54,13 +56,15 @@ class Images:
         return source(config).describe()
 
     def open(self, config: DataConfig, progress: Progress | None = None) -> SampleSet:
-        return source(config).open(progress)
+        result = source(config).open(progress)
+        remarks = [remark for remark in (hint(config), _bare_classes(result)) if remark]
+        return replace(result, remarks=(*remarks, *result.remarks)) if remarks else result
 
     def describe_in_words(self, spec: SampleSpec) -> str:
         channels, height, width = spec.shape
         count = f"{spec.n:,} " if spec.n else ""
         classes = f", {spec.n_classes} classes" if spec.n_classes else ""
-        return f"{count}images of {spec.name}, {height} x {width} x {channels}{classes}"
+        return f"{count}image{'s' if spec.n != 1 else ''} of {spec.name}, {height} x {width} x {channels}{classes}"
 
     def encode(self, stored: Tensor) -> Tensor:
         return stored.float().mul_(2 / 255).sub_(1)
@@ -156,10 +160,35 @@ class Images:
             )
         check_models(config.model, **self.network_arguments(spec), n_classes=n_classes)
         settings = config.metrics
+        if spec.n is not None and spec.n < FEW:
+            _enough(config, spec.n)
         # The extractor is first used after thousands of images, which would be trained in vain. What auto takes is
         # there; trying it would import torch, seconds that every start would take longer.
         if settings.names and (settings.weights is not None or settings.extractor != "auto"):
             self.extractor(config, spec, "cpu")
+
+
+def _bare_classes(data: SampleSet) -> str:
+    """A remark on classes that no image in use belongs to, or ""."""
+    if data.labels is None:
+        return ""
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    bare = [name for name, count in zip(data.classes, counts, strict=False) if not count]
+    return f"{len(bare):,} of {len(data.classes):,} classes have no image: {some(bare)}" if bare else ""
+
+
+def _enough(config: RunConfig, n: int) -> None:
+    """Raise ConfigError where so few images cannot be measured by what metrics.names asks for."""
+    from distgan.registry import METRICS
+
+    for name in config.metrics.names:
+        if n < (least := METRICS[name].least):
+            where = f"data.limit = {n}" if n == config.data.limit else f"data.name = {config.data.name}"
+            count = "one image" if n == 1 else f"{n} images"
+            raise ConfigError(
+                f"{where}: the set has {count}, and {name} needs at least {least}; give more, or leave {name} out of "
+                "metrics.names"
+            )
 
 
 def save_folder(
@@ -182,7 +211,7 @@ def _side(name: str) -> int | None:
     """The side of the first image of a folder or archive, up to MEASURED, so that images are measured as they are."""
     from distgan.kinds.image.folder import FolderSource
 
-    found = source(DataConfig(name=name, split="all"))
+    found = source(DataConfig(name=name, split="all", labels=False))
     side = found.first_side() if isinstance(found, FolderSource) else None
     return None if side is None else max(4, min(side, MEASURED))
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import Progress, SampleSet, SampleSpec
-from distgan.kinds.image.cache import Writer, cached, identity
+from distgan.kinds.image.cache import Writer, cached
 from distgan.kinds.image.depth import DIM, Range, Scale
 from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
 from distgan.kinds.image.labels import class_labels
 from distgan.kinds.image.pixels import Target, in_chunks
+from distgan.kinds.image.stamps import identity
 
 IMAGE_KEYS = ("images", "image", "x", "data", "samples", "pixels", "imgs", "x_train", "train_images", "arr_0")
 LABEL_KEYS = (

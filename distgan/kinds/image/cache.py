@@ -1,8 +1,8 @@
 """Decoded sets on disk: built once a node, then memory-mapped by every worker.
 
-An entry is a folder named by the hash of what it was made from (files with sizes and times, settings). It is built
-aside and renamed, so an entry that exists is complete; a file lock makes other processes of the node wait for the
-builder.
+An entry is a folder named by the hash of what it was made from: where the files lie, their sizes, times and inodes,
+and the settings. It is built aside and renamed, so an entry that exists is complete; a file lock makes other processes
+of the node wait for the builder.
 """
 
 from __future__ import annotations
@@ -26,21 +26,13 @@ from distgan.kinds.base import SampleSet
 from distgan.kinds.image.image_set import Fingerprint, Labels, Pixels, image_spec
 from distgan.storage import user_cache
 
-FORMAT = 2  # part of every key: raise it when decoding changes, and old entries are left alone
+FORMAT = 3  # part of every key: raise it when decoding changes, and old entries are left alone
 
 
 def cache_root(config: DataConfig) -> Path:
     """Folder of all decoded sets."""
     given = config.cache or os.environ.get("DISTGAN_CACHE")
     return (Path(given).expanduser() if given else user_cache() / "decoded").absolute()
-
-
-def identity(file: Path) -> list[Any]:
-    """What another file, or this one changed, does not share: where it lies, its inode, size, and times to the
-    nanosecond. The time of the last change of the inode (ctime) cannot be set back, as an archive sets the other back.
-    """
-    status = file.stat()
-    return [str(file.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 class Writer:
@@ -74,7 +66,7 @@ class Writer:
 
     def keep(self, source: Path) -> None:
         """The images are those of this .npy file, which needs no conversion."""
-        self._source = str(source.absolute())
+        self._source = os.path.realpath(source)
 
     def finish(self, name: str) -> None:
         """Write what describes the images."""

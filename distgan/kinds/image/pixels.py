@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgan.kinds.image.depth import Range, Scale
+from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def decode(
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         check_size(image)
         if notice is not None and image.format != "MPO" and getattr(image, "is_animated", False):
             notice(FRAMES)  # a phone's MPO holds a preview, or a map of brightness
@@ -96,7 +97,7 @@ def deep_range(data: bytes) -> Range | None:
     """The range of an image file's numbers where they have more than 8 bits; None for all others."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         check_size(image)
         deep = deep_values(data, image)
     return None if deep is None else Range.of(deep[..., :3] if deep.ndim == 3 else deep)
