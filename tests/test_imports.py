@@ -27,7 +27,8 @@ MAY = {
     "runs": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export", "training"},
     "orchestration": {"registry", "config", "storage", "kinds", "models", "metrics", "training", "runs"},
     "cli": {"config", "registry", "storage", "kinds", "export", "runs", "orchestration"},
-    "__main__": {"cli"},
+    "terminal": set(),
+    "__main__": {"cli", "terminal"},
     "__init__": set(),
 }
 
