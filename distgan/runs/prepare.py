@@ -16,6 +16,7 @@ from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
 from distgan.storage import Folder
 from distgan.training.identity import check_same_data
+from distgan.training.logs import read_status
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
 
@@ -55,6 +56,8 @@ class Prepared:
     """The real samples, in words."""
     notes: tuple[str, ...] = ()
     """What a person should know before it starts."""
+    kimg: float = 0.0
+    """What a complete run has seen."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -85,7 +88,8 @@ def prepare(config: RunConfig) -> Prepared:
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
     words = kind.describe_in_words(replace(spec, n=len(decoded) if decoded else spec.n))
-    return Prepared(config, folder, state, words, decoded.notes if decoded else ())
+    seen = float(read_status(folder).get("kimg", 0)) if state == "complete" else 0.0
+    return Prepared(config, folder, state, words, decoded.notes if decoded else (), seen)
 
 
 def _decode_here(config: RunConfig, kind: Kind) -> SampleSet | None:
@@ -166,9 +170,17 @@ def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
     return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and moved)]
 
 
-def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
-    from distgan.training.logs import read_status
+def already_complete(prepared: Prepared) -> str:
+    """What is said of a run that has all that is asked for."""
+    done, asked = prepared.kimg, prepared.config.total_images / 1000
+    longer = f", {asked:g} are asked for" if done > asked else ""
+    return (
+        f"already complete: {prepared.folder} has {done:g} kimg{longer} (--kimg {2 * done:g} would train on, --name "
+        "NAME starts another run)"
+    )
 
+
+def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
     if not folder.exists("config.yaml"):
         return "new"
     try:
