@@ -81,17 +81,17 @@ def _refuse(text: str) -> int:
 
 
 def train(arguments: list[str]) -> int:
-    if _wants_help(arguments):
-        print_settings("usage: distgan train [--config FILE.yaml] [--warm-start RUN_OR_TRIAL] [--SETTING VALUE ...]")
+    usage = "usage: distgan train [--config FILE.yaml] [--warm-start RUN_OR_TRIAL] [--SETTING VALUE ...]"
+    if _helped(arguments, usage):
         return 0
     parser = argparse.ArgumentParser("distgan train", add_help=False, allow_abbrev=False)
     parser.add_argument("--warm-start")
     options, rest = parser.parse_known_args(arguments)
-    return _train(_read_config(rest), options.warm_start)
+    return _train(load_config(*parse_overrides(rest)), options.warm_start)
 
 
 def _train(config: RunConfig, warm_start: str | None = None) -> int:
-    from distgan.runs.prepare import prepare, taken_back
+    from distgan.runs.prepare import already_complete, prepare, taken_back
 
     if config.engine == "ray":
         from distgan.orchestration.cluster import check_early
@@ -107,13 +107,8 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
 
         print(begin_warm(warm_start, prepared.config, prepared.folder))
     if prepared.state == "complete":
-        print(
-            f"already complete: {prepared.folder} (--kimg {2 * config.kimg:g} would train on, --name NAME starts "
-            "another run)"
-        )
+        print(already_complete(prepared))
         return 0
-    for note in prepared.notes:
-        print(note)
     with taken_back(prepared):
         if config.engine == "local":
             from distgan.runs.local import run
@@ -125,12 +120,12 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
 
 
 def tune(arguments: list[str]) -> int:
-    if _wants_help(arguments):
-        print_settings(
-            "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n       distgan "
-            "tune --resume NAME [--storage STORAGE]      go on with a search\n       distgan tune --replay NAME "
-            "--name NEW               run the schedule that pbt found, from the start"
-        )
+    usage = (
+        "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n       distgan "
+        "tune --resume NAME [--storage STORAGE]      go on with a search\n       distgan tune --replay NAME "
+        "--name NEW               run the schedule that pbt found, from the start"
+    )
+    if _helped(arguments, usage):
         return 0
     parser = argparse.ArgumentParser("distgan tune", add_help=False, allow_abbrev=False)
     for option in ("--search", "--resume", "--replay"):
@@ -172,17 +167,10 @@ def resume(arguments: list[str]) -> int:
 
 
 def config(arguments: list[str]) -> int:
-    if _wants_help(arguments):
-        print_settings(
-            "usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML"
-        )
+    usage = "usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML"
+    if _helped(arguments, usage):
         return 0
-    settings = _read_config(arguments)
-    from distgan.kinds import with_recipe
-
-    with contextlib.suppress(ConfigError):  # the data is not here, or not yet: then without what follows from it
-        settings = with_recipe(settings)
-    print(dump_config(settings), end="")
+    print(dump_config(_resolved(arguments)), end="")
     return 0
 
 
@@ -389,12 +377,22 @@ COMMANDS = {
 # Reading what was typed
 
 
-def _read_config(arguments: list[str]) -> RunConfig:
-    return load_config(*parse_overrides(arguments))
+def _resolved(arguments: list[str]) -> RunConfig:
+    """The settings that a command would use."""
+    from distgan.kinds import with_recipe
+
+    config = load_config(*parse_overrides(arguments))
+    with contextlib.suppress(ConfigError):  # the data is not here, or not yet: then without what follows from it
+        config = with_recipe(config)
+    return config
 
 
-def _wants_help(arguments: list[str]) -> bool:
-    return any(a in ("-h", "--help") for a in arguments)
+def _helped(arguments: list[str], usage: str) -> bool:
+    """Whether help was asked for, which then is printed: the settings."""
+    asked = any(a in ("-h", "--help") for a in arguments)
+    if asked:
+        print_settings(usage, _resolved([]))
+    return asked
 
 
 if __name__ == "__main__":

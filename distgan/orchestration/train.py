@@ -46,7 +46,7 @@ def run(prepared: Prepared) -> int:
         return run_here(prepared, launch_local_mode)
     with Lease(prepared.folder) as lease, cluster(prepared.config.ray) as found:
         placement = place(prepared.config, found.nodes)
-        line = ProgressLine(f"{prepared.images}; {placement}")
+        line = ProgressLine(f"{prepared.images}; {placement}", notes=prepared.notes)
         try:
             status = fit(prepared.config, prepared.folder, placement, line, owner=lease.owner, on=found)
         finally:
@@ -135,6 +135,8 @@ def fit(
     """
     folder.remove(STOP)
     forget_run_state(folder)
+    if line is not None:
+        line.follow(read_status(folder))
     with _StopRequests(folder, line) as requests:
         answer = _fit(config, folder, placement, line, requests, owner, on)
     if line is not None:

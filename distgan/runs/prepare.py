@@ -19,6 +19,7 @@ from distgan.runs.progress import Countdown
 from distgan.storage import Folder, home_cache, user_cache
 from distgan.text import command
 from distgan.training.identity import check_same_data
+from distgan.training.logs import read_status
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
 
@@ -58,6 +59,8 @@ class Prepared:
     """The real samples, in words."""
     notes: tuple[str, ...] = ()
     """What a person should know before it starts."""
+    kimg: float = 0.0
+    """What a complete run has seen."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -91,7 +94,8 @@ def prepare(config: RunConfig) -> Prepared:
     notes = decoded.notes if decoded else ()
     if home_cache() is None and not os.environ.get("DISTGAN_CACHE"):
         notes = (f"no home folder to write to: what is kept between runs lies in {user_cache()}", *notes)
-    return Prepared(config, folder, state, words, notes)
+    seen = float(read_status(folder).get("kimg", 0)) if state == "complete" else 0.0
+    return Prepared(config, folder, state, words, notes, seen)
 
 
 @contextmanager
@@ -187,9 +191,17 @@ def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
     return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and moved)]
 
 
-def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
-    from distgan.training.logs import read_status
+def already_complete(prepared: Prepared) -> str:
+    """What is said of a run that has all that is asked for."""
+    done, asked = prepared.kimg, prepared.config.total_images / 1000
+    longer = f", {asked:g} are asked for" if done > asked else ""
+    return (
+        f"already complete: {prepared.folder} has {done:g} kimg{longer} (--kimg {2 * done:g} would train on, --name "
+        "NAME starts another run)"
+    )
 
+
+def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
     if not folder.exists("config.yaml"):
         return "new"
     try:

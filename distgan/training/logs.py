@@ -27,16 +27,23 @@ from distgan.storage import Folder, local_copy
 from distgan.training.writers.base import LogWriter
 
 STATUS = "status.json"
+EVENTS = 20  # of the newest that a status tells: whoever watches sees some status within a few seconds
+
+Tell = Callable[[int, str], None]
+"""Gets each event as it is recorded: the number of samples seen, and the text."""
 
 
 class RunLog:
-    """The log of one run. `nimg` is the checkpoint that the run goes on from (0 at the beginning)."""
+    """The log of one run. `nimg` is the checkpoint that the run goes on from (0 at the beginning); `tell` is of someone
+    in this process who wants to hear of events, others read them in the status.
+    """
 
-    def __init__(self, folder: Folder, nimg: int, config: LogConfig | None = None) -> None:
-        self.folder, self.local = folder, local_copy(folder)
+    def __init__(self, folder: Folder, nimg: int, config: LogConfig | None = None, tell: Tell | None = None) -> None:
+        self.folder, self.local, self._tell = folder, local_copy(folder), tell
         self.local.mkdir(parents=True, exist_ok=True)
-        self._told: list[str] = []
-        self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "from_nimg": nimg}
+        self._events: list[dict[str, Any]] = []
+        self._values: dict[str, Any] = {}
+        self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "from_nimg": nimg, "since": time.time()}
         if not folder.is_local and folder.exists("metrics.jsonl"):
             (self.local / "metrics.jsonl").write_bytes(folder.read("metrics.jsonl"))
         names = (config or LogConfig()).chosen_writers
@@ -49,12 +56,16 @@ class RunLog:
         self._each(lambda writer: writer.scalars(nimg, values))
 
     def event(self, nimg: int, *texts: str) -> None:
-        """What a person should know: a rollback, a damaged checkpoint, a storage that is away. The next status tells it
-        too.
+        """What a person should know: a warning, a rollback, a damaged checkpoint, a storage that is away. Each one is
+        recorded, and told at once.
         """
         for text in texts:
-            self._told = [*self._told[-4:], text]
+            self._events = [*self._events[1 - EVENTS :], {"nimg": nimg, "text": text}]
             self._each(lambda writer, text=text: writer.event(nimg, text))  # type: ignore[misc]
+            if self._tell is not None:
+                self._tell(nimg, text)
+        if texts and self._values:
+            self.status(self._values)
 
     def picture(self, nimg: int, name: str, picture: Picture) -> None:
         """A preview of samples, uint8 (H, W) or (H, W, 3), as samples/NAME.png and with the writers."""
@@ -73,13 +84,14 @@ class RunLog:
         """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's
         way.
         """
+        self._values = values
         if not self.folder.is_local:
             if not urgent and time.time() - self._last_status < 5:
                 return
             if self._sender is not None and self._sender.is_alive() and not urgent:
                 return
         self._last_status = time.time()
-        data = json.dumps({**values, "notes": self._told, "writer": self._writer, "heartbeat": time.time()})
+        data = json.dumps({**values, "events": self._events, "writer": self._writer, "heartbeat": time.time()})
         if self.folder.is_local:
             write_status(self.folder, data)
         else:

@@ -26,7 +26,7 @@ from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
-from distgan.training.logs import RunLog
+from distgan.training.logs import RunLog, Tell
 from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back
@@ -35,13 +35,18 @@ from distgan.training.train_step import TrainStep
 
 
 def train(
-    config: RunConfig, context: Context, folder: Folder, *, on_tick: Callable[[dict[str, Any]], None] | None = None
+    config: RunConfig,
+    context: Context,
+    folder: Folder,
+    *,
+    on_tick: Callable[[dict[str, Any]], None] | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Train until the budget is spent or a stop is asked for; returns the last status, whose `state` says which.
 
     `folder` is the run's place in storage. Every start is a resume: the newest intact checkpoint there, else the
-    beginning. `on_tick` is called on rank 0 with the status after each log line. Raises, on all workers alike,
-    ConfigError for data that cannot be read, and DivergedError.
+    beginning. On rank 0 `on_tick` is called with the status after each log line, and `tell` with each event
+    as it is recorded. Raises, on all workers alike, ConfigError for data that cannot be read, and DivergedError.
     """
     # The real samples
     samples = context.together(lambda: open_samples(config.data))
@@ -64,14 +69,14 @@ def train(
     # What is measured and written down
     meter, watch, health = Meter(), Stopwatch(), Health(config, state.health)
     measure = Measurement(config, context, samples, kind, folder)
-    log = RunLog(folder, state.nimg, config.log) if context.is_main else None
+    log = RunLog(folder, state.nimg, config.log, tell) if context.is_main else None
     if log is not None and state.nimg == 0:
         log.picture(0, "reals", kind.preview(samples.samples[order(0, config.log.grid).numpy()]))
         log.picture(0, _kimg_name(0), measure.preview(state.ema.modules[0]))
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *samples.notes, *store.notes())
+        log.event(state.nimg, *(samples.notes if state.nimg == 0 else ()), *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to

@@ -18,7 +18,7 @@ class JsonLines:
 
     def __init__(self, folder: Path, nimg: int) -> None:
         self.path = folder / FILE
-        self._keep(nimg)
+        self._keep(nimg or -1)  # the beginning is written anew, with what is known of the data
         self._file = self.path.open("a", encoding="utf-8")
 
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
