@@ -142,13 +142,13 @@ class Health:
             known = any(map(self._suspects, ("blow-up", "collapse", "won")))  # which says it better
             state = self._episode(f"{player} jump", nimg, abs(jump) > JUMP and not known, abs(jump) < JUMP / 2, jump)
             if state == "told":
-                how = f"{'grown' if jump > 0 else 'shrunk'} {math.exp(abs(jump)):.0f}-fold, to {norm:.3g}"
+                how = f"{'grown' if jump > 0 else 'shrunk'} {min(math.exp(abs(jump)), 1e6):.0f}-fold, to {norm:.3g}"
                 fix = self._lower(player if jump > 0 else "d")
                 told.append(f"the {name}'s gradient has {how}: the balance is lost. Try {fix}")
             elif state == "passed":
                 told.append(f"the {name}'s gradient is as it was again: {norm:.3g}")
             elif state == "spike":
-                worst = math.exp(abs(self.counters[f"{player} jump"][3]))
+                worst = min(math.exp(abs(self.counters[f"{player} jump"][3])), 1e6)  # a gradient of 0
                 told.append(f"a spike of the {name}'s gradient has passed: it was {worst:.0f} times off, is {norm:.3g}")
         return told
 
