@@ -32,6 +32,7 @@ from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back
 from distgan.training.state import TrainState, choose_kernels
 from distgan.training.train_step import TrainStep
+from distgan.training.variety import Variety
 
 
 def train(
@@ -67,7 +68,8 @@ def train(
     step = TrainStep(config, context, state, loader)
 
     # What is measured and written down
-    meter, watch, health = Meter(), Stopwatch(), Health(config, state.health)
+    meter, watch, health = Meter(), Stopwatch(), Health(config, state.health, kind.noun)
+    variety = Variety(config, context, samples, kind)
     measure = Measurement(config, context, samples, kind, folder)
     log = RunLog(folder, state.nimg, config.log, tell) if context.is_main else None
     if log is not None and state.nimg == 0:
@@ -94,7 +96,7 @@ def train(
                 continue
 
             # Here alone do numbers leave the device
-            values, of_step = meter.read(context, step.inputs.share_weight)
+            steps, (values, of_step) = meter.steps, meter.read(context, step.inputs.share_weight)
             if not all(map(math.isfinite, values.values())):
                 roll_back(state, store, context, log, config)
                 logged = state.nimg
@@ -113,9 +115,13 @@ def train(
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
                 warnings = []
+                health.add(steps, state.nimg, values)
                 if due.log:
+                    values |= (varies := variety(step.G.module))
                     best = state.best.get("value")
-                    warnings = health.look(state.nimg, of_step, measured, best, measure.counts, samples.classes)
+                    warnings = health.look(
+                        state.nimg, of_step | varies, measured, best, measure.counts, samples.classes
+                    )
                 if log is not None:
                     wanted = is_best or stopping or (asked is not None and asked.checkpoint)
                     if wanted or (due.checkpoint and (due.last or store.idle_s >= config.checkpoint.pause_s)):
