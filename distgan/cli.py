@@ -116,9 +116,11 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
     with taken_back(prepared):
         if config.engine == "local":
             from distgan.runs.local import run
-        else:
-            from distgan.orchestration.train import run
-        return run(prepared)
+
+            return run(prepared)
+        from distgan.orchestration.train import run as run_on_ray
+
+        return run_on_ray(prepared)
 
 
 def tune(arguments: list[str]) -> int:

@@ -231,7 +231,7 @@ def test_final_words_say_where_everything_is(tiny, tmp_path):
         "samples/000001.png",
         "/generator",
         "tensorboard --logdir",
-        f"distgan sample tiny --storage '{tmp_path}/runs'",
+        f"distgan sample tiny --storage {tmp_path}/runs",
     ):
         assert part in words
     stopped = final_words(prepared, {"state": "stopped", "kimg": 0.5, "total_kimg": 1.024})

@@ -61,6 +61,8 @@ class Range:
                 f"whole numbers from {self.low:,.0f} to {self.high:,.0f} have no known meaning; allowed: 0 to 255, or "
                 "up to 65,535"
             )
+        if self.high == 0:
+            return Scale(0, 1, "all numbers are 0")
         if self.high == 1:
             return Scale(0, 255, "numbers 0 and 1 are read as black and white")
         bits = next(b for b in BITS if self.high < 2**b)
