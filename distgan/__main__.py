@@ -17,18 +17,21 @@ def main() -> int:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "distgan", *sys.argv[1:]])
     interrupt = signal.getsignal(signal.SIGINT)
-    if interrupt is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    quiet = signal.SIG_DFL if interrupt is signal.default_int_handler else interrupt  # ignored ones stay so
+    signal.signal(signal.SIGINT, quiet)
     from distgan.cli import main as command
-    from distgan.terminal import prepare_streams
 
-    prepare_streams()
-    signal.signal(signal.SIGINT, interrupt)
-    return command()
+    try:
+        signal.signal(signal.SIGINT, interrupt)
+        return command()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        signal.signal(signal.SIGINT, quiet)  # while the interpreter shuts down too
 
 
 if __name__ == "__main__":
     # `python -m` puts the working folder first, where a file of the user's could take a package's name
-    if sys.path[0] in ("", os.getcwd()):
+    if sys.path and sys.path[0] == (os.getcwd() if sys.path[0] else ""):
         sys.path.append(sys.path.pop(0))
     sys.exit(main())

@@ -16,6 +16,7 @@ from distgan import __version__
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, load_config
 from distgan.config.command_line import parse_overrides, print_settings
 from distgan.registry import METRICS
+from distgan.terminal import prepare_streams
 from distgan.text import did_you_mean, duration, table
 
 OVERVIEW = """\
@@ -39,6 +40,7 @@ usage: distgan COMMAND ...
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW, end="")
@@ -60,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:  # a disk, a network file system or an object store that is full, away or not permitted
         if os.environ.get("DISTGAN_TRACEBACK"):
             raise

@@ -79,7 +79,7 @@ class Folder:
             self._remote, self._base = _remote_filesystem(self.uri)
             self.pauses_s = PAUSES_S[2:3]
         else:
-            self._base = str(Path(self.uri.removeprefix("file://")).expanduser().absolute())
+            self._base = str(Path(os.path.expanduser(self.uri.removeprefix("file://"))).absolute())
             self.uri = self._base
 
     @property

@@ -4,9 +4,9 @@ whose result lies in storage.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
+import select
 import sys
 from typing import Any
 
@@ -16,10 +16,10 @@ class _Persistent(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EBADF):
-                raise
+            while (written := super().write(data)) is None:  # a terminal or a pipe that does not block, and is full
+                select.select((), (self,), ())
+            return written
+        except OSError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
@@ -31,7 +31,8 @@ def prepare_streams() -> None:
 
     Closed ones are opened on the null device, before another file gets their number. Where a reader goes away
     (`distgan train | head`, a closed terminal) output goes nowhere, and no error comes of it. What an encoding cannot
-    say is written as \\x, \\u or \\U and its number.
+    say is written as \\x, \\u or \\U and its number. Streams that somebody else has put in their place (a test, a
+    notebook) are left alone.
     """
     for number in (0, 1, 2):
         try:
@@ -40,8 +41,10 @@ def prepare_streams() -> None:
             os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # takes the lowest free number: this one
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process lives
-    sys.stdout = _stream(1, sys.stdout)
-    sys.stderr = _stream(2, sys.stderr)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _stream(1, sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _stream(2, sys.stderr)
 
 
 def _stream(number: int, before: Any) -> io.TextIOWrapper:

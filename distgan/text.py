@@ -64,7 +64,10 @@ def printable(text: str) -> str:
     """The text with \\x and a number for what is no character: a file's name need not be UTF-8, and arrives with half
     characters (surrogates) that nothing can write.
     """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half characters that come of no name: JSON can hold any
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def some_names(names: Sequence[str], most: int = 12) -> str:

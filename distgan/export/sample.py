@@ -40,7 +40,7 @@ def write_samples(
         raise ConfigError(f"-n {n}: allowed: at least 1")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"--seed {seed}: allowed: a whole number from 0 to 2^63 - 1")
-    target = Path(out).expanduser()
+    target = Path(os.path.expanduser(out))
     suffix = target.suffix.lower()
     if suffix == ".gif" and walk is None:
         raise ConfigError(f"--out {out}: a .gif shows a walk: give --walk STEPS too, for example --walk 24")

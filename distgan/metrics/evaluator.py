@@ -32,7 +32,7 @@ CAP = 10_000  # samples a side whose features are compared pair by pair
 def statistics_dir() -> Path:
     """Where this machine keeps the statistics of real sets."""
     given = os.environ.get("DISTGAN_CACHE")
-    return (Path(given).expanduser() if given else user_cache()) / "statistics"
+    return (Path(os.path.expanduser(given)) if given else user_cache()) / "statistics"
 
 
 class Evaluator:

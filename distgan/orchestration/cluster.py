@@ -75,19 +75,34 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     import ray
 
     started: dict[int, str] = {}
-    if not joined and address:
-        _connect(ray, address)
-    elif not joined:
-        started = _start_private(ray, settings)
+    with _ends_by_signal():
+        if not joined and address:
+            _connect(ray, address)
+        elif not joined:
+            started = _start_private(ray, settings)
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     here = Cluster(private=not joined and not address, nodes=nodes, processes=started)
     try:
-        yield here
+        with _ends_by_signal():
+            yield here
     finally:
         if not joined and here.lost_process():
             _abandon(ray, here)
         elif not joined:
             ray.shutdown()
+
+
+@contextmanager
+def _ends_by_signal() -> Iterator[None]:
+    """Inside, SIGTERM ends this process with the status that shells give for it: `ray.init` has its own handler, which
+    exits with 15.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
 
 
 def check_early(config: RunConfig) -> None:

@@ -29,7 +29,7 @@ from distgan.storage import Folder
 from distgan.text import last_line
 from distgan.training.logs import read_status
 from distgan.training.threads import keep_memory
-from distgan.training.torchrun import is_torchrun
+from distgan.training.torchrun import drop_leftovers, is_torchrun
 
 if TYPE_CHECKING:
     from distgan.orchestration.ray_context import RayContext
@@ -93,6 +93,7 @@ def launch_local_mode(config: RunConfig, loop: Loop) -> dict[str, Any]:
     from distgan.orchestration.ray_context import RayContext, device_of_worker
 
     folder = Folder(config.storage).child(config.run_name)
+    drop_leftovers()
 
     def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
         if not is_torchrun():

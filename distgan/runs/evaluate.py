@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def evaluate_source(
     try:
         place = find_generator(source, storage)
     except ConfigError:
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if not path.exists() or (path / "config.yaml").exists():
             raise  # the grids in the folder of a run that has no generator yet are no samples to be measured
         if linear_probe:

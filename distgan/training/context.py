@@ -7,7 +7,6 @@ more.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distgan.config import ConfigError
+from distgan.training.torchrun import local_rank
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ class Context:
 def default_device() -> torch.device:
     """This process's GPU if there is one (LOCAL_RANK tells which), else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return torch.device("cpu")
 
 

@@ -24,6 +24,7 @@ from distgan.config import LogConfig
 from distgan.kinds.picture import Picture, png
 from distgan.registry import LOG_WRITERS
 from distgan.storage import Folder, local_copy
+from distgan.text import printable
 from distgan.training.writers.base import LogWriter
 
 STATUS = "status.json"
@@ -46,10 +47,17 @@ class RunLog:
         self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "from_nimg": nimg, "since": time.time()}
         if not folder.is_local and folder.exists("metrics.jsonl"):
             (self.local / "metrics.jsonl").write_bytes(folder.read("metrics.jsonl"))
-        names = (config or LogConfig()).chosen_writers
-        self._writers: list[LogWriter] = [LOG_WRITERS[name](self.local, nimg) for name in names]
+        self._writers: list[LogWriter] = []
         self._last_status = 0.0
         self._sender: threading.Thread | None = None
+        refused = []
+        for name in (config or LogConfig()).chosen_writers:
+            try:
+                self._writers.append(LOG_WRITERS[name](self.local, nimg))
+            except UnicodeError:
+                where = printable(str(self.local))
+                refused.append(f"log.writers = {name}: cannot write below {where}, whose name is not UTF-8")
+        self.event(nimg, *refused)
 
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
         """One point of each curve."""
@@ -128,7 +136,7 @@ def write_status(folder: Folder, data: str) -> None:
         if folder.is_local:  # no fsync: it is written often, and losing the last one with the machine is harmless
             target = Path(folder.path(STATUS))
             aside = target.with_name(f".{STATUS}.tmp")
-            aside.write_text(data)
+            aside.write_text(data, encoding="utf-8")
             aside.replace(target)
         else:
             folder.write(STATUS, data)

@@ -120,3 +120,18 @@ def test_several_gpus_are_several_workers(monkeypatch):
 def test_an_address_in_the_environment_is_a_cluster(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert not is_local(load_config(overrides=TINY | {"engine": "ray"}))
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"RANK": "abc", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "1"},
+        {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": ""},
+        {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "", "LOCAL_WORLD_SIZE": "", "MASTER_PORT": "29500"},
+    ],
+)
+def test_a_whole_set_of_leftovers_that_mean_nothing_changes_nothing(tmp_path, caches, left):
+    """Ray and torch look at the names; their values would end this start, or make it wait for ranks that never come."""
+    finish(start(tmp_path, caches, name="left", env={"MASTER_ADDR": "localhost", **left}))
+    finish(start(tmp_path, caches, name="plain"))
+    assert_equal(state(tmp_path, "left"), state(tmp_path, "plain"))

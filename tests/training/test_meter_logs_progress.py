@@ -327,3 +327,16 @@ def test_a_countdown_shows_long_jobs_and_no_short_ones(monkeypatch):
     shown("decoding", 400, 400)
     shown.close()
     assert short.getvalue() == ""
+
+
+def test_a_folder_whose_name_is_no_text_is_logged_without_tensorboard(tmp_path):
+    """TensorBoard opens names that are UTF-8; the other writers, and the training, go on."""
+    folder = Folder(f"{tmp_path}/r\udce9")
+    log = RunLog(folder, 0, LogConfig(tensorboard=True))
+    log.scalars(100, {"d_loss": 1.0})
+    log.status({"state": "training"}, urgent=True)
+    log.close()
+    lines = [json.loads(line) for line in folder.read("metrics.jsonl").splitlines()]
+    assert [line["d_loss"] for line in lines if "d_loss" in line] == [1.0]
+    assert "tensorboard" in read_status(folder)["notes"][0]
+    assert "r\\xe9" in lines[0]["event"]

@@ -32,7 +32,7 @@ FORMAT = 3  # part of every key: raise it when decoding changes, and old entries
 def cache_root(config: DataConfig) -> Path:
     """Folder of all decoded sets."""
     given = config.cache or os.environ.get("DISTGAN_CACHE")
-    return (Path(given).expanduser() if given else user_cache() / "decoded").absolute()
+    return (Path(os.path.expanduser(given)) if given else user_cache() / "decoded").absolute()
 
 
 class Writer:

@@ -248,7 +248,7 @@ def brief(error: Exception) -> str:
 def data_root(config: DataConfig) -> Path:
     """The folder of known sets."""
     given = config.root or os.environ.get("DISTGAN_DATA")
-    return (Path(given).expanduser() if given else user_cache() / "data").absolute()
+    return (Path(os.path.expanduser(given)) if given else user_cache() / "data").absolute()
 
 
 def walk(root: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ def source(config: DataConfig) -> Source:
     if known is not None:
         found: Source = DATA_SETS[known](config)
         return found
-    path = Path(config.name).expanduser()
+    path = Path(os.path.expanduser(config.name))
     what = "folder" if os.path.isdir(path) else _content(path) if os.path.isfile(path) else ""
     if what in ("folder", "zip"):
         from distgan.kinds.image.folder import FolderSource
