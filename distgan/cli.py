@@ -16,6 +16,7 @@ from distgan import __version__
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, load_config
 from distgan.config.command_line import parse_overrides, print_settings
 from distgan.registry import METRICS
+from distgan.terminal import prepare_streams
 from distgan.text import did_you_mean, duration, table
 
 OVERVIEW = """\
@@ -39,6 +40,7 @@ usage: distgan COMMAND ...
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW, end="")
@@ -60,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:  # a disk, a network file system or an object store that is full, away or not permitted
         if os.environ.get("DISTGAN_TRACEBACK"):
             raise
@@ -81,17 +80,17 @@ def _refuse(text: str) -> int:
 
 
 def train(arguments: list[str]) -> int:
-    if _wants_help(arguments):
-        print_settings("usage: distgan train [--config FILE.yaml] [--warm-start RUN_OR_TRIAL] [--SETTING VALUE ...]")
+    usage = "usage: distgan train [--config FILE.yaml] [--warm-start RUN_OR_TRIAL] [--SETTING VALUE ...]"
+    if _helped(arguments, usage):
         return 0
     parser = argparse.ArgumentParser("distgan train", add_help=False, allow_abbrev=False)
     parser.add_argument("--warm-start")
     options, rest = parser.parse_known_args(arguments)
-    return _train(_read_config(rest), options.warm_start)
+    return _train(load_config(*parse_overrides(rest)), options.warm_start)
 
 
 def _train(config: RunConfig, warm_start: str | None = None) -> int:
-    from distgan.runs.prepare import prepare
+    from distgan.runs.prepare import already_complete, prepare, taken_back
 
     if config.engine == "ray":
         from distgan.orchestration.cluster import check_early
@@ -107,29 +106,25 @@ def _train(config: RunConfig, warm_start: str | None = None) -> int:
 
         print(begin_warm(warm_start, prepared.config, prepared.folder))
     if prepared.state == "complete":
-        print(
-            f"already complete: {prepared.folder} (--kimg {2 * config.kimg:g} would train on, --name NAME starts "
-            "another run)"
-        )
+        print(already_complete(prepared))
         return 0
-    for note in prepared.notes:
-        print(note)
-    if config.engine == "local":
-        from distgan.runs.local import run
+    with taken_back(prepared):
+        if config.engine == "local":
+            from distgan.runs.local import run
 
-        return run(prepared)
-    from distgan.orchestration.train import run as run_on_ray
+            return run(prepared)
+        from distgan.orchestration.train import run as run_on_ray
 
-    return run_on_ray(prepared)
+        return run_on_ray(prepared)
 
 
 def tune(arguments: list[str]) -> int:
-    if _wants_help(arguments):
-        print_settings(
-            "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n       distgan "
-            "tune --resume NAME [--storage STORAGE]      go on with a search\n       distgan tune --replay NAME "
-            "--name NEW               run the schedule that pbt found, from the start"
-        )
+    usage = (
+        "usage: distgan tune [--config FILE.yaml] [--search SPACE.yaml] [--SETTING VALUE ...]\n       distgan "
+        "tune --resume NAME [--storage STORAGE]      go on with a search\n       distgan tune --replay NAME "
+        "--name NEW               run the schedule that pbt found, from the start"
+    )
+    if _helped(arguments, usage):
         return 0
     parser = argparse.ArgumentParser("distgan tune", add_help=False, allow_abbrev=False)
     for option in ("--search", "--resume", "--replay"):
@@ -171,17 +166,10 @@ def resume(arguments: list[str]) -> int:
 
 
 def config(arguments: list[str]) -> int:
-    if _wants_help(arguments):
-        print_settings(
-            "usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML"
-        )
+    usage = "usage: distgan config [--config FILE.yaml] [--SETTING VALUE ...]   prints the resolved settings as YAML"
+    if _helped(arguments, usage):
         return 0
-    settings = _read_config(arguments)
-    from distgan.kinds import with_recipe
-
-    with contextlib.suppress(ConfigError):  # the data is not here, or not yet: then without what follows from it
-        settings = with_recipe(settings)
-    print(dump_config(settings), end="")
+    print(dump_config(_resolved(arguments)), end="")
     return 0
 
 
@@ -194,12 +182,12 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="sample i of a seed is always the same (default: %(default)s)"
     )
-    parser.add_argument("--label", help="class, by name or number, for conditional generators (default: all classes)")
+    parser.add_argument("--label", help="a class, or each: all classes in turn (default: as often as in the data)")
     parser.add_argument(
         "--out",
         required=True,
         help="a file in a format of the kind of sample; images: FILE.png (a grid), FILE.npy (uint8, N x H x W or "
-        "N x H x W x C), or a folder of PNGs",
+        "N x H x W x C), FILE.npz (that and the classes), or a folder of PNGs",
     )
     parser.add_argument(
         "--walk",
@@ -388,12 +376,22 @@ COMMANDS = {
 # Reading what was typed
 
 
-def _read_config(arguments: list[str]) -> RunConfig:
-    return load_config(*parse_overrides(arguments))
+def _resolved(arguments: list[str]) -> RunConfig:
+    """The settings that a command would use."""
+    from distgan.kinds import with_recipe
+
+    config = load_config(*parse_overrides(arguments))
+    with contextlib.suppress(ConfigError):  # the data is not here, or not yet: then without what follows from it
+        config = with_recipe(config)
+    return config
 
 
-def _wants_help(arguments: list[str]) -> bool:
-    return any(a in ("-h", "--help") for a in arguments)
+def _helped(arguments: list[str], usage: str) -> bool:
+    """Whether help was asked for, which then is printed: the settings."""
+    asked = any(a in ("-h", "--help") for a in arguments)
+    if asked:
+        print_settings(usage, _resolved([]))
+    return asked
 
 
 if __name__ == "__main__":

@@ -96,9 +96,14 @@ def by_path(path: str) -> Any:
     Raises AttributeError where the module has no such name, and whatever importing it raises.
     """
     module, _, name = path.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    look_in(os.getcwd())
     return getattr(importlib.import_module(module), name)
+
+
+def look_in(folder: str) -> None:
+    """Modules are found in this folder too: last, so that no file there takes the name of a package."""
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)
 
 
 LOSSES = Registry("distgan.gan.losses", "LOSS")

@@ -79,7 +79,7 @@ class Folder:
             self._remote, self._base = _remote_filesystem(self.uri)
             self.pauses_s = PAUSES_S[2:3]
         else:
-            self._base = str(Path(self.uri.removeprefix("file://")).expanduser().absolute())
+            self._base = str(Path(os.path.expanduser(self.uri.removeprefix("file://"))).absolute())
             self.uri = self._base
 
     @property
@@ -119,7 +119,7 @@ class Folder:
 
     def write(self, name: str, data: bytes | str) -> None:
         """Replace the file in one step: readers see the old bytes or the new ones, never a part."""
-        content = data.encode() if isinstance(data, str) else data
+        content = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
         self._patiently(lambda: self._write(name, content))
 
     def _write(self, name: str, data: bytes) -> None:
@@ -234,6 +234,32 @@ class Folder:
             ) from None
 
 
+def home_cache() -> Path | None:
+    """~/.cache/distgan, or None where there is no home folder that can be written to (a container's user without a
+    passwd entry, systemd, cron).
+    """
+    try:
+        home = Path.home()
+    except (RuntimeError, KeyError):
+        return None
+    there = home / ".cache" / "distgan"
+    nearest = next(path for path in (there, *there.parents) if path.exists())
+    return there if home.is_dir() and os.access(nearest, os.W_OK | os.X_OK) else None
+
+
+def user_cache() -> Path:
+    """Where this user's caches lie: `home_cache`, or a private folder among the temporary ones."""
+    there = home_cache()
+    if there is not None:
+        return there
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    there = Path(tempfile.gettempdir(), f"distgan-cache-{user}")
+    there.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and there.stat().st_uid != user:  # somebody else made it, to be read from
+        return Path(tempfile.mkdtemp(prefix="distgan-cache-"))
+    return there
+
+
 def local_copy(folder: Folder) -> Path:
     """Where a process writes files that grow (logs, TensorBoard): the folder itself, or a temporary one to be uploaded.
 
@@ -257,7 +283,7 @@ def process_lives(pid: int) -> bool:
     except OSError:  # there, but another user's
         return True
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in ("Z", "X")
     except (OSError, IndexError):
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 
 CUTOFF = 0.5
@@ -52,6 +53,26 @@ def clock(seconds: float) -> str:
 def count(n: int, noun: str, plural: str | None = None) -> str:
     """1 worker, 3 workers; `plural` is for nouns that take more than an s."""
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def command(*words: object) -> str:
+    """A command that can be pasted into a shell, whatever its names hold."""
+    return shlex.join(map(str, words))
+
+
+def printable(text: str) -> str:
+    """The text with \\x and a number for what is no character: a file's name need not be UTF-8, and arrives with half
+    characters (surrogates) that nothing can write.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half characters that come of no name: JSON can hold any
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def some_names(names: Sequence[str], most: int = 12) -> str:
+    """a, b, c and 7 more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     for problem in problems:
         print(f"NOT HELD: {problem}")
     if options.out:
-        Path(options.out).write_text(text + "\n")
+        Path(options.out).write_text(text + "\n", encoding="utf-8")
     if not problems:
         print(
             f"held: complete, final state of {states[1][0]:,} images bit-identical, no process and no temporary file "

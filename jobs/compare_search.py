@@ -86,14 +86,14 @@ def main() -> int:
         figures: dict[str, Any] = {"minutes": options.minutes, "kimg": options.kimg, "fid": found}
         for name in ("search", "example"):
             best = load_config(place / name / "best.yaml")
-            trials = (place / name / "trials.csv").read_text().count("\n") - 1
+            trials = (place / name / "trials.csv").read_text(encoding="utf-8").count("\n") - 1
             figures[name] = {
                 "optim": best.optim.model_dump(mode="json"),
                 "loss": best.loss.model_dump(mode="json"),
                 "trials": trials,
             }
             figures[name]["kimg"] = _images(place / name)
-        Path(options.json).write_text(json.dumps(figures, indent=1))
+        Path(options.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return 0
 
 
@@ -111,7 +111,7 @@ def _images(search: Path) -> float:
 
 def _fid(run: Path) -> float:
     """The FID of the last measurement, on metrics.final_samples images."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return float([line["fid"] for line in lines if line.get("fid") is not None][-1])
 
 

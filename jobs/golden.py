@@ -153,7 +153,7 @@ def main() -> int:
     parser.add_argument("--only", help="runs whose name holds this text")
     options = parser.parse_args()
     names = [name for name in RUNS if not options.only or options.only in name]
-    before = json.loads(options.file.read_text()) if options.action == "compare" else {}
+    before = json.loads(options.file.read_text(encoding="utf-8")) if options.action == "compare" else {}
     found, differ = {}, []
     for name in names:
         found[name] = final_hash(*RUNS[name])

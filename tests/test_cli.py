@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from distgan import __version__
 from distgan.cli import COMMANDS, main
@@ -50,10 +52,11 @@ def refused(capsys, *words):
     "words", [["--help"], ["train", "--help"], ["config", "--optim.g.lr", "1e-4"], ["train", "--optim.g.lr", "-1"]]
 )
 def test_the_answer_comes_in_under_a_second_without_torch_or_ray(words):
+    looks = words[0] == "config" or words[1:] == ["--help"]  # at the data, whose recipe tells some defaults
     code = (
         f"import sys; from distgan.cli import main; main({words!r});"
         "heavy = {'torch', 'ray', 'numpy', 'torchvision', 'PIL', 'pyarrow'} & set(sys.modules);"
-        f"heavy -= {{'numpy'}} if {words[0] == 'config'} else set(); assert not heavy, heavy"  # it looks at the data
+        f"heavy -= {{'numpy'}} if {looks} else set(); assert not heavy, heavy"
     )
     costs = []
     for _ in range(3):  # processor time, and the least of three: the machine may be busy
@@ -79,6 +82,27 @@ def test_help_names_every_command_and_every_setting(capsys):
     assert "allowed: a number > 0 and <= 10" in " ".join(lr.split())
     assert " kimg; allowed: " in " ".join(text[text.index("--kimg ") :].split("--batch-size")[0].split())
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_help_shows_the_defaults_that_are_used(capsys, monkeypatch, tmp_path):
+    """Of every setting: what `distgan config` prints is what help says."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["config"]) == 0
+    used = yaml.safe_load(capsys.readouterr().out)
+    for command in ("train", "tune", "config"):
+        assert main([command, "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        for name, info in walk_fields():
+            value = used
+            for part in name.split("."):
+                value = value[part]
+            shown = re.search(rf" --{name.replace('_', '-')} .*?\[default: (.*?); allowed: ", text)[1]
+            unit = (info.json_schema_extra or {}).get("unit", "") if value is not None else ""
+            word = shown.partition(" on mnist10k, by its recipe")[0].removesuffix(unit).strip()
+            assert ("null" if word == "none" and value is None else word, yaml.safe_load(word)) == (
+                "null" if value is None else word,
+                "none" if value is None else value,
+            ), name
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -260,7 +284,9 @@ def test_from_training_to_samples_without_ray(words, tmp_path, monkeypatch, caps
         assert (tmp_path / "runs" / "tiny" / part).is_file()
 
     assert main(["train", *words]) == 0
-    assert capsys.readouterr().out.startswith("already complete: ")
+    assert " has 1.024 kimg (--kimg 2.048 would train on" in capsys.readouterr().out
+    assert main(["resume", "tiny", "--kimg", "0.32"]) == 0  # less than it has
+    assert " has 1.024 kimg, 0.32 are asked for (--kimg 2.048 would train on" in capsys.readouterr().out
     assert main(["resume", "tiny"]) == 0
     assert capsys.readouterr().out.startswith("already complete: ")
     assert main(["resume", "tiny", "--kimg", "1.28"]) == 0
@@ -309,9 +335,10 @@ def test_a_run_goes_on_from_another_working_folder_and_after_a_start_with_anothe
     assert main(["resume", "here/runs/tiny", "--kimg", "1.28"]) == 0
     assert "complete: 1.28 kimg" in capsys.readouterr().out
     assert f"name: {tmp_path}/here/digits.npy\n" in (tmp_path / "here" / "runs" / "tiny" / "config.yaml").read_text()
-    np.save("digits.npy", np.zeros((256, 28, 28), np.uint8))  # the same name, another place
+    np.save("digits.npy", np.zeros((256, 28, 28), np.uint8))  # the same name, another place, other images
+    words[words.index("--kimg") + 1] = "2"
     assert any(
-        "data.name = " in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs")
+        "digits is not what" in line for line in refused_lines(capsys, "train", *words, *own, "--storage", "here/runs")
     )
 
 

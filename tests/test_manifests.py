@@ -36,7 +36,7 @@ def binary(name: str) -> str:
 
 
 def documents(path: Path) -> list[dict]:
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+    return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
 
 
 def pods(document: dict) -> list[dict]:
@@ -57,7 +57,7 @@ def test_manifests_obey_kuberays_schemas(path):
         pytest.skip("DISTGAN_KUBERAY_SCHEMAS names no folder with KubeRay's schemas")
     jsonschema = pytest.importorskip("jsonschema")
     for document in documents(path):
-        schema = json.loads(Path(folder, f"{document['kind']}.v1.schema.json").read_text())
+        schema = json.loads(Path(folder, f"{document['kind']}.v1.schema.json").read_text(encoding="utf-8"))
         problems = [
             f"{error.json_path}: {error.message}"
             for error in jsonschema.Draft202012Validator(schema).iter_errors(document)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distgan.text import clock, count, did_you_mean, duration, first_line, last_line, nearest, table
+from distgan.text import clock, count, did_you_mean, duration, first_line, last_line, nearest, printable, table
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,18 @@ def test_lines_of_an_error():
     error = ValueError("\n  one \n\ntwo\n\n")
     assert (first_line(error), last_line(error)) == ("one", "two")
     assert (first_line(OSError()), last_line("")) == ("OSError", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, é and 字", "plain, é and 字"),
+        ("\udce9", "\\xe9"),
+        ("a\udcffb", "a\\xffb"),
+        ("\ud83d", "\\ud83d"),
+        ("\ud83d\udce9", "\\ud83d\\udce9"),
+    ],
+)
+def test_half_characters_are_shown_by_their_numbers(text, shown):
+    assert printable(text) == shown
+    printable(text).encode()

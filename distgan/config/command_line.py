@@ -6,8 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
 from distgan.config.base import ConfigError
-from distgan.config.reading import allowed_text, find_field, walk_fields
+from distgan.config.reading import allowed_text, find_field, get_dotted, load_config, walk_fields
+from distgan.config.settings import RunConfig
 
 
 def parse_overrides(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
@@ -60,8 +63,11 @@ def _is_flag(name: str) -> bool:
     return info is None or "bool" in str(info.annotation)
 
 
-def print_settings(usage: str) -> None:
-    """Every setting with default, unit, what is allowed and meaning, section by section."""
+def print_settings(usage: str, used: RunConfig) -> None:
+    """Every setting with default, unit, what is allowed and meaning, section by section. used: what a command without
+    settings runs with, which a recipe of its data may have changed.
+    """
+    defaults = load_config()
     print(f"{usage}\n\nSettings (in YAML: sections; here: dotted names; the command line wins over the file):")
     section = None
     for name, info in walk_fields():
@@ -70,8 +76,17 @@ def print_settings(usage: str) -> None:
             section = head
             print(f"\n{head or 'run'}")
         extra = info.json_schema_extra
-        unit = f" {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
-        default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
-        shown = "none" if default is None else f"{default}{unit}"
+        unit = str(extra["unit"]) if isinstance(extra, dict) and "unit" in extra else ""
+        shown, general = (_in_words(get_dotted(config, name), unit) for config in (used, defaults))
+        if shown != general:
+            shown += f" on {used.data.name}, by its recipe, {general} on other data"
         text = f"{info.description}  [default: {shown}; allowed: {allowed_text(info)}]"
         print(textwrap.fill(text, 118, initial_indent=f"  --{name.replace('_', '-'):<34} ", subsequent_indent=" " * 39))
+
+
+def _in_words(default: Any, unit: str) -> str:
+    """A default as it is typed."""
+    if default is None:
+        return "none"
+    text = yaml.safe_dump(default, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return f"{text} {unit}".strip()

@@ -22,7 +22,9 @@ class DataConfig(Section):
     root: str | None = setting(
         None, "folder that holds (or receives) a known set; empty = $DISTGAN_DATA or ~/.cache/distgan/data"
     )
-    split: Literal["train", "test", "all", "extra", "unlabeled"] = setting("train", "part of a known set")
+    split: Literal["train", "test", "val", "all", "extra", "unlabeled"] = setting(
+        "train", "part of a known set, or of a folder or .zip that has sub-folders train, test, val or the like"
+    )
     resolution: Count | None = setting(
         None,
         "side of the square images; empty = the set's own, or for folders a power of two from 16 to 64 that fits them",
@@ -35,7 +37,7 @@ class DataConfig(Section):
         "crop", "how images that are not square become so: centre crop, or pad with the background"
     )
     background: str = setting("#ffffff", "colour behind transparent pixels and around padded images, #rrggbb")
-    labels: bool = setting(True, "read class labels where there are any (sub-folders are classes)")
+    labels: bool = setting(True, "read class labels where there are any (sub-folders, or StyleGAN's dataset.json)")
     max_bad_share: Number = setting(0.05, "share of unreadable files above which the run is refused", ge=0, le=1)
     download: bool = setting(True, "fetch a known set that is not in root (one process a node does it)")
     cache: str | None = setting(None, "folder for decoded images; empty = $DISTGAN_CACHE or ~/.cache/distgan/decoded")

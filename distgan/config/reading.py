@@ -6,6 +6,7 @@ refused before any worker starts.
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -81,9 +82,9 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """A YAML file as a dict; ConfigError names the file, and the line where it is no YAML."""
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         near = [str(path.parent / name) for name in nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))]
         raise ConfigError(f"--config {file}: no such file{suggest(near)}") from None

@@ -7,6 +7,7 @@ Budgets and cadences are in kimg (thousands of real samples shown to the discrim
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from distgan.config.algorithm import AugmentConfig, LossConfig, ModelConfig, Opt
 from distgan.config.base import Count, Number, Section, setting
 from distgan.config.data import CheckpointConfig, DataConfig, LogConfig, MetricsConfig
 from distgan.config.engine import RayConfig, TuneConfig, WorkerRange
+from distgan.text import printable
 
 
 class RunConfig(Section):
@@ -67,10 +69,12 @@ class RunConfig(Section):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str | None) -> str | None:
-        if value is not None and (not value.strip() or value.startswith(".") or any(c in value for c in "/\\?#\n\0")):
+        if value is not None and (
+            not value.strip() or value[0] in ".-" or any(c in value for c in "/\\?#\n\0") or value != printable(value)
+        ):
             raise ValueError(
-                "must be a plain folder name, without / \\ ? # and not starting with a dot; the folder above it is "
-                "--storage"
+                "must be a plain folder name of readable characters, without / \\ ? # and not starting with a dot or a "
+                "dash; the folder above it is --storage"
             )
         return value
 
@@ -120,7 +124,9 @@ class RunConfig(Section):
     @property
     def run_name(self) -> str:
         """The run's folder name: `name`, or the last part of the data's name."""
-        return self.name or Path(self.data.name.rstrip("/")).stem or "run"
+        if self.name:
+            return self.name
+        return re.sub(r"[\\?#\n\0]", "_", printable(Path(self.data.name.rstrip("/")).stem)).lstrip(".-") or "run"
 
     @property
     def total_images(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from distgan.storage import Folder
 
 FORMAT = 2
 """1 was for images alone: channels and resolution in place of kind and spec."""
+EACH: Literal["each"] = "each"
+Label = int | Literal["each"] | None
 GRID_CLASSES = 20
 """Up to so many classes a preview has a column for each."""
 
@@ -45,29 +47,33 @@ class Generator:
     def conditional(self) -> bool:
         return bool(self.classes) and self.model.conditioning != "none"
 
-    def labels(self, index: Tensor, seed: int, label: int | None = None) -> Tensor | None:
-        """Labels int64 (N,) for sample indices: `label` for all, or each class as often as the others.
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How often the classes are drawn: as often as in the data. Generators of before do not know that."""
+        return self.spec.class_counts or (1,) * len(self.classes)
 
-        Up to GRID_CLASSES they come in turn, so that a grid can have a column for each; more of them are shuffled by
-        the seed, so that few samples show many.
+    def labels(self, index: Tensor, seed: int, label: Label = None) -> Tensor | None:
+        """Labels int64 (N,) for sample indices: None draws classes as often as they are in the data, a number takes
+        that class for all, EACH all classes in turn.
         """
         if not self.conditional:
             return None
+        if label == EACH:
+            return index % len(self.classes)
         if label is not None:
             return torch.full_like(index, label)
-        if len(self.classes) <= GRID_CLASSES:
-            return index % len(self.classes)
-        return integers(seed, "sample/label", index, len(self.classes))
+        ends = torch.tensor(self.class_counts, device=index.device).cumsum(0)
+        return torch.searchsorted(ends, integers(seed, "sample/label", index, int(ends[-1])), right=True)
 
     @torch.inference_mode()
-    def sample(self, index: Tensor, seed: int = 0, label: int | None = None) -> Tensor:
+    def sample(self, index: Tensor, seed: int = 0, label: Label = None) -> Tensor:
         """Samples as stored (N, ...), for sample indices int64 (N,): sample i of a seed is always the same one."""
         device = next(self.G.parameters()).device
         index = index.to(device)
         z = latents(seed, "sample/z", index, self.model.latent_dim, self.model.latent)
         return self.kind.decode(self.G(z, self.labels(index, seed, label)))
 
-    def batches(self, n: int, seed: int = 0, label: int | None = None, batch_size: int = 250) -> Iterator[Tensor]:
+    def batches(self, n: int, seed: int = 0, label: Label = None, batch_size: int = 250) -> Iterator[Tensor]:
         """Samples 0..n-1 as stored, (<= batch_size, ...) at a time, on the CPU."""
         for start in range(0, n, batch_size):
             yield self.sample(torch.arange(start, min(n, start + batch_size)), seed, label).cpu()
@@ -98,6 +104,7 @@ def save_generator(
                     "shape": list(spec.shape),
                     "value_range": list(spec.value_range),
                     "classes": list(spec.classes),
+                    "class_counts": list(spec.class_counts),
                 },
                 "input": {
                     "z": [model.latent_dim],
@@ -149,7 +156,10 @@ def _read_spec(meta: dict[str, Any]) -> tuple[Kind, SampleSpec]:
         raise ValueError(f"format {meta['format']}, this version reads 1 to {FORMAT}")
     spec = meta["spec"]
     low, high = spec["value_range"]
-    return find_kind(meta["kind"]), SampleSpec(spec["name"], tuple(spec["shape"]), (low, high), tuple(spec["classes"]))
+    shape, classes, counts = (tuple(spec.get(key, ())) for key in ("shape", "classes", "class_counts"))
+    if counts and (len(counts) != len(classes) or min(counts) < 0 or not sum(counts)):
+        raise ValueError(f"{len(classes)} classes with the counts {counts}")
+    return find_kind(meta["kind"]), SampleSpec(spec["name"], shape, (low, high), classes, class_counts=counts)
 
 
 def find_generator(where: str, storage: str = "./runs") -> Folder:

@@ -51,7 +51,7 @@ def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
     ConfigError for a bad place, missing packages or a network that cannot be traced, RunError if the written file gives
     other samples.
     """
-    target = Path(out).expanduser()
+    target = Path(os.path.expanduser(out))
     kind = target.suffix.lower()
     if (
         "://" in out

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from distgan.config import ConfigError
-from distgan.export.generator import GRID_CLASSES, Generator, find_generator, load_generator
+from distgan.export.generator import EACH, GRID_CLASSES, Generator, Label, find_generator, load_generator
 from distgan.export.walk import write_walk
 from distgan.text import count, did_you_mean
 
@@ -25,15 +30,17 @@ def write_samples(
     """Write n samples of the generator at `source` (see `find_generator`) and say what was written.
 
     out: a file in one of the formats of the kind of sample, or where it has that a folder. Images: FILE.png, a grid;
-    FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); a folder of PNG files. Sample i of a seed is always the same,
-    whatever n. With `walk` steps, each sample turns into another: see `write_walk`, which makes FILE.gif too.
+    FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); FILE.npz, that and the classes; a folder of PNG files. Sample i
+    of a seed is always the same, whatever n. label: a class, "each" for all in turn (a grid has a column for each),
+    None for classes as often as in the data. With `walk` steps, each sample turns into another: see `write_walk`, which
+    makes FILE.gif too.
     ConfigError for a bad number, seed, label or place.
     """
     if n < 1:
         raise ConfigError(f"-n {n}: allowed: at least 1")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"--seed {seed}: allowed: a whole number from 0 to 2^63 - 1")
-    target = Path(out).expanduser()
+    target = Path(os.path.expanduser(out))
     suffix = target.suffix.lower()
     if suffix == ".gif" and walk is None:
         raise ConfigError(f"--out {out}: a .gif shows a walk: give --walk STEPS too, for example --walk 24")
@@ -46,29 +53,53 @@ def write_samples(
         files = [f"FILE{s}" for s in suffixes if s]
         folder = " or a folder," if "" in suffixes or walk is not None else ""
         raise ConfigError(f"--out {out}: allowed: {', '.join(files)}, FILE.gif (a walk),{folder} on this machine")
-    number = find_label(generator, label)
-    columns = None
-    if (
-        generator.conditional
-        and number is None
-        and 1 < len(generator.classes) <= GRID_CLASSES
-        and n % len(generator.classes) == 0
-    ):
-        columns = len(generator.classes)
+    chosen = find_label(generator, label)
+    if not suffix and target.is_dir() and any(target.iterdir()):
+        raise ConfigError(
+            f"--out {out}: there are files in it, which would be mixed with the new ones; give a new folder"
+        )
+    columns = len(generator.classes) if chosen == EACH and len(generator.classes) <= GRID_CLASSES else None
     try:
-        (target if not suffix else target.parent).mkdir(parents=True, exist_ok=True)
-        if walk is not None:
-            write_walk(generator, target, n, walk, seed=seed, label=number)
-        else:
-            kind.save((batch.numpy() for batch in generator.batches(n, seed, number)), n, target, columns)
+        with written_aside(target) as aside:
+            if walk is not None:
+                write_walk(generator, aside, n, walk, seed=seed, label=chosen)
+            else:
+                labels = generator.labels(torch.arange(n), seed, chosen)
+                kind.save(
+                    (batch.numpy() for batch in generator.batches(n, seed, chosen)),
+                    n,
+                    aside,
+                    columns,
+                    labels.numpy() if labels is not None else None,
+                    generator.classes,
+                )
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     what = f"{count(n, kind.noun.removesuffix('s'))} of" if walk is None else f"{count(n, 'walk')} of {walk} steps by"
     return f"{what} {generator.info['run']} at {generator.info['kimg']:g} kimg: {target}"
 
 
-def find_label(generator: Generator, label: str | None) -> int | None:
-    """A class's number from its name or number; ConfigError lists the classes."""
+@contextmanager
+def written_aside(target: Path) -> Iterator[Path]:
+    """A place beside `target`, a file or (without a suffix) a folder, that takes its name when it is whole. Raises
+    OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    try:
+        if not target.suffix:
+            aside.mkdir()
+        yield aside
+        os.replace(aside, target)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def find_label(generator: Generator, label: str | None) -> Label:
+    """A class's number from its name or number, EACH from "each"; ConfigError lists the classes."""
     if label is None:
         return None
     if not generator.conditional:
@@ -76,9 +107,13 @@ def find_label(generator: Generator, label: str | None) -> int | None:
     classes = generator.classes
     if label in classes:
         return classes.index(label)
-    if label.isdecimal() and int(label) < len(classes):
+    if label == EACH:
+        return EACH
+    numbered = all(name.isdecimal() for name in classes)  # then a number is a name, and no place in the list
+    if label.isdecimal() and int(label) < len(classes) and not numbered:
         return int(label)
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    places = "" if numbered else f", 0 to {len(classes) - 1}"
     raise ConfigError(
-        f"--label {label}: no such class; allowed: {shown}, or 0 to {len(classes) - 1}{did_you_mean(label, classes)}"
+        f"--label {label}: no such class; allowed: {shown}{places}, or each (all in turn){did_you_mean(label, classes)}"
     )

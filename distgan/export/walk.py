@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distgan.config import ConfigError
-from distgan.export.generator import Generator
+from distgan.export.generator import Generator, Label
 from distgan.kinds.picture import gif, png
 from distgan.randomness import latents
 
@@ -38,7 +38,7 @@ def between(a: Tensor, b: Tensor, t: Tensor, kind: str) -> Tensor:
 
 
 @torch.inference_mode()
-def walk(generator: Generator, n: int, steps: int, seed: int = 0, label: int | None = None) -> Tensor:
+def walk(generator: Generator, n: int, steps: int, seed: int = 0, label: Label = None) -> Tensor:
     """Samples as stored (N, steps, ...) on the CPU: walk i goes from sample i of the seed to the noise of sample
     n + i.
     """
@@ -57,7 +57,7 @@ def _samples(generator: Generator, z: Tensor, c: Tensor | None, size: int = 250)
         yield generator.kind.decode(generator.G(z[part], c[part] if c is not None else None)).cpu()
 
 
-def write_walk(generator: Generator, target: Path, n: int, steps: int, *, seed: int, label: int | None) -> None:
+def write_walk(generator: Generator, target: Path, n: int, steps: int, *, seed: int, label: Label) -> None:
     """Write walks as the file's suffix asks: .gif (a preview that goes there and back), .png (one walk a row), .npy, or
     a folder of frames.
 

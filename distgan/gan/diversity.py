@@ -1,4 +1,4 @@
-"""How much generated samples differ from each other, seen beside the data: the earliest sign of mode collapse."""
+"""How much samples differ from each other: beside the data's, the earliest sign of mode collapse."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def diversity(x_fake: Tensor, c_fake: Tensor | None, x_real: Tensor, c_real: Tensor | None) -> Tensor:
-    """The standard deviation of generated numbers over that of real ones, a scalar tensor: 1 is right, 0 is one sample
-    for all.
+def diversity(x: Tensor, c: Tensor | None) -> Tensor:
+    """The standard deviation of samples (N, ...), over all their numbers, a scalar tensor.
 
-    x_fake, x_real: (N, ...). c_fake, c_real: int64 (N,), or None. With labels it is the deviation within the
-    classes, so that a generator with a single sample for each class is seen too. 1 where the real samples leave nothing
-    to compare with (of each class one, or all alike).
+    c: int64 (N,), or None. With labels it is the deviation within the classes, so that one sample for each class is
+    none. 0 where no two samples share a class.
     """
-    with torch.autocast(x_real.device.type, enabled=False):
-        real, fake = _variance(x_real, c_real), _variance(x_fake, c_fake)
-    return torch.where((real > 0) & fake.isfinite(), (fake / real.clamp(min=1e-12)).sqrt(), torch.ones_like(real))
+    rest, freedom = _within(x, c)
+    deviation: Tensor = (rest.square().sum(0).mean() / freedom.clamp(min=1)).sqrt()
+    return deviation
 
 
-def _variance(x: Tensor, c: Tensor | None) -> Tensor:
-    """The mean of each number's variance over samples, within classes; 0 where no two samples share a class."""
+@torch.no_grad()
+def main_directions(x: Tensor, c: Tensor | None, k: int) -> Tensor:
+    """The k directions, or fewer, in which samples (N, ...) differ most within their classes: (numbers, k)."""
+    rest, _ = _within(x, c)
+    values, vectors = torch.linalg.eigh((rest @ rest.T).cpu().double())  # (N, N): a sample may have many more numbers
+    kept = (values > 1e-6 * values[-1].clamp(min=1e-12)).nonzero()[:, 0][-k:]
+    directions: Tensor = rest.T @ (vectors[:, kept] / values[kept].sqrt()).to(rest)
+    return directions
+
+
+def _within(x: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Samples less the mean of their class (N, numbers), and how many of them are free: samples less classes."""
     flat = x.float().flatten(1)
     if c is None:
         c = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    same = (c[:, None] == c[None, :]).float()  # (N, N): no host has to know how many classes there are
+    same = (c[:, None] == c[None, :]).float()
     sizes = same.sum(1)
-    rest = flat - same @ flat / sizes[:, None]
-    freedom = len(x) - (1 / sizes).sum().round()  # samples less classes
-    variance: Tensor = rest.square().sum(0).mean() / freedom.clamp(min=1)
-    return torch.where(freedom > 0, variance, torch.zeros_like(variance))
+    return flat - same @ flat / sizes[:, None], len(x) - (1 / sizes).sum().round()

@@ -11,7 +11,7 @@ elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,6 +49,8 @@ class SampleSpec:
     """Names of the classes, () without labels."""
     n: int | None = None
     """Samples in the set; None where only opening it tells."""
+    class_counts: tuple[int, ...] = ()
+    """Samples of each class; () without labels, or where only opening the set tells."""
 
     @property
     def n_classes(self) -> int:
@@ -72,6 +74,11 @@ class SampleSet:
     """What was passed over because it could not be read, each with the reason."""
     remarks: tuple[str, ...] = ()
     """What a person should know of how the data were read, a sentence each."""
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and not self.spec.class_counts:
+            counts = np.bincount(self.labels, minlength=self.spec.n_classes).tolist()
+            object.__setattr__(self, "spec", replace(self.spec, class_counts=tuple(counts)))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -113,8 +120,13 @@ class Kind(Protocol):
         """Whether data.name, a known set or a path, looks like samples of this kind: data.kind = auto asks it."""
 
     def like(self, config: DataConfig, spec: SampleSpec | None) -> DataConfig:
-        """The same data, to be read as samples of this shape (None: as they are stored): what measures generated
-        samples against real ones needs.
+        """The same data, to be read as samples of this shape (None: as they are stored): what measures samples against
+        real ones needs.
+        """
+
+    def convert(self, stored: NDArray[Any], spec: SampleSpec) -> NDArray[Any]:
+        """Stored samples (N, ...) as those of `spec` are stored, where they differ in form (images: channels, size).
+        Raises ConfigError where that makes no sense.
         """
 
     def open(self, config: DataConfig, progress: Progress | None = None) -> SampleSet:
@@ -139,9 +151,18 @@ class Kind(Protocol):
         and large enough for a person to see.
         """
 
-    def save(self, batches: Iterable[NDArray[Any]], n: int, target: Path, columns: int | None = None) -> None:
+    def save(
+        self,
+        batches: Iterable[NDArray[Any]],
+        n: int,
+        target: Path,
+        columns: int | None = None,
+        labels: NDArray[np.int64] | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
         """Write n stored samples, which come in batches (b, ...), in the format of target's ending, one of `suffixes`:
-        "" is a folder, which is there. Raises OSError.
+        "" is a folder, which is there and empty. With labels (n,) and the names of the classes, formats that can hold
+        them tell the class of each sample. Raises OSError.
         """
 
     def extractor(self, config: RunConfig, spec: SampleSpec, device: torch.device | str) -> Extractor:

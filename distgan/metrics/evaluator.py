@@ -22,7 +22,7 @@ from distgan.metrics.collective import Collective, SingleProcess
 from distgan.metrics.extractor import Extractor
 from distgan.metrics.measures.base import Measure
 from distgan.registry import METRICS
-from distgan.storage import Folder
+from distgan.storage import Folder, user_cache
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ CAP = 10_000  # samples a side whose features are compared pair by pair
 
 def statistics_dir() -> Path:
     """Where this machine keeps the statistics of real sets."""
-    return Path(os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan").expanduser() / "statistics"
+    given = os.environ.get("DISTGAN_CACHE")
+    return (Path(os.path.expanduser(given)) if given else user_cache()) / "statistics"
 
 
 class Evaluator:
@@ -71,7 +72,7 @@ class Evaluator:
         self.histogram: Tensor | None = None  # of the last measurement: samples by class, float64 (k,)
         self.real_samples = len(samples)
         self._device = extractor.device if extractor.device.type != "mps" else torch.device("cpu")  # mps has no float64
-        self._check(len(samples), "data.limit")
+        self._check(len(samples), "the data")
         able = [name for name in METRICS if extractor.n_classes is not None or not METRICS[name].classifies]
         unasked = [name for name in able if METRICS[name].unasked]
         self._measures: list[Measure] = [METRICS[name] for name in dict.fromkeys([*self.metrics, *unasked])]
@@ -132,7 +133,10 @@ class Evaluator:
     def floor_fid(self) -> float:
         """FID between two random halves of (at most CAP) real samples: about the least that so many can reach."""
         if self.real_samples < 4:
-            raise ConfigError(f"data.limit = {self.real_samples}: floor_fid needs at least 4 real samples")
+            raise ConfigError(
+                f"the data have {self.real_samples} samples: floor_fid needs at least 4; add some, or raise data.limit "
+                "where it is set"
+            )
         value = None if self._real is None else torch.tensor([self._real.floor_fid], dtype=torch.float64)
         return float(self._from_first(value, 1)[0])
 
@@ -171,7 +175,7 @@ class Evaluator:
                 "extractor, and put its weights on every machine"
             )
 
-    def _check(self, n: int, setting: str) -> None:
+    def _check(self, n: int, side: str) -> None:
         for name in self.metrics:
             if name not in METRICS:
                 raise ConfigError(f"metrics.names = {name!r}: {METRICS.refusal(name)}")
@@ -183,7 +187,8 @@ class Evaluator:
                     "metric out"
                 )
             if n < measure.least:
-                raise ConfigError(f"{setting} = {n}: {name} needs at least {measure.least} samples on each side")
+                found = f"{side} = {n}" if side != "the data" else f"the data have {n} sample{'s' * (n != 1)}"
+                raise ConfigError(f"{found}: {name} needs at least {measure.least} samples on each side")
 
     def _file(self, fingerprint: str, labelled: bool) -> str:
         key = f"1/{fingerprint}/{self.net.digest}/{CAP}/{labelled}"

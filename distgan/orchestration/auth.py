@@ -12,7 +12,7 @@ def use_token() -> None:
     """
     if "RAY_AUTH_MODE" in os.environ:
         return
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    file = Path(os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")))
     if os.environ.get("RAY_AUTH_TOKEN") or file.is_file():
         os.environ["RAY_AUTH_MODE"] = "token"
 

@@ -11,13 +11,15 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distgan.config import ConfigError, RayConfig, RunConfig
+from distgan.config import ConfigError, RayConfig, RunConfig, RunError
 from distgan.orchestration.auth import use_token
 from distgan.orchestration.network import passed_on
 from distgan.orchestration.placement import place
@@ -73,19 +75,34 @@ def cluster(settings: RayConfig) -> Iterator[Cluster]:
     import ray
 
     started: dict[int, str] = {}
-    if not joined and address:
-        _connect(ray, address)
-    elif not joined:
-        started = _start_private(ray, settings)
+    with _ends_by_signal():
+        if not joined and address:
+            _connect(ray, address)
+        elif not joined:
+            started = _start_private(ray, settings)
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     here = Cluster(private=not joined and not address, nodes=nodes, processes=started)
     try:
-        yield here
+        with _ends_by_signal():
+            yield here
     finally:
         if not joined and here.lost_process():
             _abandon(ray, here)
         elif not joined:
             ray.shutdown()
+
+
+@contextmanager
+def _ends_by_signal() -> Iterator[None]:
+    """Inside, SIGTERM ends this process with the status that shells give for it: `ray.init` has its own handler, which
+    exits with 15.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
 
 
 def check_early(config: RunConfig) -> None:
@@ -141,14 +158,19 @@ def _private_environment() -> None:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # The paths of Ray's sockets may have 107 bytes, of which its own names take 70
+    if len(tempfile.gettempdir()) > 35 and os.access("/tmp", os.W_OK):
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    # Else `ray.init` waits for as many workers as there are processors, without an end and deaf to signals
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine's one node away
 
 
 def _start_private(ray: Any, settings: RayConfig) -> dict[int, str]:
     """Start Ray here; returns its main processes by pid."""
-    before = set(_children(os.getpid()))
-    with own_session(), loopback_only():
+    before, began = set(_children(os.getpid())), time.time()
+    with own_session(), loopback_only(), _elsewhere(ray):
         ray.init(
             address="local",
             num_cpus=available_cpus(),
@@ -158,8 +180,71 @@ def _start_private(ray: Any, settings: RayConfig) -> dict[int, str]:
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
         )
+    try:
+        _check_workers_start(ray, settings.start_timeout_s, began)
+    except BaseException:
+        ray.shutdown()
+        raise
     started = {pid: _program(pid) for pid in _children(os.getpid()) if pid not in before}
     return {pid: name for pid, name in started.items() if name in MAIN_PROCESSES}
+
+
+@contextmanager
+def _elsewhere(ray: Any) -> Iterator[None]:
+    """Inside, the working folder is the one that Ray is installed in.
+
+    Ray puts the folder in which it is started first where its processes look for modules, and a file of the user's
+    there (numpy.py, random.py) would take a package's name. Workers look there last (`registry.look_in`).
+    A job has its working folder from Ray, which stays.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        yield
+        return
+    here = os.getcwd()
+    os.chdir(Path(ray.__file__).parent.parent)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def _check_workers_start(ray: Any, timeout_s: float, since: float) -> None:
+    """RunError after timeout_s if no worker process comes up: one that dies while it imports is replaced for ever, and
+    whoever waits for it waits as long. The process that answers is the first one's to use.
+    """
+    answer = ray.remote(num_cpus=0)(_pid).remote()
+    try:
+        ray.get(answer, timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        said = _last_words(since)
+        raise RunError(
+            f"ray.start_timeout_s = {timeout_s:g}: no worker process of Ray's has started in that time"
+            + (f"; the last one said: {said}" if said else "")
+        ) from None
+
+
+def _pid() -> int:
+    return os.getpid()
+
+
+def _last_words(since: float) -> str:
+    """The last line that a process of Ray's has written to its errors since then, "" if there is none. What a worker
+    says before it has a log of its own is in raylet's.
+    """
+    logs = f"{os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()}/ray/session_latest/logs"
+    files = [Path(file) for kind in ("worker", "raylet") for file in glob.glob(f"{logs}/{kind}*.err")]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        if file.stat().st_mtime >= since:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if words := [line.strip() for line in lines if line.strip() and not line.startswith(":")]:
+                return words[-1]
+    return ""
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -167,7 +252,8 @@ def _connect(ray: Any, address: str) -> None:
     if passed_on() and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job has them from `distgan submit`
         options["runtime_env"] = {"env_vars": passed_on()}
     try:
-        ray.init(address=address, **options)
+        with _elsewhere(ray):
+            ray.init(address=address, **options)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "check ray.address (or $RAY_ADDRESS) and that the head node runs"
@@ -184,10 +270,7 @@ def _abandon(ray: Any, lost: Cluster) -> None:
     answers, and so would raylet's helpers, for a minute, that their raylet is gone.
     """
     atexit.unregister(ray.shutdown)
-    left = [*lost.processes, *(child for pid in lost.processes for child in _children(pid))]
-    for pid in left:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    _kill([*lost.processes, *(child for pid in lost.processes for child in _children(pid))])
 
 
 def _children(pid: int) -> list[int]:
@@ -195,7 +278,7 @@ def _children(pid: int) -> list[int]:
     found = []
     for file in glob.glob(f"/proc/{pid}/task/*/children"):
         with suppress(OSError):
-            found += [int(child) for child in Path(file).read_text().split()]
+            found += [int(child) for child in Path(file).read_text(encoding="utf-8").split()]
     return found
 
 

@@ -19,6 +19,7 @@ from distgan.config import ConfigError, RunConfig, RunError, validate
 from distgan.orchestration.cluster import Cluster, cluster
 from distgan.orchestration.placement import Placement, place
 from distgan.orchestration.ray_compat import forget_run_state
+from distgan.registry import look_in
 from distgan.runs.lease import Lease, read_lease
 from distgan.runs.local import Loop, end_process_group, threads_here
 from distgan.runs.local import run as run_here
@@ -28,7 +29,7 @@ from distgan.storage import Folder
 from distgan.text import last_line
 from distgan.training.logs import read_status
 from distgan.training.threads import keep_memory
-from distgan.training.torchrun import is_torchrun
+from distgan.training.torchrun import drop_leftovers, is_torchrun
 
 if TYPE_CHECKING:
     from distgan.orchestration.ray_context import RayContext
@@ -45,7 +46,7 @@ def run(prepared: Prepared) -> int:
         return run_here(prepared, launch_local_mode)
     with Lease(prepared.folder) as lease, cluster(prepared.config.ray) as found:
         placement = place(prepared.config, found.nodes)
-        line = ProgressLine(f"{prepared.images}; {placement}")
+        line = ProgressLine(f"{prepared.images}; {placement}", notes=prepared.notes)
         try:
             status = fit(prepared.config, prepared.folder, placement, line, owner=lease.owner, on=found)
         finally:
@@ -92,6 +93,7 @@ def launch_local_mode(config: RunConfig, loop: Loop) -> dict[str, Any]:
     from distgan.orchestration.ray_context import RayContext, device_of_worker
 
     folder = Folder(config.storage).child(config.run_name)
+    drop_leftovers()
 
     def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
         if not is_torchrun():
@@ -134,6 +136,8 @@ def fit(
     """
     folder.remove(STOP)
     forget_run_state(folder)
+    if line is not None:
+        line.follow(read_status(folder))
     with _StopRequests(folder, line) as requests:
         answer = _fit(config, folder, placement, line, requests, owner, on)
     if line is not None:
@@ -173,6 +177,7 @@ def _fit(
             "cpus": placement.cpus,
             "gpus": placement.gpus,
             "owner": owner,
+            "working_folder": os.getcwd(),
             "watch_preemption": not private,
         },
         torch_config=torch_config(placement.gpus, private=private),
@@ -230,6 +235,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
     from distgan.orchestration.ray_context import REPORT_S, RayContext, device_of_worker
     from distgan.training.loop import train
 
+    look_in(settings["working_folder"])
     config, folder = validate(settings["config"]), Folder(settings["folder"])
     torch.set_num_threads(settings["cpus"])
     rank, size = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
@@ -279,7 +285,8 @@ class _StopRequests:
             from distgan.training.context import STOP_SIGNALS
 
             for number in STOP_SIGNALS:
-                self._before[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for that
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from distgan.kinds import Kind, SampleSet, get_kind
 from distgan.registry import METRICS
 from distgan.runs.prepare import read_run_config
 from distgan.storage import Folder
+from distgan.training.identity import check_same_data
 
 
 def evaluate_source(
@@ -47,7 +49,7 @@ def evaluate_source(
     try:
         place = find_generator(source, storage)
     except ConfigError:
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if not path.exists() or (path / "config.yaml").exists():
             raise  # the grids in the folder of a run that has no generator yet are no samples to be measured
         if linear_probe:
@@ -56,39 +58,55 @@ def evaluate_source(
             ) from None
         data = load_config(overrides={"data.name": _required(against), **(overrides or {})}).data
         kind: Kind = get_kind(data)
-        stored = DataConfig(name=source, labels=False, kind=data.kind)
-        generated = kind.open(kind.like(stored, None))
-        spec = generated.spec
+        data = kind.like(data, None)
+        real = kind.open(data)
+        stored = DataConfig(name=source, labels=False, kind=data.kind, split="all")
+        spec = kind.describe(kind.like(stored, None))
+        generated = kind.open(kind.like(stored, real.spec))
     else:
         generator = load_generator(place, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         kind, spec = generator.kind, generator.spec
         data = _data_of(place, against, overrides)
-    data = kind.like(data, spec)
-    real = kind.open(data)
+        if against is not None and get_kind(data).name != kind.name:
+            raise ConfigError(f"--against {against}: {get_kind(data).noun}, and {source} makes {kind.noun}")
+        data = data if against is None else kind.like(data, None)
+        real = kind.open(data)
+        if against is None and not overrides:
+            check_same_data(_run_of(place), real, "--against PATH measures against other samples")
     device = next(generator.G.parameters()).device if generator else torch.device("cpu")
     measuring = RunConfig(data=data, metrics=MetricsConfig(extractor=extractor, weights=weights))
     network = kind.extractor(measuring, real.spec, device)
 
+    found: dict[str, Any] = {}
     if generated is not None:
         made_by_others = np.asarray(generated.samples[: min(n, len(generated))])
-        found = evaluate_samples(made_by_others, real, names, network, cache_dir=statistics_dir())
+        found |= evaluate_samples(made_by_others, real, names, network, cache_dir=statistics_dir())
     else:
         assert generator is not None
-        made = generator
+        made, same = generator, spec.shape == real.spec.shape
+
+        def sample(index: torch.Tensor) -> torch.Tensor:
+            stored = made.sample(index, seed)
+            return stored if same else torch.as_tensor(kind.convert(stored.cpu().numpy(), real.spec)).to(stored.device)
+
         # A run has its own data's statistics beside it
         known = _run_of(place).child("statistics") if against is None and not overrides else None
         evaluator = Evaluator(
             real.samples, real.labels, real.fingerprint, network, names, cache_dir=statistics_dir(), store=known
         )
-        found = evaluator.evaluate(lambda index: made.sample(index, seed), n)
+        found |= evaluator.evaluate(sample, n)
         if "fid" in found:
             found["floor_fid"] = evaluator.floor_fid()
         if linear_probe:
             from distgan.runs.linear_probe import probe_run
 
             run = _run_of(place)
-            labelled = data.model_copy(update={"labels": True})
+            labelled = kind.like(data, made.spec).model_copy(update={"labels": True})
             found |= probe_run(run, read_run_config(run), labelled, classes=len(made.classes), device=device)
+        if made.conditional and not made.spec.class_counts:
+            found["classes"] = "drawn equally often: this generator does not know how often they are in its data"
+    if spec.shape != real.spec.shape:
+        found["converted"] = f"the measured {kind.noun}, from {spec.shape} to {real.spec.shape}, as the real ones are"
     return {"source": source, "against": f"{real.spec.name} ({data.split})", "extractor": network.name, **found}
 
 

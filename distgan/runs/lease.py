@@ -187,7 +187,7 @@ def _machine() -> str:
     """Equal for processes that see each other's pids: same boot of the same machine, same pid namespace."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return "/".join(parts)
 
@@ -195,6 +195,6 @@ def _machine() -> str:
 def _start_time(pid: int) -> int | None:
     """When a process was started, in ticks since boot; None where that cannot be told."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None

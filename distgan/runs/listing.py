@@ -53,7 +53,7 @@ def list_runs(storage: Folder) -> list[Listed]:
 
 
 def _searched(name: str, folder: Folder) -> Listed:
-    trials = [int(number) for number in folder.child("trials").list() if number.isdigit()]
+    trials = [int(number) for number in folder.child("trials").list() if number.isascii() and number.isdigit()]
     heard = [read_status(folder.child(f"trials/{number:03d}")).get("heartbeat") for number in trials]
     latest = max(map(_number, heard), default=0.0)
     best = "-"

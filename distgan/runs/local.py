@@ -32,14 +32,16 @@ def run(prepared: Prepared, launch: Callable[[RunConfig, Loop], dict[str, Any]] 
     from distgan.training.loop import train
 
     config, main = prepared.config, rank() == 0
-    line = ProgressLine(f"{prepared.images}; {_where(config)}") if main else None
+    line = ProgressLine(f"{prepared.images}; {_where(config)}", notes=prepared.notes) if main else None
     contexts: list[Context] = []
 
     def loop(context: Context) -> dict[str, Any]:
         contexts.append(context)
         if main:
             lease.confirm()
-        return train(config, context, prepared.folder, on_tick=line.update if line else None)
+        if line is None:
+            return train(config, context, prepared.folder)
+        return train(config, context, prepared.folder, on_tick=line.update, tell=line.tell)
 
     lease = Lease(prepared.folder, on_lost=lambda: contexts[0].request_stop() if contexts else None, confirm_later=True)
     try:

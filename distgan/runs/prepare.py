@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,8 +16,11 @@ from distgan.kinds import Kind, SampleSet, get_kind, with_recipe
 from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
-from distgan.storage import Folder
+from distgan.storage import Folder, home_cache, user_cache
+from distgan.text import command
 from distgan.training.budget import read_rate, with_budget
+from distgan.training.identity import check_same_data
+from distgan.training.logs import read_status
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
 
@@ -57,6 +62,8 @@ class Prepared:
     """The real samples, in words."""
     notes: tuple[str, ...] = ()
     """What a person should know before it starts."""
+    kimg: float = 0.0
+    """What a complete run has seen."""
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -82,12 +89,33 @@ def prepare(config: RunConfig) -> Prepared:
         config = with_budget(config, rate)
     state = _existing(config, folder)
     decoded = _decode_here(config, kind) if state != "complete" else None
+    if decoded is not None and state == "resume":
+        check_same_data(folder, decoded)
     if state != "complete":
         if rank() == 0:  # under torchrun the other ranks' driver is this one
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
     words = kind.describe_in_words(replace(spec, n=len(decoded) if decoded else spec.n))
-    return Prepared(config, folder, state, words, decoded.notes if decoded else ())
+    notes = decoded.notes if decoded else ()
+    if home_cache() is None and not os.environ.get("DISTGAN_CACHE"):
+        notes = (f"no home folder to write to: what is kept between runs lies in {user_cache()}", *notes)
+    seen = float(read_status(folder).get("kimg", 0)) if state == "complete" else 0.0
+    return Prepared(config, folder, state, words, notes, seen)
+
+
+@contextmanager
+def taken_back(prepared: Prepared) -> Iterator[None]:
+    """Inside, a new run that is refused before it has trained a step leaves no trace, and its name is free again."""
+    try:
+        yield
+    except ConfigError:
+        if prepared.state == "new" and rank() == 0 and not prepared.folder.exists("checkpoints"):
+            with suppress(OSError):
+                for name in prepared.folder.list():
+                    prepared.folder.remove(name)
+                if prepared.folder.is_local:
+                    os.rmdir(prepared.folder.path())
+        raise
 
 
 def _decode_here(config: RunConfig, kind: Kind) -> SampleSet | None:
@@ -147,8 +175,8 @@ def find_run(run: str, storage: str) -> Folder:
             return folder
         if folder.exists(SEARCH):
             raise ConfigError(
-                f"{run}: is a search; `distgan tune --resume {run}` goes on with it, and `distgan train --config "
-                f"{folder}/best.yaml` trains what it found"
+                f"{run}: is a search; `{command('distgan', 'tune', '--resume', run)}` goes on with it, and "
+                f"`{command('distgan', 'train', '--config', f'{folder}/best.yaml')}` trains what it found"
             )
     near = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
     known = (
@@ -163,13 +191,22 @@ def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
     """Settings that make two runs different ones: (name, value in a, value in b)."""
     names = [name for name, _ in walk_fields() if not name.startswith(_FREE)]
     found = [(n, get_dotted(a, n), get_dotted(b, n)) for n in names]
-    same_place = os.path.abspath(os.path.expanduser(a.data.name)) == os.path.abspath(os.path.expanduser(b.data.name))
-    return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and same_place)]
+    # Where a person's samples lie makes no difference: their content is compared when they are opened
+    moved = not any(get_kind(each.data).knows(each.data.name) for each in (a, b))
+    return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and moved)]
+
+
+def already_complete(prepared: Prepared) -> str:
+    """What is said of a run that has all that is asked for."""
+    done, asked = prepared.kimg, prepared.config.total_images / 1000
+    longer = f", {asked:g} are asked for" if done > asked else ""
+    return (
+        f"already complete: {prepared.folder} has {done:g} kimg{longer} (--kimg {2 * done:g} would train on, --name "
+        "NAME starts another run)"
+    )
 
 
 def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:
-    from distgan.training.logs import read_status
-
     if not folder.exists("config.yaml"):
         return "new"
     try:

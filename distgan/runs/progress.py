@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from distgan.text import clock
+from distgan.text import clock, command
 
 if TYPE_CHECKING:
+    from distgan.config import RunConfig
     from distgan.runs.prepare import Prepared
 
 
@@ -18,23 +20,33 @@ span = clock  # the name that the table of a search imports
 
 
 class ProgressLine:
-    """Draws statuses. On a terminal the line is rewritten; in a log a new one comes every `every_s` seconds."""
+    """Draws statuses, and tells events. On a terminal the line is rewritten; in a log a new one comes every `every_s`
+    seconds.
+    """
 
-    def __init__(self, headline: str, out: TextIO | None = None, every_s: float = 10.0) -> None:
+    def __init__(
+        self, headline: str, out: TextIO | None = None, every_s: float = 10.0, *, notes: Sequence[str] = ()
+    ) -> None:
+        """notes: what is known of the data already; the run records it as an event of its beginning."""
         self.out = out or sys.stdout
         self.live, self.every_s = self.out.isatty(), every_s
         self._first: tuple[float, float] | None = None
         self._shown: dict[str, Any] = {}
-        self._told: set[str] = set()
+        self._told = {(0, note) for note in notes}
+        self._former: Any = None
         self._next, self._width = 0.0, 0
-        print(headline, file=self.out, flush=True)
+        print(*notes, headline, sep="\n", file=self.out, flush=True)
+
+    def follow(self, former: dict[str, Any]) -> None:
+        """`update` will be called with what lies in storage, where at first the status of a former start does."""
+        self._former = former.get("writer")
 
     def update(self, status: dict[str, Any]) -> None:
         """Show a status if it is new and it is time, and what it has to tell that was not told before."""
-        for text in status.get("notes", ()):
-            if text not in self._told:
-                self._told.add(text)
-                self.note(text)
+        if self._former is not None and status.get("writer") == self._former:
+            return
+        for event in status.get("events", ()):
+            self.tell(event["nimg"], event["text"])
         if not status.get("values") or status.get("nimg") == self._shown.get("nimg"):
             return
         now = time.monotonic()
@@ -49,6 +61,12 @@ class ProgressLine:
             self._next = now + self.every_s
             self.out.write(self._text(now) + "\n")
         self.out.flush()
+
+    def tell(self, nimg: int, text: str) -> None:
+        """An event, once: workers that start anew from a checkpoint come to the same again."""
+        if (nimg, text) not in self._told:
+            self._told.add((nimg, text))
+            self.note(f"{nimg / 1000:g} kimg: {text}" if nimg else text)
 
     def note(self, text: str) -> None:
         """A line of its own, above the live one."""
@@ -101,15 +119,20 @@ class Countdown:
             self._open = False
 
 
+def storage_option(config: RunConfig) -> list[str]:
+    """What a command needs to find a run of this storage from the same working folder."""
+    return [] if config.storage in ("./runs", "runs") else ["--storage", config.storage]
+
+
 def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
     """What was done, where it lies, and what to type next."""
     folder, config, best = prepared.folder, prepared.config, status.get("best") or {}
     name = config.run_name
-    where = "" if config.storage in ("./runs", "runs") else f" --storage '{config.storage}'"
+    run = [name, *storage_option(config)]
     if status["state"] != "complete":
         return (
             f"stopped at {status['kimg']:g} of {status['total_kimg']:g} kimg; nothing is lost: {folder}\n"
-            f"  continue    distgan resume {name}{where}"
+            f"  continue    {command('distgan', 'resume', *run)}"
         )
     measured = status.get("values", {})
     score = f", {best['metric'].upper()} {best['value']:.3g} at {best['nimg'] / 1000:g} kimg" if best else ""
@@ -127,8 +150,8 @@ def final_words(prepared: Prepared, status: dict[str, Any]) -> str:
         f"  run         {folder}",
         f"  samples     {folder}/samples/{status['nimg'] // 1000:06d}.png",
         f"  generator   {folder}/generator",
-        f"  curves      tensorboard --logdir {folder}/tensorboard",
-        f"  more        distgan sample {name}{where} -n 64 --out grid.png",
+        f"  curves      {command('tensorboard', '--logdir', folder.child('tensorboard'))}",
+        f"  more        {command('distgan', 'sample', *run, '-n', 64, '--out', 'grid.png')}",
     ]
     if "class_kl" in measured:
         lines[0] += f", class KL {measured['class_kl']:.3g}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from distgan.registry import objectives
 from distgan.storage import Folder
+from distgan.training.logs import read_status
 
 CURVES = (
     ("Distance to the data", ("fid", "kid"), True),
@@ -40,9 +41,18 @@ svg text{font:11px system-ui,sans-serif;fill:#59636e}
 
 def write_report(folder: Folder) -> None:
     """Write report.html into a run's folder, from its metrics.jsonl, samples/ and config.yaml."""
-    lines = [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines() if line.strip()]
-    status = json.loads(folder.read("status.json"))
-    folder.write("report.html", build_report(folder, lines, status, folder.read("config.yaml").decode()))
+    lines = list(filter(None, map(_parsed, folder.read("metrics.jsonl").decode(errors="replace").splitlines())))
+    config = folder.read("config.yaml").decode(errors="replace")
+    folder.write("report.html", build_report(folder, lines, read_status(folder), config))
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line of metrics.jsonl, {} where it is torn or damaged: a process was killed, a disk was full."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) and "kimg" in values else {}
 
 
 def build_report(folder: Folder, lines: Sequence[dict[str, Any]], status: dict[str, Any], config: str) -> str:

@@ -52,14 +52,16 @@ def export_best(state: TrainState, store: CheckpointStore, samples: SampleSet, c
 
 def export_generator(folder: Folder, saved: dict[str, Any], samples: SampleSet, config: RunConfig, which: int) -> None:
     """Write the average of G number `which` of a checkpoint, as a generator for people."""
-    classes = samples.classes if config.model.conditioning != "none" else ()
+    spec = samples.spec
+    if config.model.conditioning == "none":
+        spec = dataclasses.replace(spec, classes=(), class_counts=())
     prefix = f"{config.training.ema_half_life_kimg[which]:g}/"
     save_generator(
         folder.child("generator"),
         {name.removeprefix(prefix): tensor for name, tensor in saved["ema"].items() if name.startswith(prefix)},
         config.model,
         kind=kind_name(config.data),
-        spec=dataclasses.replace(samples.spec, classes=classes),
+        spec=spec,
         info={
             "run": config.run_name,
             "data": samples.spec.name,

@@ -17,6 +17,7 @@ from distgan.config import RunConfig
 from distgan.registry import LOSSES
 from distgan.training.context import Context
 from distgan.training.state import TrainState
+from distgan.training.train_step import TrainStep
 
 WINDOW = 1000
 """Samples over which D's loss is averaged."""
@@ -31,14 +32,13 @@ class Watchdog:
     uninterrupted one judges.
     """
 
-    def __init__(self, config: RunConfig, context: Context, state: TrainState, share_weight: float) -> None:
-        """share_weight: see `Inputs.share_weight`."""
-        self.context, self.state, self.share_weight = context, state, share_weight
+    def __init__(self, config: RunConfig, context: Context, state: TrainState, step: TrainStep) -> None:
+        self.context, self.state = context, state
+        self._step, self.share_weight = step.samples, step.inputs.share_weight
         zero = torch.zeros(1)
         self.limit = ABOVE_DRAW * float(LOSSES[config.loss.name].d(zero, zero))
         # A critic's loss (Wasserstein) has no scale
         self.active = config.training.on_blow_up == "rollback" and self.limit > 0
-        self._step = config.batch_size * config.training.n_dis
         self._sum = torch.zeros((), device=context.device)
         self._steps = 0
 

@@ -7,7 +7,6 @@ more.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distgan.config import ConfigError
+from distgan.training.torchrun import local_rank
 
 T = TypeVar("T")
 
@@ -149,7 +149,8 @@ class Context:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
+        # What is ignored stays so: nohup asks for that, and a shell does for what it starts in the background
+        before = {s: handler for s in STOP_SIGNALS if (handler := signal.getsignal(s)) is not signal.SIG_IGN}
 
         def handle(number: int, frame: Any) -> None:
             if self._stop.is_set() and number == signal.SIGINT:
@@ -168,7 +169,7 @@ class Context:
 def default_device() -> torch.device:
     """This process's GPU if there is one (LOCAL_RANK tells which), else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return torch.device("cpu")
 
 

@@ -24,37 +24,56 @@ from distgan.config import LogConfig
 from distgan.kinds.picture import Picture, png
 from distgan.registry import LOG_WRITERS
 from distgan.storage import Folder, local_copy
+from distgan.text import printable
 from distgan.training.writers.base import LogWriter
 
 STATUS = "status.json"
+EVENTS = 20  # of the newest that a status tells: whoever watches sees some status within a few seconds
+
+Tell = Callable[[int, str], None]
+"""Gets each event as it is recorded: the number of samples seen, and the text."""
 
 
 class RunLog:
-    """The log of one run. `nimg` is the checkpoint that the run goes on from (0 at the beginning)."""
+    """The log of one run. `nimg` is the checkpoint that the run goes on from (0 at the beginning); `tell` is of someone
+    in this process who wants to hear of events, others read them in the status.
+    """
 
-    def __init__(self, folder: Folder, nimg: int, config: LogConfig | None = None) -> None:
-        self.folder, self.local = folder, local_copy(folder)
+    def __init__(self, folder: Folder, nimg: int, config: LogConfig | None = None, tell: Tell | None = None) -> None:
+        self.folder, self.local, self._tell = folder, local_copy(folder), tell
         self.local.mkdir(parents=True, exist_ok=True)
-        self._told: list[str] = []
-        self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "from_nimg": nimg}
+        self._events: list[dict[str, Any]] = []
+        self._values: dict[str, Any] = {}
+        self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "from_nimg": nimg, "since": time.time()}
         if not folder.is_local and folder.exists("metrics.jsonl"):
             (self.local / "metrics.jsonl").write_bytes(folder.read("metrics.jsonl"))
-        names = (config or LogConfig()).chosen_writers
-        self._writers: list[LogWriter] = [LOG_WRITERS[name](self.local, nimg) for name in names]
+        self._writers: list[LogWriter] = []
         self._last_status = 0.0
         self._sender: threading.Thread | None = None
+        refused = []
+        for name in (config or LogConfig()).chosen_writers:
+            try:
+                self._writers.append(LOG_WRITERS[name](self.local, nimg))
+            except UnicodeError:
+                where = printable(str(self.local))
+                refused.append(f"log.writers = {name}: cannot write below {where}, whose name is not UTF-8")
+        self.event(nimg, *refused)
 
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
         """One point of each curve."""
         self._each(lambda writer: writer.scalars(nimg, values))
 
     def event(self, nimg: int, *texts: str) -> None:
-        """What a person should know: a rollback, a damaged checkpoint, a storage that is away. The next status tells it
-        too.
+        """What a person should know: a warning, a rollback, a damaged checkpoint, a storage that is away. Each one is
+        recorded, and told at once.
         """
         for text in texts:
-            self._told = [*self._told[-4:], text]
+            self._events = [*self._events[1 - EVENTS :], {"nimg": nimg, "text": text}]
             self._each(lambda writer, text=text: writer.event(nimg, text))  # type: ignore[misc]
+            if self._tell is not None:
+                self._tell(nimg, text)
+        if texts and self._values:
+            self.status(self._values)
 
     def picture(self, nimg: int, name: str, picture: Picture) -> None:
         """A preview of samples, uint8 (H, W) or (H, W, 3), as samples/NAME.png and with the writers."""
@@ -73,13 +92,14 @@ class RunLog:
         """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's
         way.
         """
+        self._values = values
         if not self.folder.is_local:
             if not urgent and time.time() - self._last_status < 5:
                 return
             if self._sender is not None and self._sender.is_alive() and not urgent:
                 return
         self._last_status = time.time()
-        data = json.dumps({**values, "notes": self._told, "writer": self._writer, "heartbeat": time.time()})
+        data = json.dumps({**values, "events": self._events, "writer": self._writer, "heartbeat": time.time()})
         if self.folder.is_local:
             write_status(self.folder, data)
         else:
@@ -116,7 +136,7 @@ def write_status(folder: Folder, data: str) -> None:
         if folder.is_local:  # no fsync: it is written often, and losing the last one with the machine is harmless
             target = Path(folder.path(STATUS))
             aside = target.with_name(f".{STATUS}.tmp")
-            aside.write_text(data)
+            aside.write_text(data, encoding="utf-8")
             aside.replace(target)
         else:
             folder.write(STATUS, data)

@@ -29,22 +29,28 @@ from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
-from distgan.training.logs import RunLog
+from distgan.training.logs import RunLog, Tell
 from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back, slow_down
 from distgan.training.state import TrainState, choose_kernels
 from distgan.training.train_step import TrainStep
+from distgan.training.variety import Variety
 
 
 def train(
-    config: RunConfig, context: Context, folder: Folder, *, on_tick: Callable[[dict[str, Any]], None] | None = None
+    config: RunConfig,
+    context: Context,
+    folder: Folder,
+    *,
+    on_tick: Callable[[dict[str, Any]], None] | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Train until the budget is spent or a stop is asked for; returns the last status, whose `state` says which.
 
     `folder` is the run's place in storage. Every start is a resume: the newest intact checkpoint there, else the
-    beginning. `on_tick` is called on rank 0 with the status after each log line. Raises, on all workers alike,
-    ConfigError for data that cannot be read, and DivergedError.
+    beginning. On rank 0 `on_tick` is called with the status after each log line, and `tell` with each event
+    as it is recorded. Raises, on all workers alike, ConfigError for data that cannot be read, and DivergedError.
     """
     # The real samples
     samples = context.together(lambda: open_samples(config.data))
@@ -68,21 +74,23 @@ def train(
     )
     if context.is_main:
         store.sweep()
-    notes = restore(state, store, context, samples)
+    restore(state, store, context, samples)
     step = TrainStep(config, context, state, loader)
 
     # What is measured and written down
-    meter, watch, health = Meter(), Stopwatch(), Health(config, state.health)
-    watchdog = Watchdog(config, context, state, step.inputs.share_weight)
+    meter, watch, health = Meter(), Stopwatch(), Health(config, state.health, kind.noun)
+    variety, watchdog = Variety(config, context, samples, kind), Watchdog(config, context, state, step)
     measure = Measurement(config, context, samples, kind, folder)
-    log = RunLog(folder, state.nimg, config.log) if context.is_main else None
+    log = RunLog(folder, state.nimg, config.log, tell) if context.is_main else None
     if log is not None and state.nimg == 0:
         log.picture(0, "reals", kind.preview(samples.samples[order(0, config.log.grid).numpy()]))
         log.picture(0, _kimg_name(0), measure.preview(state.ema.modules[0]))
     total, logged = config.total_images, state.nimg
     status = _status("training", state, total, {}, context)
     if log is not None:
-        log.event(state.nimg, *samples.notes, *([planned] if planned else []), *notes, *store.notes())
+        if state.nimg == 0:
+            log.event(0, *samples.notes, *([planned] if planned else []))
+        log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
@@ -107,7 +115,7 @@ def train(
                 continue
 
             # Here alone do numbers leave the device
-            values, of_step = meter.read(context, step.inputs.share_weight)
+            steps, (values, of_step) = meter.steps, meter.read(context, step.inputs.share_weight)
             if not all(map(math.isfinite, values.values())):
                 roll_back(state, store, context, log, config)
                 watchdog.forget()
@@ -127,9 +135,13 @@ def train(
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
                 warnings = []
+                health.add(steps, state.nimg, values)
                 if due.log:
+                    values |= (varies := variety(step.G.module))
                     best = state.best.get("value")
-                    warnings = health.look(state.nimg, of_step, measured, best, measure.counts, samples.classes)
+                    warnings = health.look(
+                        state.nimg, of_step | varies, measured, best, measure.counts, samples.classes
+                    )
                 if log is not None:
                     wanted = is_best or stopping or (asked is not None and asked.checkpoint)
                     if wanted or (due.checkpoint and (due.last or store.idle_s >= config.checkpoint.pause_s)):

@@ -30,6 +30,11 @@ class Meter:
             self._counts[name] = self._counts.get(name, 0) + 1
         self._last = stats
 
+    @property
+    def steps(self) -> int:
+        """Steps that were added since the meter was read."""
+        return max(self._counts.values(), default=0)
+
     def read(self, context: Context, weight: float = 1.0) -> tuple[dict[str, float], dict[str, float]]:
         """(means, the last step's values), equal on all workers, which must call this together; the meter is empty
         afterwards.

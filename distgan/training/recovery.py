@@ -6,9 +6,11 @@ import math
 
 from distgan.config import ConfigError, RunConfig, RunError
 from distgan.kinds import SampleSet
+from distgan.storage import Folder
 from distgan.training.blow_up import WINDOW
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
+from distgan.training.identity import check_same_data, remember_data
 from distgan.training.logs import RunLog
 from distgan.training.state import TrainState
 
@@ -17,10 +19,10 @@ class DivergedError(RunError):
     """Losses or gradients are no longer finite, and going back did not help or was not wanted."""
 
 
-def restore(state: TrainState, store: CheckpointStore, context: Context, samples: SampleSet) -> list[str]:
+def restore(state: TrainState, store: CheckpointStore, context: Context, samples: SampleSet) -> None:
     """Continue from the newest intact checkpoint. Rank 0 decides which one that is; the others read the same.
 
-    Returns what a person should know of it. Raises ConfigError, on all ranks, where they do not read the same images.
+    Raises ConfigError, on all ranks, where they do not read the same samples, or not those that the run was started on.
     """
     first = context.broadcast((samples.fingerprint, len(samples)))
     context.together(lambda: _compare(samples, *first))
@@ -29,12 +31,19 @@ def restore(state: TrainState, store: CheckpointStore, context: Context, samples
     if nimg is not None:
         state.load_state_dict(found[1] if found else store.load(nimg)[1])
     before, state.data = state.data, samples.fingerprint
-    if before in ("", samples.fingerprint):  # checkpoints of older versions do not say
-        return []
-    return [
-        f"{samples.spec.name}: the samples are not those that this run saw until {state.nimg / 1000:g} kimg; it goes "
-        f"on with the {len(samples):,} of now, and its metrics compare with them. Another --name begins anew"
-    ]
+    context.together(lambda: _agree(before, samples, store.folder))
+    if context.is_main:
+        remember_data(store.folder, samples)
+
+
+def _agree(before: str, samples: SampleSet, folder: Folder) -> None:
+    """ConfigError where these are not the samples of the checkpoint."""
+    check_same_data(folder, samples)
+    if before not in ("", samples.fingerprint):  # a run of before data.json; checkpoints of older ones do not say
+        raise ConfigError(
+            f"data.name: {samples.spec.name} is not what {folder} was started on. Put the samples back as they were; "
+            "or give another --name, which begins anew"
+        )
 
 
 def _compare(samples: SampleSet, fingerprint: str, n: int) -> None:

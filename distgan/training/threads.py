@@ -44,8 +44,13 @@ def is_busy(threads: int, looks: int = 8, pause_s: float = 0.005) -> bool:
 
 def _running_elsewhere() -> int:
     """Threads of other processes of this machine that run or could: /proc/stat's procs_running without our own."""
-    told = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("procs_running"))
-    own = [Path(task, "stat").read_text().rpartition(")")[2].split()[0] for task in Path("/proc/self/task").iterdir()]
+    told = next(
+        line for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines() if line.startswith("procs_running")
+    )
+    own = [
+        Path(task, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        for task in Path("/proc/self/task").iterdir()
+    ]
     return int(told.split()[1]) - own.count("R")
 
 

@@ -9,7 +9,8 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 
 def is_torchrun() -> bool:
-    return all(name in os.environ for name in VARIABLES)
+    numbers = (os.environ.get(name, "") for name in VARIABLES if name != "MASTER_ADDR")
+    return bool(os.environ.get("MASTER_ADDR")) and all(number.isdigit() for number in numbers)
 
 
 def rank() -> int:
@@ -17,6 +18,21 @@ def rank() -> int:
     return int(os.environ["RANK"]) if is_torchrun() else 0
 
 
+def local_rank() -> int:
+    """This process's rank on its machine, whoever has set it; 0 if nobody has."""
+    number = os.environ.get("LOCAL_RANK", "")
+    return int(number) if number.isdigit() else 0
+
+
 def world_size() -> int:
     """Processes that train together here; 1 outside torchrun."""
     return int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1
+
+
+def drop_leftovers() -> None:
+    """Outside torchrun its variables go: Ray Train's local mode and torch look at their names alone, and would wait for
+    processes that nobody has started, or fail at values that are no numbers.
+    """
+    if not is_torchrun():
+        for name in VARIABLES:
+            os.environ.pop(name, None)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from distgan.config import RunConfig
 from distgan.gan.adaptive_augment import adapt_p
-from distgan.gan.diversity import diversity
 from distgan.gan.step import Augmentation, d_step_loss, frozen, g_step_loss
 from distgan.kinds.loader import Loader
 from distgan.training.context import Context
@@ -50,7 +49,7 @@ class TrainStep:
         """Train D n_dis times and G once; returns statistics as tensors on the device."""
         config, state, inputs, graphs = self.config, self.state, self.inputs, self.graphs
         number = state.nimg // self.samples  # of this step
-        penalty = {"with_penalty": number % config.loss.penalty_every == 0, "with_diversity": with_norms}
+        penalty = {"with_penalty": number % config.loss.penalty_every == 0}
         state.schedule()
         scale = inputs.penalty_scale(on_device=graphs)
 
@@ -78,10 +77,8 @@ class TrainStep:
         state.ema.update(state.G, self.samples, state.nimg)
         return stats
 
-    def _d_loss(
-        self, batch: Batch, *, with_penalty: bool, with_diversity: bool, rollbacks: int
-    ) -> tuple[Tensor, Stats]:
-        loss, stats = d_step_loss(
+    def _d_loss(self, batch: Batch, *, with_penalty: bool, rollbacks: int) -> tuple[Tensor, Stats]:
+        return d_step_loss(
             self.fakes,
             self.D.module,
             batch.x,
@@ -94,11 +91,8 @@ class TrainStep:
             with_penalty=with_penalty,
             alpha=batch.alpha,
         )
-        if with_diversity:
-            stats["diversity"] = diversity(*self.fakes.last, batch.x, batch.c)
-        return loss, stats
 
-    def _g_loss(self, batch: Batch, *, rollbacks: int, follows: tuple[bool, bool] | None) -> tuple[Tensor, Stats]:
+    def _g_loss(self, batch: Batch, *, rollbacks: int, follows: tuple[bool, ...] | None) -> tuple[Tensor, Stats]:
         G = self.fakes.again if self.reuse else self.G.module
         return g_step_loss(
             G,

@@ -60,17 +60,19 @@ def measure(config: Any, seconds: float, env: dict[str, str], *, busy: bool) -> 
             own = {"storage": place, "name": "run", "kimg": 1e6, "metrics.every_kimg": 1e6, "log.every_kimg": 0.5}
             settings, lines = Path(place, "run.yaml"), Path(place, "run", "metrics.jsonl")
             made = load_config(base=config.model_dump(mode="json"), overrides=own)
-            settings.write_text(yaml.safe_dump(made.model_dump(mode="json")))
+            settings.write_text(yaml.safe_dump(made.model_dump(mode="json")), encoding="utf-8")
             command = [sys.executable, "-m", "distgan", "train", "--config", str(settings)]
             process = subprocess.Popen(command, env=os.environ | env, stdout=subprocess.DEVNULL)
             try:
                 deadline = time.monotonic() + 120
-                while not (lines.exists() and lines.read_text().count('"images_per_s"') >= 2):
+                while not (lines.exists() and lines.read_text(encoding="utf-8").count('"images_per_s"') >= 2):
                     if process.poll() is not None or time.monotonic() > deadline:
                         raise SystemExit(f"{' '.join(command)} never trained")
                     time.sleep(0.1)
                 time.sleep(seconds)
-                values = [json.loads(line) for line in lines.read_text().splitlines() if line.endswith("}")]
+                values = [
+                    json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+                ]
             finally:
                 process.terminate()
                 process.wait(timeout=60)

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="distgan-benchmark-") as place:
         found = measure(config, options.storage or place, options.rounds, options.seconds)
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1))
+        Path(options.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
     share = found["cpu_s"] / options.interval / found["threads"]
     wall, cpu = (_lost(found["windows"], key) for key in ("images_per_s", "images_per_cpu_s"))
     print(

@@ -67,7 +67,7 @@ def processes_below(root: int) -> dict[int, list[str]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                found[int(entry)] = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+                found[int(entry)] = Path(f"/proc/{entry}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             except OSError:
                 continue  # it ended meanwhile
 
@@ -153,5 +153,5 @@ def write_found(options: argparse.Namespace, command: str, found: Any, key: str 
         key: found,
         **more,
     }
-    Path(file).write_text(json.dumps(content, indent=1) + "\n")
+    Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"\n{file}")

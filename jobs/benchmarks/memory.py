@@ -137,7 +137,7 @@ def under_ray(config: Any, place: Path) -> dict[str, Any]:
         yaml.safe_dump(load_config(base=config.model_dump(mode="json"), overrides=settings).model_dump(mode="json"))
     )
     said = place / "said"
-    with open(said, "w") as out:
+    with open(said, "w", encoding="utf-8") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "distgan", "train", "--config", str(file)],
             stdout=out,
@@ -146,13 +146,17 @@ def under_ray(config: Any, place: Path) -> dict[str, Any]:
         )
     try:
         log = place / "memory" / "metrics.jsonl"
-        found = watch_tree(process, 300, until=lambda: log.exists() and len(log.read_text().splitlines()) > 4)
+        found = watch_tree(
+            process, 300, until=lambda: log.exists() and len(log.read_text(encoding="utf-8").splitlines()) > 4
+        )
     except BaseException:
         process.terminate()
         process.wait(timeout=60)
         raise
     if process.returncode != 130:  # stopped, with a last checkpoint
-        raise SystemExit(f"the run under Ray failed with status {process.returncode}:\n{said.read_text()[-3000:]}")
+        raise SystemExit(
+            f"the run under Ray failed with status {process.returncode}:\n{said.read_text(encoding='utf-8')[-3000:]}"
+        )
     return found
 
 
@@ -249,8 +253,8 @@ def footprint(pid: int) -> dict[str, Any]:
     """Bytes of a process: rss (resident), pss (its share of shared pages), uss (its own), peak_rss (highest since the
     last reset).
     """
-    found = _sums(Path(f"/proc/{pid}/smaps_rollup").read_text())
-    status = Path(f"/proc/{pid}/status").read_text()
+    found = _sums(Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8"))
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     peak = next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
     return {**found, "peak_rss": peak}
 
@@ -258,7 +262,7 @@ def footprint(pid: int) -> dict[str, Any]:
 def mapping(pid: int, file: str) -> dict[str, int]:
     """The same of those pages alone that are a file's."""
     wanted, inside, lines = str(Path(file).resolve()), False, []
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
         first = line.split(" ", 1)[0]
         if not first.endswith(":"):  # the head of a mapping: addresses, rights, offset, device, inode, file
             inside = line.endswith(wanted)
@@ -280,7 +284,7 @@ def _sums(smaps: str) -> dict[str, int]:
 def reset_peak() -> None:
     """Let this process's highest resident memory be counted from now on."""
     with contextlib.suppress(OSError):  # not allowed in some containers: peaks then are those since the start
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 class Watch:

@@ -122,7 +122,7 @@ def points_of_a_run(folder: Path) -> Points:
     """From the log of a run."""
     file = folder / "metrics.jsonl"
     lines = (
-        [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         if file.exists()
         else []
     )
@@ -135,7 +135,9 @@ def points_of_a_loop(file: Path) -> Points:
         return []
     return [
         (float(t), float(n))
-        for t, n in (line.split() for line in file.read_text().splitlines(keepends=True) if line.endswith("\n"))
+        for t, n in (
+            line.split() for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+        )
     ]
 
 

@@ -134,7 +134,7 @@ def train(name: str, storage: Path, minutes: float, kimg: float | None, typed: d
         if "not finite" not in str(error):
             raise
         ended_by = "diverged"  # which is what an ablation may do
-    lines = [json.loads(line) for line in (storage / name / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (storage / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return _course(lines) | {
         "what": RECIPES[name][0],
         "settings": RECIPES[name][1],
@@ -163,7 +163,10 @@ def _rate(storage: Path, own: dict[str, Any]) -> float:
         file = Path(place) / "trial.yaml"
         file.write_text(yaml.safe_dump(load_config(PRESET, own | trial).model_dump(mode="json")))
         run_process([sys.executable, "-m", "distgan", "train", "--config", str(file)], {}, 600)
-        lines = [json.loads(line) for line in (Path(place) / own["name"] / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line)
+            for line in (Path(place) / own["name"] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
     late = [line for line in lines if "images_per_s" in line][4:]
     return len(late) / sum(1 / line["images_per_s"] for line in late)
 
@@ -282,6 +285,7 @@ def _report(options: argparse.Namespace, real: dict[str, Any], found: dict[str, 
         "load_average": os.getloadavg(),
     }
     file.write_text(
-        json.dumps({"command": "stacked-mnist", "machine": machine, "real": real, "found": found}, indent=1) + "\n"
+        json.dumps({"command": "stacked-mnist", "machine": machine, "real": real, "found": found}, indent=1) + "\n",
+        encoding="utf-8",
     )
     print(f"\n{file}")

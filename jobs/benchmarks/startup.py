@@ -75,7 +75,7 @@ def first_step(config: Any, home: Path, changes: dict[str, Any]) -> Sample:
     def reached() -> float:
         if not lines.exists():
             return 0.0
-        found = [json.loads(line) for line in lines.read_text().splitlines() if line.endswith("}")]
+        found = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         return next((float(line["time"]) for line in found if line["nimg"] > 0 and "event" not in line), 0.0)
 
     return timed([sys.executable, "-m", "distgan", "train", "--config", str(settings)], reached, home)
@@ -141,7 +141,7 @@ def timed(command: list[str], reached: Callable[[], float], home: Path | None = 
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     if home is not None:
         env |= {"DISTGAN_CACHE": f"{home}/cache", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         start = time.time()
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=env)
         with CPUMeter(process.pid, 0.1) as meter:
@@ -172,6 +172,6 @@ def show(found: dict[str, list[Sample]]) -> None:
 
 def _number(file: Path) -> float:
     try:
-        return float(file.read_text() or 0)
+        return float(file.read_text(encoding="utf-8") or 0)
     except (OSError, ValueError):
         return 0.0

@@ -188,10 +188,10 @@ def run_loop(options: argparse.Namespace) -> None:
     from distgan.training.context import default_device
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    config = validate(json.loads(Path(options.config).read_text()))
+    config = validate(json.loads(Path(options.config).read_text(encoding="utf-8")))
     config = config.for_classes(describe(config.data).n_classes)
     images, told, device = 0, 0.0, default_device()
-    with Path(options.progress).open("w", buffering=1) as file:
+    with Path(options.progress).open("w", encoding="utf-8", buffering=1) as file:
         for count in limit_steps(config) if options.name == "limit" else textbook_steps(config, options.loader_workers):
             images += count
             if time.time() - told >= TELL_S:

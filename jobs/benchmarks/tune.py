@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
             found[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
     if options.json:
         Path(options.json).write_text(
-            json.dumps({"trials": options.trials, "concurrent": options.concurrent, "found": found}, indent=1)
+            json.dumps({"trials": options.trials, "concurrent": options.concurrent, "found": found}, indent=1),
+            encoding="utf-8",
         )
     print(f"{'':12}{'s a trial':>12}{'trials an hour':>18}{'against nested':>18}")
     each = {

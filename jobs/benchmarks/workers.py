@@ -49,7 +49,7 @@ class Group:
                 "meeting": f"file://{place}/meeting",
                 "folder": str(place / "run"),
             }
-            with open(self._errors[rank], "w") as errors:
+            with open(self._errors[rank], "w", encoding="utf-8") as errors:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "benchmarks.workers", json.dumps(settings)],
                     stdin=subprocess.PIPE,
@@ -103,7 +103,7 @@ class Group:
                     self._kill()  # the others wait for it
                     raise SystemExit(
                         f"a worker ended in `{command}`, or took more than {timeout_s:g} "
-                        f"s:\n{errors.read_text()[-3000:]}"
+                        f"s:\n{errors.read_text(encoding='utf-8')[-3000:]}"
                     )
                 answers.append(json.loads(line))
             return answers

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from distgan.config import ConfigError, ModelConfig
+from distgan.config import ConfigError, DataConfig, ModelConfig
 from distgan.export.generator import find_generator, load_generator, save_generator
 from distgan.export.sample import find_label, write_samples
+from distgan.kinds import open_samples
 from distgan.kinds.image import KIND
 from distgan.kinds.image.image_set import image_spec
 from distgan.models import build_generator
@@ -35,7 +36,7 @@ KINDS = {
 }
 
 
-def export(folder, kind):
+def export(folder, kind, counts=()):
     model, channels, resolution, classes = KINDS[kind]
     G = build_generator(model, channels=channels, resolution=resolution, n_classes=len(classes), seed=3)
     for buffer in G.buffers():  # as after training
@@ -46,7 +47,7 @@ def export(folder, kind):
         G.state_dict(),
         model,
         kind="image",
-        spec=image_spec("tiny", channels, resolution, classes),
+        spec=dataclasses.replace(image_spec("tiny", channels, resolution, classes), class_counts=counts),
         info={"run": "tiny", "kimg": 1.5},
     )
     return G.eval()
@@ -199,17 +200,66 @@ def test_arrays_grids_and_folders_hold_the_same_images(exported, tmp_path):
     assert array.shape == ((12, side, side) if channels == 1 else (12, side, side, 3))
 
     write_samples(folder.path(), 12, str(tmp_path / "single"))
-    files = sorted((tmp_path / "single").iterdir())
+    files = sorted((tmp_path / "single").glob("*.png"))
     assert [f.name for f in files] == [f"{i:02d}.png" for i in range(12)]
     assert (np.stack([np.asarray(Image.open(f)) for f in files]) == array).all()
 
-    write_samples(folder.path(), 12, str(tmp_path / "grid.png"))
+    write_samples(folder.path(), 12, str(tmp_path / "grid.png"), label="each" if kind == "classes" else None)
     times = 64 // side
     grid = np.asarray(Image.open(tmp_path / "grid.png"))[::times, ::times]
     columns = 3 if kind == "classes" else 4
     assert grid.shape[:2] == ((side + 2) * (12 // columns) + 2, (side + 2) * columns + 2)
     second = grid[2 : 2 + side, side + 4 : 2 * side + 4]
-    assert any((second == image).all() for image in array)
+    generator = load_generator(folder)
+    turns = generator.sample(torch.arange(12), 0, "each" if kind == "classes" else None).numpy()
+    assert (second == turns[1].transpose(1, 2, 0).squeeze()).all()
+
+    if kind == "classes":
+        assert not [f for f in tmp_path.iterdir() if f.name.startswith(".")]  # nothing half written
+        with pytest.raises(ConfigError, match="there are files in it"):
+            write_samples(folder.path(), 12, str(tmp_path / "single"))
+        assert len(list((tmp_path / "single").iterdir())) == 13
+        (tmp_path / "empty").mkdir()
+        write_samples(folder.path(), 2, str(tmp_path / "empty"))
+
+
+def test_folders_and_npz_tell_the_class_of_each_image(tmp_path):
+    folder = Folder(tmp_path / "g")
+    export(folder, "classes")
+    labels = load_generator(folder).labels(torch.arange(30), 4).numpy()
+    write_samples(folder.path(), 30, str(tmp_path / "folder"), seed=4)
+    known = json.loads((tmp_path / "folder" / "dataset.json").read_text())
+    assert known == {
+        "labels": [[f"{i:02d}.png", label] for i, label in enumerate(labels.tolist())],
+        "classes": ["cat", "dog", "axolotl"],
+    }
+    write_samples(folder.path(), 30, str(tmp_path / "set.npz"), seed=4)
+    found = open_samples(DataConfig(name=str(tmp_path / "set.npz")))
+    names = np.array(["cat", "dog", "axolotl"])[labels]
+    assert (np.array(found.classes)[found.labels] == names).all()
+    assert (found.samples[:, 0] == np.load(tmp_path / "set.npz")["images"]).all()
+
+
+def test_classes_are_drawn_as_often_as_in_the_data(tmp_path):
+    folder = Folder(tmp_path / "g")
+    export(folder, "classes", counts=(600, 0, 400))
+    generator = load_generator(folder)
+    assert generator.class_counts == (600, 0, 400)
+    drawn = generator.labels(torch.arange(5000), 0)
+    counts = torch.bincount(drawn, minlength=3).tolist()
+    assert counts[1] == 0
+    assert counts[0] == pytest.approx(3000, abs=120)
+    assert torch.equal(generator.labels(torch.arange(40, 90), 0), drawn[40:90])  # of a sample, not of a batch
+    assert not torch.equal(generator.labels(torch.arange(50), 1), drawn[:50])
+    meta = json.loads(folder.read("generator.json"))
+    for bad in ([1, 2], [0, 0, 0], [-1, 2, 2]):
+        folder.write("generator.json", json.dumps(meta | {"spec": meta["spec"] | {"class_counts": bad}}))
+        with pytest.raises(ConfigError, match="counts"):
+            load_generator(folder)
+    del meta["spec"]["class_counts"]  # a file of before: each as often as the others
+    folder.write("generator.json", json.dumps(meta))
+    even = torch.bincount(load_generator(folder).labels(torch.arange(3000), 0), minlength=3)
+    assert min(even.tolist()) > 900
 
 
 def test_labels(tmp_path):
@@ -218,9 +268,8 @@ def test_labels(tmp_path):
     generator = load_generator(folder)
     assert [find_label(generator, label) for label in (None, "cat", "axolotl", "1")] == [None, 0, 2, 1]
     index = torch.arange(3000)
-    counts = torch.bincount(generator.labels(index, 0), minlength=3)
-    assert counts.tolist() == [1000] * 3  # every class as often as the others
-    assert generator.labels(index[:4], 0).tolist() == [0, 1, 2, 0]  # a column of a grid each
+    assert find_label(generator, "each") == "each"
+    assert generator.labels(index[:4], 0, "each").tolist() == [0, 1, 2, 0]  # a column of a grid each
     many = dataclasses.replace(generator, spec=image_spec("many", 1, 16, tuple(map(str, range(100)))))
     assert torch.bincount(many.labels(index, 0), minlength=100).min() > 10
     assert len(set(many.labels(index[:40], 0).tolist())) > 25
@@ -229,11 +278,16 @@ def test_labels(tmp_path):
     z = torch.arange(4)
     assert (np.load(tmp_path / "dogs.npy") == generator.sample(z, 0, 1).numpy()[:, 0]).all()
     with pytest.raises(
-        ConfigError, match="--label dgo: no such class; allowed: cat, dog, axolotl, or 0 to 2; did you mean dog"
+        ConfigError,
+        match=r"--label dgo: no such class; allowed: cat, dog, axolotl, 0 to 2, or each \(all in turn\); did you mean",
     ):
         find_label(generator, "dgo")
     with pytest.raises(ConfigError, match="allowed: cat, dog"):
         find_label(generator, "3")
+    numbered = dataclasses.replace(generator, spec=image_spec("ids", 1, 16, ("7", "4000")))
+    assert [find_label(numbered, label) for label in ("7", "4000")] == [0, 1]
+    with pytest.raises(ConfigError, match="--label 1: no such class; allowed: 7, 4000, or each"):
+        find_label(numbered, "1")  # a place in the list, where numbers are names
     export(folder, "grey")
     with pytest.raises(ConfigError, match="trained without labels"):
         find_label(load_generator(folder), "cat")

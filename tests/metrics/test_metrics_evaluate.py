@@ -174,7 +174,7 @@ def test_mistakes_are_named_before_anything_is_extracted() -> None:
     blind = get_extractor("random-conv", data_channels=1, resolution=8)
     with pytest.raises(ConfigError, match=r"'modes': needs an extractor that classifies, and 'random-conv' does not"):
         Evaluator(REAL, None, "f", blind, ["modes"])
-    with pytest.raises(ConfigError, match=r"data.limit = 5: density-coverage needs at least 6"):
+    with pytest.raises(ConfigError, match=r"the data have 5 samples: density-coverage needs at least 6"):
         Evaluator(REAL[:5], None, "f", extractor(), ["density-coverage"])
     with pytest.raises(ConfigError, match=r"metrics.samples = 3: precision-recall needs at least 4"):
         Evaluator(REAL, None, "f", extractor(), ["fid", "precision-recall"]).evaluate(made_images, 3)

@@ -57,7 +57,7 @@ def test_one_worker_is_this_process_and_trains_what_plain_pytorch_does(tmp_path,
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (status.exists() and json.loads(status.read_text()).get("nimg")):
         time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
     assert process.poll() is None, process.communicate()[0]
     assert children == []
     said = finish(process)
@@ -120,3 +120,18 @@ def test_several_gpus_are_several_workers(monkeypatch):
 def test_an_address_in_the_environment_is_a_cluster(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert not is_local(load_config(overrides=TINY | {"engine": "ray"}))
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"RANK": "abc", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "1"},
+        {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": ""},
+        {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "", "LOCAL_WORLD_SIZE": "", "MASTER_PORT": "29500"},
+    ],
+)
+def test_a_whole_set_of_leftovers_that_mean_nothing_changes_nothing(tmp_path, caches, left):
+    """Ray and torch look at the names; their values would end this start, or make it wait for ranks that never come."""
+    finish(start(tmp_path, caches, name="left", env={"MASTER_ADDR": "localhost", **left}))
+    finish(start(tmp_path, caches, name="plain"))
+    assert_equal(state(tmp_path, "left"), state(tmp_path, "plain"))

@@ -33,7 +33,7 @@ def test_two_workers_meet_on_loopback_alone():
         lines = [
             line.split()
             for table in ("tcp", "tcp6")
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            for line in Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]
         ]
         assert [w[1] for w in lines if w[3] == "0A" and w[1].endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
 

@@ -134,7 +134,7 @@ def listening(root):
     open_at = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
+            for line in Path(table).read_text(encoding="utf-8").splitlines()[1:]:
                 words = line.split()
                 if words[3] == "0A":
                     open_at[f"socket:[{words[9]}]"] = tuple(words[1].split(":"))

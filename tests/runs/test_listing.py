@@ -94,3 +94,21 @@ def test_searches_are_listed_and_named_where_a_run_is_wanted(storage):
     assert (list_runs(storage)[1].state, list_runs(storage)[1].best) == ("searched", "-")
     with pytest.raises(ConfigError, match=r"a-search: is a search; `distgan tune --resume a-search` goes on with it"):
         find_run("a-search", storage.uri)
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "status.json", FILE])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x80", b"[", b"[1]", b'{"kimg": {}, "best": 3}', b"\x00"])
+def test_a_damaged_file_of_one_run_hides_no_other(storage, file, content):
+    add(storage, "whole", {**STATUS, "state": "complete"})
+    add(storage, "damaged", STATUS).write(file, content)
+    assert [run.name for run in list_runs(storage)] == ["damaged", "whole"]
+    assert list_runs(storage)[1].state == "complete"
+
+
+@pytest.mark.parametrize("file", ["search.yaml", "winner.yaml", "trials/000/status.json", "trials/\u00b3/status.json"])
+def test_nor_does_one_of_a_search(storage, file):
+    add(storage, "whole", STATUS)
+    folder = storage.child("search")
+    folder.write("search.yaml", "tune: {metric: fid}")
+    folder.write(file, b"\xff[")
+    assert [run.name for run in list_runs(storage)] == ["search", "whole"]

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import shutil
 import threading
 
 import fake_graph
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distgan.config import ConfigError, RunError, load_config
 from distgan.export.generator import load_generator
@@ -111,6 +113,7 @@ def test_what_a_run_leaves_behind(tiny, uninterrupted):
     assert folder.list() == [
         "checkpoints",
         "config.yaml",
+        "data.json",
         "generator",
         "metrics.jsonl",
         "samples",
@@ -371,28 +374,48 @@ def test_a_conditional_run_on_own_arrays(tiny, tmp_path):
     assert (*generator.spec.shape[:2], len(generator.classes)) == (3, 16, 3)
 
 
-def test_a_run_that_goes_on_with_other_images_says_so(tiny, tmp_path):
-    def write(n):
-        np.save(tmp_path / "own.npy", np.random.default_rng(n).integers(0, 256, (n, 16, 16), dtype=np.uint8))
+def test_a_run_goes_on_with_its_own_samples_alone(tiny, tmp_path):
+    place, elsewhere = tmp_path / "own", tmp_path / "moved"
 
-    def told(folder):
-        lines = [json.loads(line) for line in folder.read("metrics.jsonl").decode().splitlines()]
-        return [line["event"] for line in lines if "the samples are not those" in line.get("event", "")]
+    def write(counts, seed=0, folder=place):
+        draw = np.random.default_rng(seed)
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, n in counts.items():
+            (folder / name).mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(draw.integers(0, 256, (16, 16), dtype=np.uint8)).save(folder / name / f"{i}.png")
 
-    how = {
-        "data.name": str(tmp_path / "own.npy"),
-        "data.limit": "null",
-        "model.name": "dcgan",
-        "metrics.names": "[kid]",
-    }
-    how |= {"model.g_width": 4, "model.d_width": 4, "metrics.every_kimg": 5, "checkpoint.best_metric": "kid"}
-    write(50)
-    assert not told(run(tiny(kimg=0.128, **how))[1])
-    assert not told(run(tiny(kimg=0.256, **how))[1])
-    write(60)
-    (said,) = told(run(tiny(kimg=0.384, **how))[1])
-    assert "saw until 0.256 kimg; it goes on with the 60 of now" in said
-    assert len(told(run(tiny(kimg=0.512, **how))[1])) == 1  # told once
+    how = {"data.limit": "null", "model.name": "dcgan", "metrics.names": "[kid]", "checkpoint.best_metric": "kid"}
+    how |= {"model.g_width": 4, "model.d_width": 4, "metrics.every_kimg": 5, "data.name": str(place)}
+    write({"cat": 30, "dog": 30})
+    folder = run(tiny(kimg=0.128, **how))[1]
+    began = folder.read("config.yaml"), folder.read("data.json")
+    for changed, seed, says in (
+        ({"cat": 30, "dog": 30, "eel": 30}, 0, r"it has 3 classes now \(cat, dog, eel\), the run 2 \(cat, dog\)"),
+        ({"cat": 30, "cow": 30}, 0, r"2 classes now \(cat, cow\), the run 2 \(cat, dog\)"),
+        ({"cat": 30, "dog": 29}, 0, "59 samples now, and had 60"),
+        ({"cat": 29, "dog": 31}, 0, r"other numbers of samples now \(cat 29, was 30, dog 31, was 30\)"),
+        ({"cat": 30, "dog": 30}, 1, "as many samples of the same classes, but other ones"),
+    ):
+        write(changed, seed)
+        with pytest.raises(ConfigError, match=f"{says}.*Put the samples back.*another --name"):
+            prepare(tiny(kimg=0.256, **how))
+        with pytest.raises(ConfigError, match=says):  # and where the driver cannot see them, the workers do
+            loop.train(tiny(kimg=0.256, **how), Context(), folder)
+        assert (folder.read("config.yaml"), folder.read("data.json")) == began
+    write({"cat": 30, "dog": 30})
+    shutil.move(place, elsewhere)
+    status, _ = run(tiny(kimg=0.256, **how | {"data.name": str(elsewhere)}))
+    assert (status["state"], status["nimg"]) == ("complete", 256)
+    assert read_run_config(folder).data.name == str(elsewhere)
+
+    folder.remove("data.json")  # a run of before it: its checkpoint still knows
+    write({"cat": 30, "dog": 30}, 1, elsewhere)
+    with pytest.raises(ConfigError, match=r"is not what .* was started on"):
+        loop.train(tiny(kimg=0.384, **how | {"data.name": str(elsewhere)}), Context(), folder)
+    write({"cat": 30, "dog": 30}, 0, elsewhere)
+    loop.train(tiny(kimg=0.384, **how | {"data.name": str(elsewhere)}), Context(), folder)
+    assert json.loads(folder.read("data.json")) == json.loads(began[1]) | {"name": "moved"}
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(tiny, tmp_path):

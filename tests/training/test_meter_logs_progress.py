@@ -117,7 +117,7 @@ def test_curves_and_grids_reach_tensorboard(folder, tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("d_loss")] == [(64, 1.0), (128, 0.5)]
     assert [(e.step, e.value) for e in events.Scalars("g_loss")] == [(128, 2.0)]
     assert [(e.step, e.value) for e in events.Scalars("fid")] == [(64, math.inf)]
-    assert [e.step for e in events.Images("samples")] == [64]
+    assert [e.step for e in events.Images("pictures/samples from 0.064 kimg")] == [64]
     assert folder.list("samples") == ["000000.png"]
 
 
@@ -132,6 +132,39 @@ def test_status(folder):
     for text in ("", "{", "[]", "5"):
         folder.write("status.json", text)
         assert read_status(folder) == {}
+
+
+def test_an_event_is_recorded_and_told_at_once_and_by_the_status(folder):
+    heard = []
+    log = RunLog(folder, 0, LogConfig(tensorboard=False), lambda *event: heard.append(event))
+    log.event(0, "some files are left out")
+    log.status({"nimg": 0}, urgent=True)
+    log.event(5000, "a spike", "a spike of the other player")
+    log.status({"nimg": 5000}, urgent=True)
+    assert heard == [(0, "some files are left out"), (5000, "a spike"), (5000, "a spike of the other player")]
+    assert [(e["nimg"], e["text"]) for e in read_status(folder)["events"]] == heard
+    log.close()
+    assert [(line["nimg"], line["event"]) for line in lines(folder)] == heard
+
+
+def test_the_last_event_of_a_run_that_ends_by_an_error_is_in_the_status(tmp_path):
+    log = RunLog(Folder(tmp_path / "run"), 0, LogConfig(tensorboard=False))
+    log.status({"nimg": 5000}, urgent=True)
+    log.event(5500, "diverged")
+    assert [e["text"] for e in read_status(log.folder)["events"]] == ["diverged"]
+    for i in range(100):
+        log.event(6000, f"{i}")
+    assert [e["text"] for e in read_status(log.folder)["events"]] == [f"{i}" for i in range(80, 100)]
+    log.close()
+
+
+def test_a_beginning_that_is_begun_anew_is_recorded_once(folder):
+    for _ in range(2):
+        log = RunLog(folder, 0, LogConfig(tensorboard=False))
+        log.event(0, "some files are left out")
+        log.scalars(64, {"d_loss": 1.0})
+        log.close()
+    assert [line["nimg"] for line in lines(folder)] == [0, 64]
 
 
 def test_a_heartbeat_that_fails_stops_nothing(tmp_path):
@@ -211,6 +244,31 @@ def test_in_a_log_a_line_comes_now_and_then_and_with_each_measurement(monkeypatc
     assert "\r" not in out.getvalue()
 
 
+def test_each_event_is_told_once_with_its_place():
+    out = io.StringIO()
+    line = ProgressLine("head", out, notes=["3 files are left out"])
+    first = {"writer": {"pid": 1}, "events": [{"nimg": 0, "text": "3 files are left out"}, {"nimg": 2500, "text": "a"}]}
+    line.update(first)
+    line.update(first)
+    line.tell(2500, "a")
+    # workers that start anew from a checkpoint come to the same again; the same at another place is another event
+    line.update({"writer": {"pid": 2}, "events": [{"nimg": 2500, "text": "a"}, {"nimg": 4000, "text": "a"}]})
+    assert out.getvalue().splitlines() == ["3 files are left out", "head", "2.5 kimg: a", "4 kimg: a"]
+
+
+def test_what_a_former_start_told_is_not_told_again():
+    former = status(5) | {"writer": {"pid": 1}, "events": [{"nimg": 5000, "text": "old"}]}
+    out = io.StringIO()
+    line = ProgressLine("head", out)
+    line.follow(former)
+    line.update(former)
+    line.update(status(6) | {"writer": {"pid": 2}, "events": [{"nimg": 6000, "text": "new"}]})
+    assert "old" not in out.getvalue()
+    assert "5.0 / 10" not in out.getvalue()
+    assert "6 kimg: new\n" in out.getvalue()
+    assert "6.0 / 10" in out.getvalue()
+
+
 def test_final_words_say_where_everything_is(tiny, tmp_path):
     prepared = Prepared(tiny(), Folder(tmp_path / "runs" / "tiny"), "new", "images")
     best = {"metric": "fid", "value": 1.234, "nimg": 512}
@@ -231,7 +289,7 @@ def test_final_words_say_where_everything_is(tiny, tmp_path):
         "samples/000001.png",
         "/generator",
         "tensorboard --logdir",
-        f"distgan sample tiny --storage '{tmp_path}/runs'",
+        f"distgan sample tiny --storage {tmp_path}/runs",
     ):
         assert part in words
     stopped = final_words(prepared, {"state": "stopped", "kimg": 0.5, "total_kimg": 1.024})
@@ -269,3 +327,16 @@ def test_a_countdown_shows_long_jobs_and_no_short_ones(monkeypatch):
     shown("decoding", 400, 400)
     shown.close()
     assert short.getvalue() == ""
+
+
+def test_a_folder_whose_name_is_no_text_is_logged_without_tensorboard(tmp_path):
+    """TensorBoard opens names that are UTF-8; the other writers, and the training, go on."""
+    folder = Folder(f"{tmp_path}/r\udce9")
+    log = RunLog(folder, 0, LogConfig(tensorboard=True))
+    log.scalars(100, {"d_loss": 1.0})
+    log.status({"state": "training"}, urgent=True)
+    log.close()
+    lines = [json.loads(line) for line in folder.read("metrics.jsonl").splitlines()]
+    assert [line["d_loss"] for line in lines if "d_loss" in line] == [1.0]
+    assert "tensorboard" in read_status(folder)["notes"][0]
+    assert "r\\xe9" in lines[0]["event"]

@@ -5,7 +5,9 @@ Importing this package imports neither torch nor Pillow, which the drivers of cl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgan.config import AugmentConfig, ConfigError, DataConfig, RunConfig
-from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec
+from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec, some
 from distgan.kinds.image.grid import enlarged, make_grid
 from distgan.kinds.image.recipe import recipe
-from distgan.kinds.image.sources import is_known, source
+from distgan.kinds.image.sources import hint, is_known, source
 from distgan.kinds.picture import png
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from distgan.metrics.extractor import Extractor
 
 MOST_IN_A_GRID = 10_000
+FEW = 100  # images, from which on there are enough for every metric
+MEASURED = 256
+"""Side up to which images are measured as they are stored; extractors make larger ones smaller anyway."""
 
 
 class Images:
@@ -33,7 +38,7 @@ class Images:
 
     name = "image"
     noun = "images"
-    suffixes = (".png", ".npy", "")
+    suffixes = (".png", ".npy", ".npz", "")
 
     def knows(self, name: str) -> bool:
         return is_known(name)
@@ -45,19 +50,21 @@ class Images:
     def like(self, config: DataConfig, spec: SampleSpec | None) -> DataConfig:
         if spec is not None:
             return config.model_copy(update={"channels": spec.shape[0], "resolution": spec.shape[1]})
-        return config.model_copy(update={"resolution": _side(config.name)})
+        return config if config.resolution else config.model_copy(update={"resolution": _side(config.name)})
 
     def describe(self, config: DataConfig) -> SampleSpec:
         return source(config).describe()
 
     def open(self, config: DataConfig, progress: Progress | None = None) -> SampleSet:
-        return source(config).open(progress)
+        result = source(config).open(progress)
+        remarks = [remark for remark in (hint(config), _bare_classes(result)) if remark]
+        return replace(result, remarks=(*remarks, *result.remarks)) if remarks else result
 
     def describe_in_words(self, spec: SampleSpec) -> str:
         channels, height, width = spec.shape
         count = f"{spec.n:,} " if spec.n else ""
         classes = f", {spec.n_classes} classes" if spec.n_classes else ""
-        return f"{count}images of {spec.name}, {height} x {width} x {channels}{classes}"
+        return f"{count}image{'s' if spec.n != 1 else ''} of {spec.name}, {height} x {width} x {channels}{classes}"
 
     def encode(self, stored: Tensor) -> Tensor:
         return stored.float().mul_(2 / 255).sub_(1)
@@ -83,20 +90,38 @@ class Images:
         """A grid of the images in rows, pixels repeated until small ones can be seen."""
         return enlarged(make_grid(samples, columns), samples.shape[-1])
 
-    def save(self, batches: Iterable[NDArray[Any]], n: int, target: Path, columns: int | None = None) -> None:
-        """.png: a grid; .npy: uint8 (N, H, W) for grey or (N, H, W, 3); a folder: PNG files named by number."""
+    def convert(self, stored: NDArray[Any], spec: SampleSpec) -> NDArray[Any]:
+        from distgan.kinds.image.pixels import Target, convert
+
+        return convert(stored, Target(spec.shape[0], spec.shape[1]))
+
+    def save(
+        self,
+        batches: Iterable[NDArray[Any]],
+        n: int,
+        target: Path,
+        columns: int | None = None,
+        labels: NDArray[np.int64] | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        """.png: a grid; .npy: uint8 (N, H, W) for grey or (N, H, W, 3); .npz: that as `images`, and the names of the
+        classes (N,) as `labels`; a folder: PNG files named by number, and dataset.json with their classes.
+        """
         if target.suffix == "":
-            numbers, width = iter(range(n)), len(str(n - 1))
-            for batch in batches:
-                for image, number in zip(batch, numbers, strict=False):
-                    (target / f"{number:0{width}d}.png").write_bytes(png(make_grid(image[None], pad=0)))
+            save_folder(batches, n, target, labels, classes)
         elif target.suffix.lower() == ".png":
             if n > MOST_IN_A_GRID:
                 raise ConfigError(f"-n {n}: a grid holds at most {MOST_IN_A_GRID} images; write FILE.npy or a folder")
             target.write_bytes(png(self.preview(np.concatenate(list(batches)), columns)))
         else:
             array = np.concatenate(list(batches)).transpose(0, 2, 3, 1)
-            np.save(target, array[..., 0] if array.shape[-1] == 1 else array)
+            array = array[..., 0] if array.shape[-1] == 1 else array
+            names: dict[str, Any] = {} if labels is None else {"labels": np.array(classes)[labels]}
+            with open(target, "wb") as file:
+                if target.suffix.lower() == ".npz":
+                    np.savez_compressed(file, images=array, **names)
+                else:
+                    np.save(file, array)
 
     def extractor(self, config: RunConfig, spec: SampleSpec, device: torch.device | str) -> Extractor:
         from distgan.kinds.image.extractors import get_extractor
@@ -135,26 +160,60 @@ class Images:
             )
         check_models(config.model, **self.network_arguments(spec), n_classes=n_classes)
         settings = config.metrics
+        if spec.n is not None and spec.n < FEW:
+            _enough(config, spec.n)
         # The extractor is first used after thousands of images, which would be trained in vain. What auto takes is
         # there; trying it would import torch, seconds that every start would take longer.
         if settings.names and (settings.weights is not None or settings.extractor != "auto"):
             self.extractor(config, spec, "cpu")
 
 
-def _side(name: str) -> int | None:
-    """The side of the first image of a folder, so that generated images are measured as they are."""
-    from PIL import Image, UnidentifiedImageError
+def _bare_classes(data: SampleSet) -> str:
+    """A remark on classes that no image in use belongs to, or ""."""
+    if data.labels is None:
+        return ""
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    bare = [name for name, count in zip(data.classes, counts, strict=False) if not count]
+    return f"{len(bare):,} of {len(data.classes):,} classes have no image: {some(bare)}" if bare else ""
 
-    path = Path(name).expanduser()
-    if not path.is_dir():
-        return None
-    for file in sorted(path.rglob("*")):
-        try:
-            with Image.open(file) as image:
-                return int(min(image.size))
-        except (OSError, UnidentifiedImageError):
-            continue
-    return None
+
+def _enough(config: RunConfig, n: int) -> None:
+    """Raise ConfigError where so few images cannot be measured by what metrics.names asks for."""
+    from distgan.registry import METRICS
+
+    for name in config.metrics.names:
+        if n < (least := METRICS[name].least):
+            where = f"data.limit = {n}" if n == config.data.limit else f"data.name = {config.data.name}"
+            count = "one image" if n == 1 else f"{n} images"
+            raise ConfigError(
+                f"{where}: the set has {count}, and {name} needs at least {least}; give more, or leave {name} out of "
+                "metrics.names"
+            )
+
+
+def save_folder(
+    batches: Iterable[NDArray[Any]], n: int, folder: Path, labels: NDArray[np.int64] | None, classes: tuple[str, ...]
+) -> None:
+    """PNG files named by number; with labels dataset.json beside them, as StyleGAN's tools have it, which tells the
+    class of each file, and what the classes are called.
+    """
+    names = [f"{number:0{len(str(n - 1))}d}.png" for number in range(n)]
+    left = iter(names)
+    for batch in batches:
+        for image, name in zip(batch, left, strict=False):
+            (folder / name).write_bytes(png(make_grid(image[None], pad=0)))
+    if labels is not None:
+        known = {"labels": list(map(list, zip(names, labels.tolist(), strict=True))), "classes": list(classes)}
+        (folder / "dataset.json").write_text(json.dumps(known), encoding="utf-8")
+
+
+def _side(name: str) -> int | None:
+    """The side of the first image of a folder or archive, up to MEASURED, so that images are measured as they are."""
+    from distgan.kinds.image.folder import FolderSource
+
+    found = source(DataConfig(name=name, split="all", labels=False))
+    side = found.first_side() if isinstance(found, FolderSource) else None
+    return None if side is None else max(4, min(side, MEASURED))
 
 
 KIND = Images()

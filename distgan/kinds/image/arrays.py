@@ -13,11 +13,17 @@ from numpy.typing import NDArray
 from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import Progress, SampleSet, SampleSpec
 from distgan.kinds.image.cache import Writer, cached
+from distgan.kinds.image.depth import DIM, Range, Scale
 from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
+from distgan.kinds.image.labels import class_labels
 from distgan.kinds.image.pixels import Target, in_chunks
+from distgan.kinds.image.stamps import identity
 
-IMAGE_KEYS = ("images", "x", "data", "x_train", "train_images", "arr_0")
-LABEL_KEYS = ("labels", "y", "targets", "y_train", "train_labels", "arr_1")
+IMAGE_KEYS = ("images", "image", "x", "data", "samples", "pixels", "imgs", "x_train", "train_images", "arr_0")
+LABEL_KEYS = (
+    *("labels", "label", "y", "targets", "target", "classes", "class", "class_labels"),
+    *("y_train", "train_labels", "train_label", "arr_1"),
+)
 IN_MEMORY = 1 << 28  # bytes; results up to this size are made anew at every start, larger ones go through the cache
 
 
@@ -26,6 +32,7 @@ class ArraySource:
 
     def __init__(self, config: DataConfig, path: Path) -> None:
         self.config, self.path, self.name = config, path, path.stem
+        self._remarks: list[str] = []
         if config.split not in ("train", "all"):
             raise ConfigError(
                 f"data.split = {config.split!r}: {path} has no parts; leave data.split out and point data.name at the "
@@ -33,24 +40,20 @@ class ArraySource:
             )
 
     def describe(self) -> SampleSpec:
-        """Reads the file's header (.npy) or its arrays (.npz), and checks the range of floats."""
+        """Reads the file's header (.npy) or its arrays (.npz), and checks the range of the numbers."""
         n, target = first(self.config, len(self._pixels)), self._target
-        _ = self._scale
-        return image_spec(self.name, target.channels, target.resolution, self._classes, n)
+        _ = self._scale  # raises for numbers that mean nothing
+        return image_spec(self.name, target.channels, target.resolution, self._labels[1], n)
 
     def open(self, progress: Progress | None = None) -> SampleSet:
         """The images as uint8. Large ones are memory-mapped, from the file itself if it has the wanted form."""
         n, target = first(self.config, len(self._pixels)), self._target
-        labels = self._labels[:n] if self._labels is not None else None
+        labels, classes = self._labels
+        remarks = [text for text in (self._scale.said, *self._remarks) if text]
         size = n * target.channels * target.resolution**2
         if size <= IN_MEMORY:
-            return in_memory(np.concatenate(list(self._parts(progress))), labels, self._classes, self.name)
-        status = self.path.stat()
-        key = {
-            "file": (str(self.path.absolute()), status.st_size, status.st_mtime_ns),
-            "target": vars(target),
-            "settings": (n, self.config.labels),
-        }
+            return in_memory(np.concatenate(list(self._parts(progress))), labels, classes, self.name, remarks)
+        key = {"file": identity(self.path), "target": vars(target), "settings": (n, self.config.labels)}
         fits = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (
             target.channels,
             target.resolution,
@@ -59,13 +62,17 @@ class ArraySource:
 
         def build(writer: Writer) -> None:
             in_place = (
-                fits and self._pixels is self._raw and isinstance(self._raw, np.memmap) and self._raw.flags.c_contiguous
+                fits
+                and self._scale.factor == 1
+                and self._pixels is self._raw
+                and isinstance(self._raw, np.memmap)
+                and self._raw.flags.c_contiguous
             )
             for part in self._parts(progress):
                 (writer.note if in_place else writer.add)(part)
             if in_place:
                 writer.keep(self.path)
-            writer.labels, writer.classes = labels, self._classes
+            writer.labels, writer.classes, writer.remarks = labels, classes, remarks
 
         return cached(self.config, self.name, key, build)
 
@@ -78,42 +85,58 @@ class ArraySource:
                 progress(f"reading {self.name}", done, n)
 
     def _bytes(self, values: NDArray[Any]) -> Pixels:
-        if values.dtype == np.uint8:
-            return values
-        offset, factor = self._scale
-        scaled: Pixels = np.clip(np.rint((values.astype(np.float32) + offset) * factor), 0, 255).astype(np.uint8)
-        return scaled
+        return values if values.dtype == np.uint8 and self._scale.factor == 1 else self._scale.apply(values)
 
     @cached_property
-    def _file(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """The arrays of images and labels as stored."""
+    def _file(self) -> tuple[NDArray[Any], str, NDArray[Any] | None]:
+        """The array of images as stored, the name of the labels' ("" without), and these."""
         try:
             loaded = np.load(self.path, mmap_mode="r", allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return loaded, None
+                return loaded, "", None
             with loaded:
-                image_key = next((key for key in IMAGE_KEYS if key in loaded.files), None)
-                if image_key is None and len(loaded.files) == 1:
-                    image_key = loaded.files[0]
-                if image_key is None:
-                    raise ConfigError(
-                        f"data.name = {self.path}: has the arrays {', '.join(loaded.files) or '(none)'}; "
-                        f"allowed names for the images: {', '.join(IMAGE_KEYS)}"
-                    )
-                label_key = next((key for key in LABEL_KEYS if key in loaded.files and key != image_key), None)
-                return loaded[image_key], loaded[label_key] if label_key and self.config.labels else None
+                return self._members(loaded)
         except ConfigError:
             raise
         except Exception as error:  # zip, zlib, header and end-of-file errors: the file is damaged or something else
-            objects = any(words in str(error) for words in ("Object arrays", "Python objects"))
             reason = (
                 "holds Python objects (images of different sizes?)"
-                if objects
+                if _is_pickled(error)
                 else f"not a readable array file ({type(error).__name__})"
             )
             raise ConfigError(
                 f"data.name = {self.path}: {reason}; allowed: one array of uint8 or float images of one size, "
                 "(N, H, W), (N, H, W, C) or (N, C, H, W)"
+            ) from None
+
+    def _members(self, loaded: Any) -> tuple[NDArray[Any], str, NDArray[Any] | None]:
+        named = {key.lower(): key for key in reversed(loaded.files)}
+        image_key = next((named[key] for key in IMAGE_KEYS if key in named), None)
+        if image_key is None and len(loaded.files) == 1:
+            image_key = loaded.files[0]
+        if image_key is None:
+            raise ConfigError(
+                f"data.name = {self.path}: has the arrays {', '.join(loaded.files) or '(none)'}; "
+                f"allowed names for the images: {', '.join(IMAGE_KEYS)}"
+            )
+        images = loaded[image_key]
+        label_key = next((named[key] for key in LABEL_KEYS if key in named and named[key] != image_key), "")
+        unused = [key for key in loaded.files if key not in (image_key, label_key)]
+        if not self.config.labels:
+            return images, "", None
+        if unused:
+            self._remarks.append(
+                f"of its arrays {', '.join(loaded.files)} the images are {image_key} and the labels "
+                f"{label_key or '(none: an array named labels would be)'}"
+            )
+        try:
+            return images, label_key, loaded[label_key] if label_key else None
+        except Exception as error:
+            if not _is_pickled(error):
+                raise
+            raise ConfigError(
+                f"data.name = {self.path}: the array {label_key} holds Python objects, which are never loaded; save it "
+                f"as {label_key}.astype(str) or as whole numbers, or train without labels: data.labels=false"
             ) from None
 
     @property
@@ -125,11 +148,8 @@ class ArraySource:
         """The stored images as a view (N, C, H, W)."""
         raw = self._raw
         problem = ""
-        if raw.dtype != np.uint8 and raw.dtype.kind != "f":
-            problem = (
-                f"is of type {raw.dtype}; allowed: uint8 (array.astype('uint8') for 0..255), or floats in [0, 1] or "
-                "[-1, 1]"
-            )
+        if raw.dtype.kind not in "uibf":
+            problem = f"is of type {raw.dtype}; allowed: whole numbers or floats, best uint8"
         elif raw.ndim not in (3, 4) or 0 in raw.shape:
             problem = f"has shape {raw.shape}; allowed: (N, H, W), (N, H, W, C) or (N, C, H, W), none of them 0"
         elif raw.ndim == 3 and raw.shape[-1] in (1, 3, 4):
@@ -156,52 +176,38 @@ class ArraySource:
         )
 
     @cached_property
-    def _scale(self) -> tuple[float, float]:
-        """(offset, factor) that take the stored values to 0..255."""
-        if self._raw.dtype == np.uint8:
-            return 0.0, 1.0
-        low, high = np.inf, -np.inf
+    def _scale(self) -> Scale:
+        """What the stored numbers mean."""
+        found: Range | None = None
         for start in range(0, len(self._raw), 256):
-            part = self._raw[start : start + 256]
-            low, high = (
-                float(np.minimum(low, part.min())),
-                float(np.maximum(high, part.max())),
-            )  # unlike min, these keep nan
-        if low >= -1e-6 and high <= 1 + 1e-6:
-            return 0.0, 255.0
-        if low >= -1 - 1e-6 and high <= 1 + 1e-6:
-            return 1.0, 127.5
-        if np.isnan(low):
-            raise ConfigError(f"data.name = {self.path}: holds NaN; allowed: floats in [0, 1] or [-1, 1], or uint8")
-        raise ConfigError(
-            f"data.name = {self.path}: floats from {low:g} to {high:g}; allowed: [0, 1] or [-1, 1], or uint8 "
-            "(for values 0..255 save array.astype('uint8'))"
-        )
+            part = Range.of(self._raw[start : start + 256])
+            found = part if found is None else found | part
+            if self._raw.dtype == np.uint8 and found.high > DIM:
+                return Scale(0, 1)  # bytes of 0 to 255: there is nothing to find out
+        assert found is not None
+        if self._raw.dtype == np.uint8 and found.high > 1:
+            return Scale(0, 1, f"no number is above {found.high:.0f} of 255, so that the images are dark")
+        try:
+            return found.scale()
+        except ValueError as error:
+            raise ConfigError(f"data.name = {self.path}: {error}") from None
 
     @cached_property
-    def _labels(self) -> Labels | None:
-        stored = self._file[1]
+    def _labels(self) -> tuple[Labels | None, tuple[str, ...]]:
+        """Labels of the images in use, and the names of their classes."""
+        _, key, stored = self._file
         if stored is None:
-            return None
-        stored = stored.reshape(-1) if stored.ndim == 2 and stored.shape[1] == 1 else stored
-        if (
-            stored.shape != (len(self._pixels),)
-            or stored.dtype.kind not in "iuU"
-            or (stored.dtype.kind != "U" and stored.min() < 0)
-        ):
+            return None, ()
+        total, n = len(self._pixels), first(self.config, len(self._pixels))
+        try:
+            if len(stored) != total:
+                raise ValueError(f"are of shape {stored.shape} for {total:,} images; allowed: one an image")
+            return class_labels(stored[:n], n)
+        except ValueError as error:
             raise ConfigError(
-                f"data.name = {self.path}: labels of shape {stored.shape} and type {stored.dtype} for "
-                f"{len(self._pixels)} images; allowed: one whole number >= 0 (or text) an image, or data.labels=false"
-            )
-        if stored.dtype.kind == "U":
-            return np.unique(stored, return_inverse=True)[1].astype(np.int64)
-        return stored.astype(np.int64)
+                f"data.name = {self.path}: the labels (array {key}) {error}; data.labels=false trains without"
+            ) from None
 
-    @cached_property
-    def _classes(self) -> tuple[str, ...]:
-        if self._labels is None:
-            return ()
-        stored = self._file[1]
-        if stored is not None and stored.dtype.kind == "U":
-            return tuple(str(name) for name in np.unique(stored))
-        return tuple(str(k) for k in range(int(self._labels.max()) + 1))
+
+def _is_pickled(error: Exception) -> bool:
+    return any(words in str(error) for words in ("Object arrays", "Python objects"))

@@ -1,8 +1,8 @@
 """Decoded sets on disk: built once a node, then memory-mapped by every worker.
 
-An entry is a folder named by the hash of what it was made from (files with sizes and times, settings). It is built
-aside and renamed, so an entry that exists is complete; a file lock makes other processes of the node wait for the
-builder.
+An entry is a folder named by the hash of what it was made from: where the files lie, their sizes, times and inodes,
+and the settings. It is built aside and renamed, so an entry that exists is complete; a file lock makes other processes
+of the node wait for the builder.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ import numpy as np
 from distgan.config import ConfigError, DataConfig
 from distgan.kinds.base import SampleSet
 from distgan.kinds.image.image_set import Fingerprint, Labels, Pixels, image_spec
+from distgan.storage import user_cache
 
-FORMAT = 2  # part of every key: raise it when decoding changes, and old entries are left alone
+FORMAT = 3  # part of every key: raise it when decoding changes, and old entries are left alone
 
 
 def cache_root(config: DataConfig) -> Path:
     """Folder of all decoded sets."""
-    return Path(config.cache or os.environ.get("DISTGAN_CACHE") or "~/.cache/distgan/decoded").expanduser().absolute()
+    given = config.cache or os.environ.get("DISTGAN_CACHE")
+    return (Path(os.path.expanduser(given)) if given else user_cache() / "decoded").absolute()
 
 
 class Writer:
@@ -64,7 +66,7 @@ class Writer:
 
     def keep(self, source: Path) -> None:
         """The images are those of this .npy file, which needs no conversion."""
-        self._source = str(source.absolute())
+        self._source = os.path.realpath(source)
 
     def finish(self, name: str) -> None:
         """Write what describes the images."""
@@ -170,7 +172,7 @@ def _build(entry: Path, name: str, build: Callable[[Writer], None], alone: bool)
 def _read(entry: Path) -> SampleSet | None:
     """The entry's images, or None if it is missing or damaged."""
     try:
-        meta = json.loads((entry / "meta.json").read_text())
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         images = np.load(meta["source"] or entry / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(entry / "labels.npy", allow_pickle=False) if (entry / "labels.npy").exists() else None
     except (OSError, ValueError, KeyError):

@@ -1,41 +1,84 @@
-"""The image files of a folder or a .zip archive, with their classes, in an order that both give alike."""
+"""The image files of a folder. `archives.py` finds those of a .zip, and both give the same."""
 
 from __future__ import annotations
 
 import os
-import zipfile
+import stat
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from distgan.config import ConfigError
+from distgan.kinds.base import some
+from distgan.kinds.image.headers import CAMERA_RAW, SUFFIXES, looks_like_image
+from distgan.kinds.image.stamps import stamp
 
-SUFFIXES = frozenset(
-    f".{kind}"
-    for kind in ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm")
-    + ("tga", "pcx", "ico", "jp2", "j2k", "avif", "heic", "heif")
-)
-PARTS = {"train", "test", "val", "valid", "validation"}
-MEMBER_BYTES = 1 << 29  # an archive's member that claims to be larger than this is not read
+INDEX = "dataset.json"  # names the classes of the images beside and below it, see dataset_json.py
+# What systems leave in folders, in lower case; so does whatever begins with a dot.
+JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "@recycle"))
+JUNK |= {"$recycle.bin", "system volume information", "lost+found"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file. `stamp` changes when the file's content does."""
+    """One file. `stamp` begins with the size in bytes and changes when the content does."""
 
-    name: str  # path inside the folder or archive, with forward slashes
+    name: str
+    """Path inside the folder or archive, with forward slashes."""
     stamp: tuple[int, ...]
+    member: int = 0
+    """Position in the archive's directory, where several members may have one name."""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Image files and the classes that their sub-folders make. `label_of[i]` belongs to `entries[i]`; None without
-    classes.
-    """
+@dataclass
+class Found:
+    """What lies in a folder or archive."""
 
-    entries: list[Entry]
-    label_of: list[int] | None
-    classes: tuple[str, ...]
+    entries: list[Entry] = field(default_factory=list)
+    """Image files."""
+    indexes: list[Entry] = field(default_factory=list)
+    """Files dataset.json."""
+    folders: set[str] = field(default_factory=set)
+    """All folders inside, by their paths."""
+    by_content: Counter[str] = field(default_factory=Counter)
+    """How many of the images have an ending that says nothing, by ending."""
+    others: Counter[str] = field(default_factory=Counter)
+    """How many files were passed over, by ending."""
+    examples: list[str] = field(default_factory=list)
+    """The names of the first few of these."""
+    remarks: list[str] = field(default_factory=list)
+
+    def pass_over(self, name: str, what: str = "") -> None:
+        """Count a file that holds no image."""
+        self.others[what or _ending(name)] += 1
+        if len(self.examples) < 3:
+            self.examples.append(name)
+
+    def note_folders(self, name: str) -> None:
+        """The folders on the way to a file; a folder's own name ends in a slash."""
+        while (name := name.rpartition("/")[0]) and name not in self.folders:
+            self.folders.add(name)
+
+    def take(self, entry: Entry) -> None:
+        """A file that is an image though its ending does not say so."""
+        self.entries.append(entry)
+        self.by_content[_ending(entry.name)] += 1
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the choice of files."""
+        notes = list(self.remarks)
+        if self.by_content:
+            count, total = self.by_content.total(), len(self.entries)
+            notes.append(
+                f"{count:,} of {total:,} images are known by their content alone ({_counted(self.by_content)})"
+            )
+        if self.others:
+            total = self.others.total()
+            what = "file that holds" if total == 1 else "files that hold"
+            names = ", ".join([*self.examples, *(["..."] if total > len(self.examples) else [])])
+            notes.append(f"passed over: {total:,} {what} no image ({_counted(self.others)}: {names})")
+        return notes
 
 
 class FolderReader:
@@ -48,28 +91,36 @@ class FolderReader:
                 f"data.name = {path}: this user may not read the folder; change its permissions or choose another"
             )
 
-    def entries(self) -> tuple[list[Entry], Counter[str]]:
-        """The image files, and how many files of each other type were passed over."""
-        found: list[Entry] = []
-        others: Counter[str] = Counter()
+    def find(self) -> Found:
+        """What lies below the folder. Files with an image's ending are not opened."""
+        found = Found()
         seen: set[str] = set()
-        for folder, below, files in os.walk(self.path, followlinks=True):
+        again: list[str] = []
+        closed: list[str] = []
+        for folder, below, files in os.walk(
+            self.path, followlinks=True, onerror=lambda error: closed.append(str(error.filename))
+        ):
+            inside = "" if folder == str(self.path) else PurePosixPath(os.path.relpath(folder, self.path)).as_posix()
             real = os.path.realpath(folder)
-            if real in seen:  # a link that leads back up
+            if real in seen:  # a link to what is read already, in the worst case back up
                 below.clear()
+                again.append(inside)
                 continue
             seen.add(real)
-            below[:] = sorted(name for name in below if not _hidden(name))
-            for name in files:
-                file = Path(folder, name)
-                inside = file.relative_to(self.path).as_posix()
-                if _wanted(inside, others):
-                    try:
-                        status = file.stat()
-                        found.append(Entry(inside, (status.st_size, status.st_mtime_ns)))
-                    except OSError:  # a dangling link; counted as unreadable when it is decoded
-                        found.append(Entry(inside, (-1, 0)))
-        return found, others
+            found.note_folders(f"{inside}/" if inside else "")
+            below[:] = sorted(name for name in below if not is_junk(name))
+            for name in sorted(files):
+                if not is_junk(name):
+                    self._sort(f"{inside}/{name}" if inside else name, os.path.join(folder, name), found)
+        if again:
+            found.remarks.append(f"folders that are links to what is read already, and left out: {some(again)}")
+        if closed:
+            found.remarks.append(f"folders that this user may not read, and left out: {some(closed)}")
+        return found
+
+    def place(self) -> list[object]:
+        """Where this is, for the cache."""
+        return [os.path.realpath(self.path)]
 
     def read(self, entry: Entry) -> bytes:
         """A file's bytes."""
@@ -78,90 +129,66 @@ class FolderReader:
     def close(self) -> None:
         """Nothing is held open."""
 
-
-class ZipReader:
-    """Members of a .zip archive, read in place. Reading is safe from several threads."""
-
-    def __init__(self, path: Path) -> None:
+    def _sort(self, inside: str, file: str, found: Found) -> None:
+        usual = has_usual_suffix(inside)
         try:
-            self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise ConfigError(
-                f"data.name = {path}: not a readable .zip archive ({error}); allowed: a folder, .zip, .npy or .npz"
-            ) from None
-
-    def entries(self) -> tuple[list[Entry], Counter[str]]:
-        """The image files, and how many files of each other type were passed over."""
-        others: Counter[str] = Counter()
-        members = [info for info in self.archive.infolist() if not info.is_dir() and _wanted(info.filename, others)]
-        return [Entry(info.filename, (info.file_size, info.CRC)) for info in members], others
-
-    def read(self, entry: Entry) -> bytes:
-        """A member's bytes."""
-        if entry.stamp[0] > MEMBER_BYTES:
-            raise ValueError(f"{entry.stamp[0]} bytes when unpacked")
-        return self.archive.read(entry.name)
-
-    def close(self) -> None:
-        """Close the archive."""
-        self.archive.close()
-
-
-def arrange(entries: list[Entry], split: str) -> Listing:
-    """Order and classes of image files.
-
-    Folders that hold everything are passed through. Sub-folders train, test and the like are parts to choose from by
-    data.split. Then at least two sub-folders and no image beside them make classes. With classes the order takes one
-    file of each in turn, so that the first so many images (data.limit) show them all.
-    """
-    paths = _below_common([PurePosixPath(entry.name).parts for entry in entries])
-    pairs = list(zip(paths, entries, strict=True))
-    tops = {path[0].lower() for path in paths if len(path) > 1}
-    if len(tops) > 1 and tops <= PARTS and all(len(path) > 1 for path in paths):
-        if split not in (*tops, "all"):
-            raise ConfigError(
-                f"data.split = {split!r}: the data have the parts {', '.join(sorted(tops))}; allowed: train or test of "
-                "them, or all"
-            )
-        pairs = [(path[1:], entry) for path, entry in pairs if split in ("all", path[0].lower())]
-        if split != "all":
-            pairs = list(zip(_below_common([path for path, _ in pairs]), [entry for _, entry in pairs], strict=True))
-    elif split not in ("train", "all"):
-        raise ConfigError(
-            f"data.split = {split!r}: the data have no sub-folders train and test; point data.name at the part you want"
-        )
-    pairs.sort(key=lambda pair: (pair[0], pair[1].name))
-    classes = tuple(sorted({path[0] for path, _ in pairs if len(path) > 1}))
-    if len(classes) < 2 or any(len(path) == 1 for path, _ in pairs):
-        return Listing([entry for _, entry in pairs], None, ())
-    number = {name: label for label, name in enumerate(classes)}
-    turn: Counter[int] = Counter()
-    dealt = []
-    for path, entry in pairs:
-        label = number[path[0]]
-        dealt.append((turn[label], label, entry))
-        turn[label] += 1
-    dealt.sort(key=lambda item: item[:2])
-    return Listing([entry for _, _, entry in dealt], [label for _, label, _ in dealt], classes)
+            status = os.stat(file)
+        except OSError:  # a dangling link
+            if usual:
+                found.entries.append(Entry(inside, (-1, 0)))  # counted as unreadable when it is decoded
+            else:
+                found.pass_over(inside, "broken links")
+            return
+        entry = Entry(inside, stamp(status))
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            found.pass_over(inside, "pipes, sockets or devices")
+        elif usual:
+            found.entries.append(entry)
+        elif is_index(inside):
+            found.indexes.append(entry)
+        elif may_be_image(inside, status.st_size):
+            try:
+                with open(file, "rb") as stream:
+                    image = looks_like_image(stream)
+            except OSError:
+                found.pass_over(inside, "that this user may not read")
+                return
+            if image:
+                found.take(entry)
+            else:
+                found.pass_over(inside)
+        else:
+            found.pass_over(inside)
 
 
-def _below_common(paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Paths without the folders that all of them share."""
-    depth = 0
-    while paths and all(len(path) > depth + 1 and path[depth] == paths[0][depth] for path in paths):
-        depth += 1
-    return [path[depth:] for path in paths]
+def has_usual_suffix(name: str) -> bool:
+    """Whether a file is taken for an image without a look."""
+    return _suffix(name) in SUFFIXES
 
 
-def _hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
+def is_index(name: str) -> bool:
+    """Whether a file may name the classes of images."""
+    return name.rpartition("/")[2] == INDEX
 
 
-def _wanted(name: str, others: Counter[str]) -> bool:
-    path = PurePosixPath(name)
-    if any(_hidden(part) for part in path.parts):
-        return False
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    others[path.suffix.lower() or "no suffix"] += 1
-    return False
+def may_be_image(name: str, size: int) -> bool:
+    """Whether a file with another ending is worth a look."""
+    return size > 0 and _suffix(name) not in CAMERA_RAW
+
+
+def is_junk(part: str) -> bool:
+    """Whether a file or folder of this name is left out without a word."""
+    return part.startswith(".") or part.lower() in JUNK
+
+
+def _suffix(name: str) -> str:
+    base = name.rpartition("/")[2]
+    return os.path.splitext(base)[1].lower()
+
+
+def _ending(name: str) -> str:
+    return _suffix(name) or "without suffix"
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return some([f"{count:,} {kind}" for kind, count in kinds.most_common()])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from distgan.config import DataConfig
 from distgan.kinds.base import Progress, SampleSet, SampleSpec
+from distgan.text import printable
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -20,7 +21,8 @@ def image_spec(
     name: str, channels: int, resolution: int, classes: tuple[str, ...] = (), n: int | None = None
 ) -> SampleSpec:
     """Square images of 1 (grey) or 3 (RGB) channels, as networks see them."""
-    return SampleSpec(name, (int(channels), int(resolution), int(resolution)), (-1.0, 1.0), classes, n)
+    shape = (int(channels), int(resolution), int(resolution))
+    return SampleSpec(printable(name), shape, (-1.0, 1.0), tuple(map(printable, classes)), n)
 
 
 class Source(Protocol):

@@ -19,7 +19,9 @@ from distgan.kinds.image.cache import Writer, cached
 from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
 from distgan.kinds.image.pixels import Target, in_chunks
 from distgan.kinds.image.sets.base import Known, Layout, stl_files
+from distgan.kinds.image.stamps import identity
 from distgan.registry import DATA_SETS
+from distgan.storage import user_cache
 
 DEPTH, FOLDERS = 6, 5000  # how deep, and through how many folders, a set is looked for below data.root
 
@@ -68,11 +70,7 @@ class KnownSource:
             return in_memory(np.concatenate(list(in_chunks(images, target))), labels, self.known.classes, self.name)
         key = {
             "set": (self.name, self.parts),  # one archive can hold several parts
-            "files": [
-                (str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns)
-                for _, files in found
-                for file in files
-            ],
+            "files": [identity(file) for _, files in found for file in files],
             "target": vars(target),
             "settings": (self.config.labels, self.config.limit),
         }
@@ -249,7 +247,8 @@ def brief(error: Exception) -> str:
 
 def data_root(config: DataConfig) -> Path:
     """The folder of known sets."""
-    return Path(config.root or os.environ.get("DISTGAN_DATA") or "~/.cache/distgan/data").expanduser().absolute()
+    given = config.root or os.environ.get("DISTGAN_DATA")
+    return (Path(os.path.expanduser(given)) if given else user_cache() / "data").absolute()
 
 
 def walk(root: Path) -> Iterator[Path]:

@@ -17,10 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgan.kinds.image.depth import Range, Scale
+from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+FRAMES = "frames"
 
 
 @dataclass(frozen=True)
@@ -46,17 +52,77 @@ class Target:
 # Image files
 
 
-def decode(data: bytes, target: Target) -> Pixels:
+class DeepPixelsError(ValueError):
+    """An image of more than 8 bits: what its numbers mean is known when the whole set has been looked at."""
+
+
+def decode(
+    data: bytes, target: Target, scale: Scale | None = None, notice: Callable[[str], None] | None = None
+) -> Pixels:
     """An image file's bytes as uint8 (channels, resolution, resolution). Raises whatever Pillow raises if it is
     damaged.
+
+    scale: what the numbers of deep images mean; without one they raise DeepPixelsError. notice: told FRAMES of a file
+    of several pages or frames, of which the first is taken.
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         check_size(image)
-        # JPEG can be decoded at a fraction of its size; twice the wanted side leaves the quality to the filter below.
-        image.draft(None, (2 * target.resolution, 2 * target.resolution))  # type: ignore[arg-type]
-        return planes(square(flatten(upright(image), target), target))
+        if notice is not None and image.format != "MPO" and getattr(image, "is_animated", False):
+            notice(FRAMES)  # a phone's MPO holds a preview, or a map of brightness
+        deep = deep_values(data, image)
+        if deep is not None:
+            if scale is None:
+                raise DeepPixelsError("more than 8 bits")
+            picture = turned(Image.fromarray(scale.apply(deep)), orientation_of(image))
+            transparent = image.info.get("transparency")
+            if isinstance(transparent, int) and deep.ndim == 2:  # a grey value
+                clear = turned(Image.fromarray(np.uint8(255) * (deep != transparent)), orientation_of(image))
+                picture.putalpha(clear)
+        else:
+            # JPEG can be decoded at a fraction of its size; twice the wanted side leaves the quality to the filter
+            # below.
+            image.draft(None, (2 * target.resolution, 2 * target.resolution))  # type: ignore[arg-type]
+            picture = upright(image)
+            if is_deep_colour(image) and np.asarray(picture).max() < 64:
+                raise ValueError(
+                    "more than 8 bits a channel, of which Pillow reads the upper 8, and these are almost black; "
+                    "convert it to 8 bits, or to PNG"
+                )
+        return planes(square(flatten(picture, target), target))
+
+
+def deep_range(data: bytes) -> Range | None:
+    """The range of an image file's numbers where they have more than 8 bits; None for all others."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+        check_size(image)
+        deep = deep_values(data, image)
+    return None if deep is None else Range.of(deep[..., :3] if deep.ndim == 3 else deep)
+
+
+def deep_values(data: bytes, image: Image.Image) -> NDArray[Any] | None:
+    """The numbers of an image of more than 8 bits, (H, W) or (H, W, 2 to 4), not yet turned; None for other images, and
+    where Pillow gives the upper 8 bits alone (TIFF in colour).
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        # What turns a TIFF while it is loaded would turn it before its orientation is asked for
+        return np.asarray(image)
+    if data[:8] == PNG and data[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # 16 bits; RGB, LA or RGBA
+        import torch
+        from torchvision.io import ImageReadMode, decode_png
+
+        planes_first = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+        return np.asarray(planes_first.permute(1, 2, 0))
+    return None
+
+
+def is_deep_colour(image: Image.Image) -> bool:
+    """Whether this is a TIFF of more than 8 bits a channel, of which Pillow reads the upper 8."""
+    depths = getattr(image, "tag_v2", {}).get(258, (8,))
+    return bool(max(depths if isinstance(depths, tuple) else (depths,)) > 8)
 
 
 def check_size(image: Image.Image) -> None:
@@ -69,13 +135,23 @@ def check_size(image: Image.Image) -> None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says. Damaged EXIF counts as none."""
+    """The image turned as its EXIF orientation says."""
+    image.load()  # turns a TIFF, and takes the tag away; asked for before, it would be turned twice
+    return turned(image, orientation_of(image))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of a loaded image, 1 to 8. Damaged EXIF counts as none."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # the tag is a hint; a file with good pixels is not lost for it
+        return 1
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The image upright, from what its orientation says."""
     from PIL.Image import Transpose
 
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # the tag is a hint; a file with good pixels is not lost for it
-        orientation = 1
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
@@ -85,7 +161,6 @@ def upright(image: Image.Image) -> Image.Image:
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }
-    image.load()
     return image.transpose(turns[orientation]) if orientation in turns else image
 
 
@@ -93,9 +168,7 @@ def flatten(image: Image.Image, target: Target) -> Image.Image:
     """Mode L (channels 1) or RGB (channels 3) from any mode, transparent parts over the background."""
     from PIL import Image
 
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(eight_bits(np.asarray(image)))
-    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.new("RGB", layer.size, target.colour)
         image.paste(layer, mask=layer.getchannel("A"))
@@ -103,18 +176,6 @@ def flatten(image: Image.Image, target: Target) -> Image.Image:
     if image.mode not in ("L", "RGB", "1"):
         image = image.convert("RGB")
     return image if image.mode == wanted else image.convert(wanted)
-
-
-def eight_bits(values: NDArray[Any]) -> Pixels:
-    """Integers as 16-bit and floats as [0, 1], [0, 255] or [0, 65535], whichever holds them, scaled to 0..255.
-    ValueError if none does.
-    """
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 65535):
-        raise ValueError(f"pixel values from {low:g} to {high:g} have no known meaning")
-    top = 65535.0 if values.dtype.kind in "iu" else next(t for t in (1.0, 255.0, 65535.0) if high <= t)
-    scaled: Pixels = np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
-    return scaled
 
 
 def square(image: Image.Image, target: Target) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any
 
 from distgan.config import ConfigError, RunError
 from distgan.orchestration.jobs.client import check_reachable, echo, is_unknown_job, notify
-from distgan.text import duration, last_line
+from distgan.text import command, duration, last_line
 
 RECONNECT_S = 600.0
 """How long a cluster that does not answer is tried again before the log is given up (the job may well go on)."""
@@ -57,8 +57,8 @@ def follow(client: Any, address: str, job: str) -> Any:
                 )
             elif now - lost_since > RECONNECT_S:
                 raise RunError(
-                    f"{address}: no answer for {duration(RECONNECT_S)}; if the cluster comes back, `distgan submit "
-                    f"--attach {job}`"
+                    f"{address}: no answer for {duration(RECONNECT_S)}; if the cluster comes back, "
+                    f"`{command('distgan', 'submit', '--attach', job, '--address', address)}` follows the job again"
                 ) from None
         time.sleep(1)
 

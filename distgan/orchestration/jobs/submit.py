@@ -22,7 +22,7 @@ from distgan.orchestration.jobs.client import call, connect, notify
 from distgan.orchestration.jobs.job_logs import explain, follow, is_retryable
 from distgan.orchestration.jobs.request import Request
 from distgan.orchestration.jobs.upload import check_size
-from distgan.text import duration, table
+from distgan.text import command, duration, table
 
 
 def run(request: Request) -> int:
@@ -42,11 +42,8 @@ def run(request: Request) -> int:
     if request.working_dir is not None:
         check_size(Path(request.working_dir))
     job = submit(client, request, job)
-    where = f"--address {request.address}"
-    notify(
-        f"job {job}; follow it with `distgan submit --attach {job} {where}`, end it with `distgan submit --stop {job} "
-        f"{where}`"
-    )
+    attach, stop = (_about(request, action, job) for action in ("attach", "stop"))
+    notify(f"job {job}; follow it with `{attach}`, end it with `{stop}`")
     if not request.wait:
         print(job)
         return 0
@@ -94,6 +91,10 @@ def _made_from(client: Any, asked: Request) -> Request:
         return Request("attach", address=asked.address, job=asked.job, resubmit=0)
 
 
+def _about(request: Request, action: str, job: str) -> str:
+    return command("distgan", "submit", f"--{action}", job, "--address", request.address)
+
+
 def _follow_to_end(client: Any, request: Request, job: str) -> int:
     """Follow the job to its end, and those that are sent in its place; returns the exit status."""
     first = job
@@ -101,10 +102,8 @@ def _follow_to_end(client: Any, request: Request, job: str) -> int:
         try:
             info = follow(client, request.address, job)
         except KeyboardInterrupt:
-            notify(
-                f"the job goes on; `distgan submit --attach {job}` follows it again, `distgan submit --stop {job}` "
-                "ends it"
-            )
+            attach, stop = (_about(request, action, job) for action in ("attach", "stop"))
+            notify(f"the job goes on; `{attach}` follows it again, `{stop}` ends it")
             return 130
         status = _status(info)
         if status == "SUCCEEDED":

@@ -46,7 +46,9 @@ def _walk(path: Path, excludes: list[tuple[Path, PathSpec[Any]]]) -> Iterator[Pa
     """The files at and below `path`. Patterns hold relative to the folder that they come with, and below it."""
     if path.is_dir():
         found = [path / name for name in IGNORE_FILES if (path / name).is_file()]
-        excludes = excludes + [(path, PathSpec.from_lines("gitignore", f.read_text().splitlines())) for f in found]
+        excludes = excludes + [
+            (path, PathSpec.from_lines("gitignore", f.read_text(encoding="utf-8").splitlines())) for f in found
+        ]
     if any(spec.match_file(str(path.relative_to(root))) for root, spec in excludes):
         return
     if path.is_dir():

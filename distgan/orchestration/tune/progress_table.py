@@ -15,6 +15,8 @@ from distgan.runs.progress import span
 from distgan.storage import Folder
 from distgan.training.logs import read_status
 
+WARNINGS = 20
+"""Events of trials that are told; a search of bad values has no end of them."""
 CLOCK = "clock.json"
 """In the search's folder: the seconds that it has run, over all its starts."""
 
@@ -30,10 +32,13 @@ class ProgressTable:
         self._out, self._next = sys.stdout, 0.0
         self._live: Any = None
         self._said: dict[int, tuple[str, float]] = {}
+        self._warned: set[tuple[int, str]] = set()
+        self._quiet: set[int] = set()
         self._began = time.monotonic()
 
     def __enter__(self) -> ProgressTable:
         self.tuning = True
+        self._quiet = {row.number for row in self.rows if row.state not in UNDER_WAY}  # told by an earlier start
         if self._out.isatty():
             from rich.live import Live
 
@@ -44,6 +49,7 @@ class ProgressTable:
     def __exit__(self, *_: object) -> None:
         self.tuning = False
         self.budget.close()
+        self._warn(last=True)
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
             self._live.stop()
@@ -81,6 +87,7 @@ class ProgressTable:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + (1.0 if self.records.home.is_local else 5.0)
+        self._warn()
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
         else:
@@ -94,11 +101,34 @@ class ProgressTable:
                 if self._said.get(row.number) != mark:
                     score = self._score(row)
                     label = self._label(row) if row.trial is not None else str(row.number)
-                    print(
-                        f"trial {label:>3}  {row.state:<8}  {row.kimg:8.4g} kimg  {score:>10}  {describe(row)}",
-                        flush=True,
-                    )
+                    self._print(f"trial {label:>3}  {row.state:<8}  {row.kimg:8.4g} kimg  {score:>10}  {describe(row)}")
                 self._said[row.number] = mark
+
+    def _warn(self, *, last: bool = False) -> None:
+        """Tell what happened in trials: of each the first event of a kind, without the advice; `WARNINGS` in all."""
+        if not self.records.home.is_local and not last:  # a read a trial: at the end will do
+            return
+        for row in self.rows:
+            if row.number in self._quiet or row.state in ("waiting", "interrupted"):
+                continue
+            if row.state not in UNDER_WAY:
+                self._quiet.add(row.number)  # after this last look
+            for event in read_status(self.records.home.child(f"{row.number:03d}")).get("events", ()):
+                kind = event["text"].partition(":")[0]
+                if not event["nimg"] or (row.number, kind) in self._warned:
+                    continue
+                self._warned.add((row.number, kind))
+                what = event["text"].partition(" Try ")[0].rstrip(".")
+                if len(self._warned) <= WARNINGS:
+                    self._print(f"trial {self._label(row):>3}  {event['nimg'] / 1000:g} kimg: {what}")
+                elif len(self._warned) == WARNINGS + 1:
+                    self._print(f"more is in {self.records.home}/NUMBER/metrics.jsonl")
+
+    def _print(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, flush=True)
 
     def _score(self, row: Row) -> str:
         name = self.config.tune.metric[0]

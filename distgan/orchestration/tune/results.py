@@ -22,7 +22,9 @@ from distgan.orchestration.tune.space import Space
 from distgan.orchestration.tune.trial_checkpoints import measurements, read_ancestry
 from distgan.orchestration.tune.trial_records import Row
 from distgan.registry import objectives
+from distgan.runs.progress import storage_option
 from distgan.storage import Folder
+from distgan.text import command
 
 Confirmed = Sequence[tuple[int, Row]]
 """(number of the trial, its run with another seed)"""
@@ -194,15 +196,17 @@ def final_words(space: Space, folder: Folder, rows: list[Row], confirmed: Confir
     shares = importance(space, rows)
     if shares:
         lines.append("mattered most: " + ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:4]))
-    where = "" if config.storage in ("./runs", "runs") else f" --storage '{config.storage}'"
-    more = f"{2 * config.kimg:g}"
+    train = ["distgan", "train", "--config", f"{folder}/best.yaml"]
+    search = [config.run_name, *storage_option(config)]
+    on = [*train, "--warm-start", *search, "--kimg", f"{2 * config.kimg:g}"]
     lines += [
         f"  settings    {folder}/best.yaml",
         f"  trials      {folder}/trials.csv, curves.png, parallel.png",
-        f"  compare     tensorboard --logdir {folder}/tensorboard",
-        f"  train       distgan train --config {folder}/best.yaml",
-        f"  train on    distgan train --config {folder}/best.yaml --warm-start {config.run_name}{where} --kimg {more}",
+        f"  compare     {command('tensorboard', '--logdir', folder.child('tensorboard'))}",
+        f"  train       {command(*train)}",
+        f"  train on    {command(*on)}",
     ]
     if len(read_ancestry(folder.child(f"trials/{winner.number:03d}")).get("schedule", [])) > 1:
-        lines.append(f"  replay      distgan tune --replay {config.run_name}{where} --name {config.run_name}-replay")
+        replay = command("distgan", "tune", "--replay", *search, "--name", f"{config.run_name}-replay")
+        lines.append(f"  replay      {replay}")
     return "\n".join(lines)

@@ -28,7 +28,9 @@ from distgan.orchestration.tune.settings_files import read_search
 from distgan.orchestration.tune.space import Space, open_space
 from distgan.runs.lease import Lease
 from distgan.runs.listing import SEARCH
+from distgan.runs.progress import storage_option
 from distgan.storage import Folder
+from distgan.text import command
 
 if TYPE_CHECKING:
     from distgan.orchestration.tune.progress_table import ProgressTable
@@ -132,7 +134,11 @@ def run_trials(
     if not numbers or table.spent:
         return table
     trainable = tune.with_parameters(
-        Trial, base=trial_config(config).model_dump(mode="json"), home=records.home.uri, placement=placement
+        Trial,
+        base=trial_config(config).model_dump(mode="json"),
+        home=records.home.uri,
+        placement=placement,
+        working_folder=os.getcwd(),
     )
     scheduler = scheduler_of(space, records, total, concurrent) if plan is None else None
     folder.remove(f"ray/{directory}")  # Tune's own state of an earlier start, which nothing reads
@@ -261,7 +267,7 @@ def _claim(config: RunConfig, folder: Folder) -> None:
         if changed:
             lines = [f"{name} = {new!r}: search {folder} was started with {old!r}" for name, old, new in changed]
             raise ConfigError(
-                "\n".join(lines) + "\nGive this search another --name, or `distgan tune --resume` the old one"
+                "\n".join(lines) + f"\nGive this search another --name, or go on with the old one: `{_again(config)}`"
             )
     elif folder.exists("config.yaml"):
         raise ConfigError(f"name = {config.run_name!r}: {folder} is a run; give the search another --name")
@@ -328,5 +334,4 @@ def _headline(space: Space, images: str, placement: Placement, concurrent: int) 
 
 
 def _again(config: RunConfig) -> str:
-    where = "" if config.storage in ("./runs", "runs") else f" --storage '{config.storage}'"
-    return f"distgan tune --resume {config.run_name}{where}"
+    return command("distgan", "tune", "--resume", config.run_name, *storage_option(config))

@@ -13,6 +13,7 @@ from distgan.config import ConfigError, RunConfig, TuneConfig, load_config, merg
 from distgan.config.renamed import RENAMED, modernise
 from distgan.runs.listing import SEARCH, WINNER
 from distgan.storage import Folder
+from distgan.text import command
 
 
 def read_settings(file: str | None, search: str | None, overrides: Mapping[str, Any]) -> RunConfig:
@@ -75,11 +76,13 @@ def read_replay(source: str, storage: str, name: str) -> tuple[RunConfig, list[d
     """
     folder, config = find_search(source, storage), read_search(source, storage)
     if not folder.exists(WINNER):
-        raise ConfigError(f"--replay {source}: has no winner yet; `distgan tune --resume {source}` goes on with it")
+        resume = command("distgan", "tune", "--resume", source)
+        raise ConfigError(f"--replay {source}: has no winner yet; `{resume}` goes on with it")
     schedule = yaml.safe_load(folder.read(WINNER)).get("schedule")
     if not schedule:
         raise ConfigError(
-            f"--replay {source}: its winner's values never changed; use `distgan train --config {folder}/best.yaml`"
+            f"--replay {source}: its winner's values never changed; use "
+            f"`{command('distgan', 'train', '--config', f'{folder}/best.yaml')}`"
         )
     if not name or name == config.run_name:
         raise ConfigError(f"--replay {source}: needs a --name of its own, for example --name {config.run_name}-replay")

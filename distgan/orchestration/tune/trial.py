@@ -23,7 +23,7 @@ from distgan.config import ConfigError, RunConfig, RunError, dump_config, valida
 from distgan.orchestration.placement import Placement
 from distgan.orchestration.tune.space import Space
 from distgan.orchestration.tune.trial_checkpoints import measurements, take_exploit
-from distgan.registry import objectives
+from distgan.registry import look_in, objectives
 from distgan.runs.lease import Lease
 from distgan.storage import Folder
 from distgan.training.threads import keep_memory, share_cores
@@ -220,7 +220,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     images of which Tune has been told.
     """
 
-    def setup(self, config: dict[str, Any], base: dict[str, Any], home: str, placement: Placement) -> None:
+    def setup(
+        self, config: dict[str, Any], base: dict[str, Any], home: str, placement: Placement, working_folder: str = ""
+    ) -> None:
+        look_in(working_folder or os.getcwd())
         self._base, self._home, self._placement = validate(base), Folder(home), placement
         self._run: Run | None = None
         self._begin(config)

@@ -22,7 +22,9 @@ class LogWriter(Protocol):
         """What a person should know."""
 
     def picture(self, nimg: int, name: str, picture: Picture) -> None:
-        """A preview of samples, uint8 (H, W) or (H, W, 3); `name` is "samples" for generated ones."""
+        """A preview of samples, uint8 (H, W) or (H, W, 3); `name` is "samples" for generated ones, and may be that of a
+        curve too: a writer keeps what it gets of each kind apart.
+        """
 
     def rewind(self, nimg: int) -> None:
         """Forget what is later than `nimg`: the run goes on from there."""

@@ -18,8 +18,8 @@ class JsonLines:
 
     def __init__(self, folder: Path, nimg: int) -> None:
         self.path = folder / FILE
-        self._keep(nimg)
-        self._file = self.path.open("a")
+        self._keep(nimg or -1)  # the beginning is written anew, with what is known of the data
+        self._file = self.path.open("a", encoding="utf-8")
 
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
         self._append(nimg, {k: v if math.isfinite(v) else None for k, v in values.items()})
@@ -33,7 +33,7 @@ class JsonLines:
     def rewind(self, nimg: int) -> None:
         self._file.close()
         self._keep(nimg)
-        self._file = self.path.open("a")
+        self._file = self.path.open("a", encoding="utf-8")
 
     def flush(self) -> None:
         self._file.flush()
@@ -50,7 +50,11 @@ class JsonLines:
     def _keep(self, nimg: int) -> None:
         """Only the lines up to a number of images."""
         if self.path.exists():
-            kept = [line for line in self.path.read_text(errors="replace").splitlines() if _nimg(line) <= nimg]
+            kept = [
+                line
+                for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+                if _nimg(line) <= nimg
+            ]
             aside = self.path.with_name(f".{FILE}.tmp")
             aside.write_text("".join(f"{line}\n" for line in kept))
             aside.replace(self.path)

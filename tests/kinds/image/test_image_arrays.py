@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +107,12 @@ def test_npz_with_labels(tmp_path: Path) -> None:
         (np.zeros((0, 8, 8), np.uint8), "shape"),
         (np.zeros((32, 32, 3), np.uint8), "looks like one image"),
         (np.zeros((4, 5, 8, 8), np.uint8), "1, 3 or 4 channels"),
-        (np.zeros((4, 8, 8), np.int64), r"type int64.*astype\('uint8'\)"),
-        (np.full((4, 8, 8), 200.0), r"floats from 200 to 200.*uint8"),
-        (np.where(np.arange(600)[:, None, None] == 3, np.nan, np.zeros((600, 8, 8))), "holds NaN"),
+        (np.zeros((4, 8, 8), np.complex64), "type complex64.*best uint8"),
+        (np.full((4, 8, 8), -1, np.int64), "whole numbers from -1 to -1 have no known meaning"),
+        (np.full((4, 8, 8), 1 << 20), "whole numbers from 1,048,576 to"),
+        (np.linspace(-2.1, 2.6, 256).reshape(4, 8, 8), r"floats from -2.1 to 2.6; allowed.*standardisation"),
+        (np.full((4, 8, 8), np.inf), "NaN or infinity"),
+        (np.where(np.arange(600)[:, None, None] == 3, np.nan, np.zeros((600, 8, 8))), "NaN or infinity"),
         (np.array([np.zeros((8, 8)), np.zeros((9, 9))], dtype=object), "different sizes"),
     ],
 )
@@ -127,7 +131,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"left, right; allowed names.*images"):
         describe(DataConfig(name=str(tmp_path / "two.npz")))
     np.savez(tmp_path / "labels.npz", images=PIXELS, labels=np.zeros(5, int))
-    with pytest.raises(ConfigError, match=r"labels of shape \(5,\).* 6 images.*data\.labels=false"):
+    with pytest.raises(ConfigError, match=r"array labels\) are of shape \(5,\) for 6 images.*data\.labels=false"):
         describe(DataConfig(name=str(tmp_path / "labels.npz")))
     with pytest.raises(ConfigError, match=r"data\.split = 'test'"):
         describe(DataConfig(name=str(tmp_path / "labels.npz"), split="test"))
@@ -147,3 +151,62 @@ def test_large_arrays_are_mapped_from_where_they_are(
     assert isinstance(smaller.samples, np.memmap)
     monkeypatch.undo()
     assert smaller.fingerprint == saved(tmp_path, PIXELS, resolution=8, cache=str(own_folders)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (PIXELS.astype(np.int64), "numbers up to 25. are read as 8 bits"),
+        (PIXELS.astype(">u2"), "numbers up to 25. are read as 8 bits"),
+        (np.asfortranarray(PIXELS.astype(np.int32) * 16), "numbers up to 4,0.. are read as 12 bits"),
+        (PIXELS.astype(np.uint16) * 257, "numbers up to 65,.* are read as 16 bits"),
+        (PIXELS.astype(np.float32), r"floats from 0 to 25. are read as \[0, 255\]"),
+        (
+            PIXELS.astype(np.float64) / 255 * 1.01 - 0.005,
+            r"floats from -0.005 to 1.005 are read as \[0, 1\]; what lies",
+        ),
+    ],
+)
+def test_one_scale_for_the_whole_array_and_it_is_said(tmp_path: Path, stored: np.ndarray, said: str) -> None:
+    result = saved(tmp_path, stored)
+    assert np.abs(result.samples.astype(int) - PIXELS).max() <= 2
+    assert len(result.remarks) == 1
+    assert re.match(said, result.remarks[0])
+    assert result.notes == (f"faces: {result.remarks[0]}",)
+
+
+def test_a_dark_image_stays_dark_beside_bright_ones(tmp_path: Path) -> None:
+    stored = np.zeros((400, 8, 8), np.float32)
+    stored[0], stored[399] = 0.1, 1.0
+    shown = saved(tmp_path, stored).samples
+    assert (shown[0, 0, 0, 0], shown[399, 0, 0, 0]) == (26, 255)
+    masks = (RANDOM.integers(0, 2, (6, 8, 8))).astype(np.uint8)
+    assert saved(tmp_path, masks).remarks == ("numbers 0 and 1 are read as black and white",)
+    assert np.array_equal(saved(tmp_path, masks).samples[:, 0], masks * 255)
+    assert np.array_equal(saved(tmp_path, masks.astype(bool)).samples[:, 0], masks * 255)
+    assert "no number is above 16 of 255" in saved(tmp_path, np.full((4, 8, 8), 16, np.uint8)).remarks[0]
+
+
+@pytest.mark.parametrize("key", ["label", "Labels", "Y", "target", "class", "train_label"])
+def test_labels_by_any_usual_name(tmp_path: Path, key: str) -> None:
+    np.savez(tmp_path / "set.npz", Images=PIXELS, **{key: np.array([5, 9, 5, 9, 9, 9])})
+    result = open_samples(DataConfig(name=str(tmp_path / "set.npz")))
+    assert result.classes == ("5", "9")
+    assert result.labels is not None
+    assert result.labels.tolist() == [0, 1, 0, 1, 1, 1]
+    assert open_samples(DataConfig(name=str(tmp_path / "set.npz"), limit=1)).classes == ("5",)
+    assert open_samples(DataConfig(name=str(tmp_path / "set.npz"), labels=False)).classes == ()
+
+
+def test_arrays_that_are_not_used_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x_train=PIXELS, digit=np.arange(6), x_test=PIXELS)
+    assert "x_train and the labels (none" in open_samples(DataConfig(name=str(tmp_path / "set.npz"))).remarks[0]
+
+
+def test_labels_that_are_objects_are_blamed_and_never_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", images=PIXELS, label=np.array(["cat", "dog"] * 3, dtype=object))
+    with pytest.raises(
+        ConfigError, match=r"array label holds Python objects.*label\.astype\(str\).*data\.labels=false"
+    ):
+        open_samples(DataConfig(name=str(tmp_path / "set.npz")))
+    assert len(open_samples(DataConfig(name=str(tmp_path / "set.npz"), labels=False))) == 6

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,3 +235,61 @@ def test_links_that_lead_in_circles(pictures: Pictures) -> None:
     folder = pictures("a/1.png", "b/1.png")
     (folder / "a" / "again").symlink_to(folder)
     assert len(open_samples(DataConfig(name=str(folder)))) == 2
+
+
+def test_one_scale_for_a_whole_folder_of_deep_images(tmp_path: Path) -> None:
+    folder, ramp = tmp_path / "scans", np.linspace(0, 1, 64).reshape(8, 8)
+    (folder / "a").mkdir(parents=True)
+    for number, top in enumerate((400, 4095, 1000)):  # the brightest one decides for all
+        Image.fromarray((ramp * top).astype(np.uint16)).save(folder / f"{number}.png")
+    Image.fromarray((ramp * 255).astype(np.uint8)).save(folder / "3.png")
+    result = open_samples(DataConfig(name=str(folder), resolution=8))
+    assert result.samples.max((1, 2, 3)).tolist() == [25, 255, 62, 255]
+    assert result.remarks == ("numbers up to 4,095 are read as 12 bits",)
+    again = open_samples(DataConfig(name=str(folder), resolution=8))
+    assert (again.remarks, again.fingerprint) == (result.remarks, result.fingerprint)
+
+
+def test_floats_are_scaled_by_the_range_of_all(tmp_path: Path) -> None:
+    for number, top in enumerate((0.2, 1.0, 0.5)):
+        Image.fromarray(np.full((8, 8), top, np.float32)).save(tmp_path / f"{number}.tif")
+    assert open_samples(DataConfig(name=str(tmp_path), resolution=8)).samples[:, 0, 0, 0].tolist() == [51, 255, 128]
+    Image.fromarray(np.full((8, 8), -7, np.float32)).save(tmp_path / "4.tif")
+    with pytest.raises(ConfigError, match="the images hold floats from -7 to 1"):
+        open_samples(DataConfig(name=str(tmp_path)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_sixteen_bits_a_channel(tmp_path: Path, mode: str) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8, len(mode)), dtype=np.uint16)
+    values[..., -1] = 4095 if mode[-1] == "A" else values[..., -1]
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(png16(values))
+    result = open_samples(DataConfig(name=str(tmp_path), resolution=8))
+    expected = np.rint(values[..., :3] / 4095 * 255) if mode != "LA" else np.rint(values[..., :1] / 4095 * 255)
+    assert result.samples.shape[1] == expected.shape[2]
+    assert np.array_equal(result.samples[0], expected.transpose(2, 0, 1))
+    assert result.remarks == (f"numbers up to {values[..., :3].max():,} are read as 12 bits",)
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel, uint16 (H, W, 2 to 4), which Pillow cannot write."""
+    height, width, channels = values.shape
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+
+
+def test_files_of_several_frames_are_told(tmp_path: Path) -> None:
+    frames = [Image.new("L", (8, 8), shade) for shade in (10, 200)]
+    for name in ("a.tif", "b.gif", "c.png"):
+        frames[0].save(
+            tmp_path / name, save_all=name != "c.png", **({"append_images": frames[1:]} if name != "c.png" else {})
+        )
+    result = open_samples(DataConfig(name=str(tmp_path), resolution=8))
+    assert (result.samples == 10).all()
+    assert result.remarks == ("2 files of several pages or frames: the first is taken",)

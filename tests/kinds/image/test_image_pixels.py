@@ -7,8 +7,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.Image import Transpose
 
-from distgan.kinds.image.pixels import Target, convert, decode
+from distgan.kinds.image.depth import Range, Scale
+from distgan.kinds.image.pixels import FRAMES, DeepPixelsError, Target, convert, decode, deep_range
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -70,33 +72,49 @@ def test_one_bit() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bits_are_scaled_and_not_clipped(kind: str) -> None:
-    wide = (GREY.astype(np.uint16) * 257)[::-1]
-    assert np.array_equal(decode(encoded(Image.fromarray(wide), kind), Target(1, 8))[0], GREY[::-1])
-    assert np.array_equal(decode(encoded(Image.fromarray(wide), kind), Target(3, 8))[2], GREY[::-1])
+def test_deep_images_are_decoded_by_the_scale_of_their_set(kind: str) -> None:
+    wide = (GREY.astype(np.uint16) * 16)[::-1]
+    data = encoded(Image.fromarray(wide), kind)
+    with pytest.raises(DeepPixelsError):
+        decode(data, Target(1, 8))
+    assert deep_range(data) == Range(0, 252 * 16, whole=True)
+    assert deep_range(encoded(Image.fromarray(GREY), kind)) is None
+    scale = Scale(0, 255 / 4095)
+    assert np.abs(decode(data, Target(1, 8), scale)[0] - GREY[::-1].astype(float)).max() <= 1
+    assert np.array_equal(decode(data, Target(3, 8), scale)[2], decode(data, Target(1, 8), scale)[0])
 
 
-def test_mode_i_counts_as_sixteen_bits() -> None:
-    assert np.array_equal(decode(encoded(Image.fromarray(GREY.astype(np.int32) * 257), "TIFF"), Target(1, 8))[0], GREY)
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG", "WEBP", "deep TIFF", "deep PNG"])
+def test_every_orientation_in_every_format(kind: str, orientation: int) -> None:
+    seen = np.zeros((16, 16), np.uint8)
+    seen[:8, :8], seen[:8, 8:] = 250, 120  # each quarter differs, so that no two orientations look alike
+    seen[8:, :8] = 60
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's number of the transposition that undoes it
+    picture = Image.fromarray(seen)
+    stored = picture if orientation == 1 else picture.transpose(Transpose(back[orientation]))
+    deep, kind = kind.startswith("deep"), kind.rpartition(" ")[2]
+    if deep:
+        stored = Image.fromarray(np.asarray(stored).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"tiffinfo": {0x0112: orientation}} if kind == "TIFF" else {"exif": exif.tobytes()}
+    data = encoded(stored, kind, **options)
+    shown = decode(data, Target(1, 16), Scale(0, 255 / 65535))[0]
+    assert np.abs(shown.astype(int) - seen).max() <= (9 if kind in ("JPEG", "WEBP") else 0)
 
 
-@pytest.mark.parametrize("top", [1.0, 255.0])
-def test_floats(top: float) -> None:
-    values = (GREY / 255 * top).astype(np.float32)
-    values[0, 0] = top
-    expected = GREY.copy()
-    expected[0, 0] = 255
-    assert np.array_equal(decode(encoded(Image.fromarray(values), "TIFF"), Target(1, 8))[0], expected)
-
-
-def test_values_without_a_meaning_are_refused() -> None:
-    for values in (
-        np.full((8, 8), -1.0, np.float32),
-        np.full((8, 8), np.nan, np.float32),
-        np.full((8, 8), 1 << 20, np.int32),
-    ):
-        with pytest.raises(ValueError, match="no known meaning"):
-            decode(encoded(Image.fromarray(values), "TIFF"), Target(1, 8))
+def test_several_frames_are_noticed() -> None:
+    pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    for kind in ("TIFF", "GIF", "PNG", "WEBP"):
+        told: list[str] = []
+        data = encoded(
+            pages[0], kind, save_all=True, append_images=pages[1:], **({"lossless": True} if kind == "WEBP" else {})
+        )
+        assert np.array_equal(decode(data, Target(1, 8), notice=told.append)[0], GREY)
+        assert told == [FRAMES]
+        decode(encoded(pages[0], kind), Target(1, 8), notice=told.append)
+        assert told == [FRAMES]
 
 
 def test_cmyk() -> None:

@@ -81,7 +81,10 @@ class Signals:
             picture[20 * i + height, np.arange(LENGTH)] = 0
         return picture
 
-    def save(self, batches, n, target, columns=None):
+    def convert(self, stored, spec):
+        return stored  # all are of one form
+
+    def save(self, batches, n, target, columns=None, labels=None, classes=()):
         signals = np.concatenate(list(batches))
         if target.suffix == ".npy":
             np.save(target, signals)

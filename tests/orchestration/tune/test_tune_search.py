@@ -95,7 +95,7 @@ def settings(tmp_path, space, **changes):
 
 
 def table(path):
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

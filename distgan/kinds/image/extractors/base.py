@@ -84,7 +84,7 @@ def weights_file(name: str, weights: str | Path | None, url: str) -> Path:
 
 def given_file(weights: str | Path, url: str = "") -> Path:
     """The file that metrics.weights names. Raises ConfigError where it is not there."""
-    file = Path(weights).expanduser()
+    file = Path(os.path.expanduser(weights))
     if not file.is_file():
         raise ConfigError(
             f"metrics.weights = {str(weights)!r}: no such file" + (f"; {where_to_put(url)}" if url else "")
