@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -212,15 +213,26 @@ def _check_workers_start(ray: Any, timeout_s: float, since: float) -> None:
     """RunError after timeout_s if no worker process comes up: one that dies while it imports is replaced for ever, and
     whoever waits for it waits as long. The process that answers is the first one's to use.
     """
-    answer = ray.remote(num_cpus=0)(_pid).remote()
-    try:
-        ray.get(answer, timeout=timeout_s)
-    except ray.exceptions.GetTimeoutError:
-        said = _last_words(since)
-        raise RunError(
-            f"ray.start_timeout_s = {timeout_s:g}: no worker process of Ray's has started in that time"
-            + (f"; the last one said: {said}" if said else "")
-        ) from None
+    answer, deadline, asked = ray.remote(num_cpus=0)(_pid).remote(), time.monotonic() + timeout_s, list[int]()
+    main = threading.current_thread() is threading.main_thread()
+    if main:  # Ray's handler, in C++, prints where it was; an exit inside of ray.wait is turned into another
+        signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    while not ray.wait([answer], timeout=0.3)[0]:
+        if asked:
+            _exit(asked[0])
+        if time.monotonic() > deadline:
+            said = _last_words(since)
+            raise RunError(
+                f"ray.start_timeout_s = {timeout_s:g}: no worker process of Ray's has started in that time"
+                + (f"; the last one said: {said}" if said else "")
+            )
+
+    if main:
+        signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, frame: Any = None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _pid() -> int:

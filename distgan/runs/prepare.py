@@ -174,8 +174,9 @@ def find_run(run: str, storage: str) -> Folder:
         if folder.exists("config.yaml"):
             return folder
         if folder.exists(SEARCH):
+            where = [] if storage == "./runs" or "://" in run else ["--storage", storage]
             raise ConfigError(
-                f"{run}: is a search; `{command('distgan', 'tune', '--resume', run)}` goes on with it, and "
+                f"{run}: is a search; `{command('distgan', 'tune', '--resume', run, *where)}` goes on with it, and "
                 f"`{command('distgan', 'train', '--config', f'{folder}/best.yaml')}` trains what it found"
             )
     near = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]

@@ -92,7 +92,9 @@ def test_searches_are_listed_and_named_where_a_run_is_wanted(storage):
     assert (list_runs(storage)[1].state, list_runs(storage)[1].best) == ("searched", "fid 1.25")
     search.write("winner.yaml", "metrics: [")
     assert (list_runs(storage)[1].state, list_runs(storage)[1].best) == ("searched", "-")
-    with pytest.raises(ConfigError, match=r"a-search: is a search; `distgan tune --resume a-search` goes on with it"):
+    with pytest.raises(
+        ConfigError, match=r"a-search: is a search; `distgan tune --resume a-search --storage .*` goes on with it"
+    ):
         find_run("a-search", storage.uri)
 
 

@@ -548,9 +548,8 @@ def test_recorded_steps_follow_schedules_labels_and_augmentation(tiny, monkeypat
     monkeypatch.setattr(fake_graph.Graph, "replay", lambda self: (replayed.append(self), replay(self)))
     recorded, other = run(tiny(**changes, name="recorded"))
     assert len(replayed) >= 40
-    # D with and without penalty, each also with norms (not here when reused); G, where it is with images of D's once
-    # for each of them
-    assert len(set(replayed)) == {"batchnorm": 3, "everything": 5, "reused": 6}[case]
+    # D with and without penalty; G, where it is with images of D's once for each of them
+    assert len(set(replayed)) == {"batchnorm": 2, "everything": 3, "reused": 4}[case]
     a, b = newest(folder)[1], newest(other)[1]
     for part in ("G", "D", "ema"):
         for name, weight in a[part].items():

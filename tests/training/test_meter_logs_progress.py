@@ -294,7 +294,7 @@ def test_final_words_say_where_everything_is(tiny, tmp_path):
         assert part in words
     stopped = final_words(prepared, {"state": "stopped", "kimg": 0.5, "total_kimg": 1.024})
     assert "stopped at 0.5 of 1.024 kimg" in stopped
-    assert f"distgan resume tiny --storage '{tmp_path}/runs'" in stopped
+    assert f"distgan resume tiny --storage {tmp_path}/runs" in stopped
 
 
 def test_a_countdown_shows_long_jobs_and_no_short_ones(monkeypatch):
@@ -338,5 +338,5 @@ def test_a_folder_whose_name_is_no_text_is_logged_without_tensorboard(tmp_path):
     log.close()
     lines = [json.loads(line) for line in folder.read("metrics.jsonl").splitlines()]
     assert [line["d_loss"] for line in lines if "d_loss" in line] == [1.0]
-    assert "tensorboard" in read_status(folder)["notes"][0]
+    assert "tensorboard" in read_status(folder)["events"][0]["text"]
     assert "r\\xe9" in lines[0]["event"]

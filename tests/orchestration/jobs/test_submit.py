@@ -430,7 +430,7 @@ def test_ctrl_c_leaves_the_job_running(server, monkeypatch, capsys):
 
     monkeypatch.setattr(submit, "follow", interrupt)
     assert submit.run(Request("train", job="k", working_dir=None)) == 130
-    assert "the job goes on; `distgan submit --attach k`" in capsys.readouterr().err
+    assert "the job goes on; `distgan submit --attach k --address " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
