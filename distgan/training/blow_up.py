@@ -8,7 +8,8 @@ measurements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ ABOVE_DRAW = 2.2
 """How many times the loss of a D that says the same of all samples is a blow-up."""
 SLOWEST = 1 / 16
 """Share of the learning rates below which the run is left alone."""
+
+
+def regular_checkpoints(config: RunConfig) -> Callable[[int], bool]:
+    """Whether a count of images is one at which every run writes a checkpoint, however it was interrupted, far enough
+    from the next such that of two of them the older lies before a blow-up that is seen now.
+    """
+    every, step = config.checkpoint.every_kimg * 1000, config.batch_size * config.training.n_dis
+    apart = every * math.ceil(3 * WINDOW / every)
+    return lambda nimg: nimg == 0 or math.floor(nimg / apart) > math.floor((nimg - step) / apart)
 
 
 class Watchdog:

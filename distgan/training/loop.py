@@ -23,7 +23,7 @@ from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder
 from distgan.storage import Folder
 from distgan.training.best import export_best, export_generator, measure_averages, note_best
-from distgan.training.blow_up import Watchdog
+from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
@@ -67,10 +67,7 @@ def train(
     config, planned = plan(config, context, folder, lambda: TrainStep(config, context, make(config=config), loader))
     state = make(config=config)
     store = CheckpointStore(
-        folder,
-        config.checkpoint.keep,
-        on_trouble=context.request_stop,
-        regular=lambda nimg: nimg == 0 or Due.after(nimg, config).checkpoint,
+        folder, config.checkpoint.keep, on_trouble=context.request_stop, regular=regular_checkpoints(config)
     )
     if context.is_main:
         store.sweep()
@@ -194,12 +191,6 @@ class Due:
     samples: bool
     measure: bool
     checkpoint: bool
-
-    @classmethod
-    def after(cls, nimg: int, config: RunConfig) -> Due:
-        """For the step that ended at nimg."""
-        step = config.batch_size * config.training.n_dis
-        return cls.at(nimg - step, step, config.total_images, config)
 
     @classmethod
     def at(cls, nimg: int, step: int, total: int, config: RunConfig) -> Due:

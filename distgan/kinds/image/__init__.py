@@ -144,7 +144,7 @@ class Images:
         return Augment(config, seed)
 
     def recipe(self, config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
-        return recipe(config)
+        return recipe(config, spec)
 
     def network_arguments(self, spec: SampleSpec) -> dict[str, Any]:
         return {"channels": spec.shape[0], "resolution": spec.shape[1]}

@@ -1,5 +1,6 @@
 """Defaults that follow the data, and give way to whatever a person says."""
 
+import importlib
 import subprocess
 import sys
 
@@ -71,3 +72,23 @@ def test_distgan_config_prints_it_where_the_data_can_be_described():
     assert printed() == 0.1
     assert printed("--loss.r1-gamma", "2") == 2
     assert printed("--data.name", "./not/there") == 1
+
+
+def test_pictures_in_colour_have_a_recipe_of_their_own(monkeypatch):
+    colour = image_spec("photos", 3, 32)
+
+    def made(**typed):
+        config = with_recipe(load_config(overrides={"data.name": "./photos", **typed}), colour)
+        return (config.loss.r1_gamma, config.loss.r2_gamma, config.model.g_width, config.model.d_width)
+
+    here: list[str] = []
+    monkeypatch.setattr(importlib.import_module("distgan.kinds.image.recipe"), "gpu_devices", lambda: here)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert made() == (0.3, 0.3, 16, 16)
+    assert made(**{"loss.r1_gamma": 2, "model.d_width": 8}) == (2, 0.3, 16, 8)
+    assert made(**{"model.name": "r3gan"}) == (1, 1, 32, 32)
+    assert made(**{"data.name": "stacked-mnist"}) == (1, 1, 32, 32)
+    assert made(**{"ray.address": "auto"}) == (0.3, 0.3, 32, 32)  # where there may be GPUs
+    here.append("/dev/nvidia0")
+    assert made() == (0.3, 0.3, 32, 32)
+    assert made(**{"ray.gpus_per_worker": 0}) == (0.3, 0.3, 16, 16)
