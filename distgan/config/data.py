@@ -82,7 +82,9 @@ class CheckpointConfig(Section):
     pause_s: Number = setting(
         1.0, "least time between two of them: a run so fast that less lies between skips some", unit="s", ge=0
     )
-    keep: Count = setting(2, "newest checkpoints to keep, beside the best", ge=2)
+    keep: Count = setting(
+        2, "newest checkpoints to keep, beside the best and, where they lie close, some to go back to", ge=2
+    )
     best_metric: Annotated[str, OneOf(lambda: objectives("lower"))] = setting(
         "fid", "the lower the better; decides which checkpoint is the best"
     )

@@ -58,6 +58,11 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
     replay: a schedule of values, to be run once instead of a search. Raises ConfigError before Ray starts, RunError if
     no trial could be measured.
     """
+    if config.minutes is not None:
+        raise ConfigError(
+            f"minutes = {config.minutes:g}: the trials of a search are compared at the same number of images; allowed: "
+            "kimg of each trial, and tune.time_s for all together"
+        )
     config = with_recipe(config)
     space = open_space(config)
     config, images = _check(config)
