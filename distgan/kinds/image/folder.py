@@ -298,9 +298,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _reason(entry: Entry, error: Exception) -> str:
-    name = entry.name
     if entry.stamp[0] == 0:
-        return f"{name} (empty)"
+        return printable(f"{entry.name} (empty)")
     text = str(error).strip().splitlines()
     short = text[0] if text and "BytesIO" not in text[0] else "not an image file that Pillow knows"
-    return printable(f"{name} ({short})")
+    return printable(f"{entry.name} ({short})")
