@@ -24,7 +24,6 @@ def deep_values(data: bytes, image: Image.Image) -> NDArray[Any] | None:
     (TIFF of CMYK, or multiplied by its transparency). Raises what Pillow raises if the file is damaged.
     """
     if image.mode == "F" or image.mode.startswith("I"):
-        # What turns a TIFF while it is loaded would turn it before its orientation is asked for
         values: NDArray[Any] = np.asarray(image)
         bits, white = getattr(image, "tag_v2", {}).get(258, (0,)), getattr(image, "tag_v2", {}).get(262)
         if white == 0 and values.dtype.kind == "u":  # 0 is white; Pillow turns that round for 8 bits only

@@ -133,12 +133,14 @@ def check_size(image: Image.Image) -> None:
 
 def upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says."""
-    image.load()  # turns a TIFF, and takes the tag away; asked for before, it would be turned twice
+    image.load()  # turns a TIFF
     return turned(image, orientation_of(image))
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded image, 1 to 8. Damaged EXIF counts as none."""
+    """The EXIF orientation of a loaded image, 1 to 8; 1 of a TIFF, which was turned. Damaged EXIF counts as none."""
+    if image.format == "TIFF":
+        return 1  # older versions of Pillow turn it, and leave the tag
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # the tag is a hint; a file with good pixels is not lost for it
