@@ -21,7 +21,7 @@ from distgan.kinds.image.stamps import identity
 
 IMAGE_KEYS = ("images", "image", "x", "data", "samples", "pixels", "imgs", "x_train", "train_images", "arr_0")
 LABEL_KEYS = (
-    *("labels", "label", "y", "targets", "target", "classes", "class", "class_labels"),
+    *("labels", "label", "y", "targets", "target", "classes", "class", "class_labels", "category", "categories"),
     *("y_train", "train_labels", "train_label", "arr_1"),
 )
 IN_MEMORY = 1 << 28  # bytes; results up to this size are made anew at every start, larger ones go through the cache
@@ -85,7 +85,11 @@ class ArraySource:
                 progress(f"reading {self.name}", done, n)
 
     def _bytes(self, values: NDArray[Any]) -> Pixels:
-        return values if values.dtype == np.uint8 and self._scale.factor == 1 else self._scale.apply(values)
+        if values.dtype == np.uint8 and self._scale.factor == 1:
+            return values
+        if self._opacity is None:
+            return self._scale.apply(values)
+        return np.concatenate([self._scale.apply(values[:, :3]), self._opacity.apply(values[:, 3:])], axis=1)
 
     @cached_property
     def _file(self) -> tuple[NDArray[Any], str, NDArray[Any] | None]:
@@ -178,9 +182,17 @@ class ArraySource:
     @cached_property
     def _scale(self) -> Scale:
         """What the stored numbers mean."""
+        return self._scale_of(slice(0, 3))
+
+    @cached_property
+    def _opacity(self) -> Scale | None:
+        """What those of the fourth channel mean, which may have another range."""
+        return self._scale_of(slice(3, 4)) if self._pixels.shape[1] == 4 else None
+
+    def _scale_of(self, channels: slice) -> Scale:
         found: Range | None = None
-        for start in range(0, len(self._raw), 256):
-            part = Range.of(self._raw[start : start + 256])
+        for start in range(0, len(self._pixels), 256):
+            part = Range.of(self._pixels[start : start + 256, channels])
             found = part if found is None else found | part
             if self._raw.dtype == np.uint8 and found.high > DIM:
                 return Scale(0, 1)  # bytes of 0 to 255: there is nothing to find out
@@ -200,7 +212,7 @@ class ArraySource:
             return None, ()
         total, n = len(self._pixels), first(self.config, len(self._pixels))
         try:
-            if len(stored) != total:
+            if stored.shape[:1] != (total,):
                 raise ValueError(f"are of shape {stored.shape} for {total:,} images; allowed: one an image")
             return class_labels(stored[:n], n)
         except ValueError as error:

@@ -26,7 +26,7 @@ from distgan.kinds.base import SampleSet
 from distgan.kinds.image.image_set import Fingerprint, Labels, Pixels, image_spec
 from distgan.storage import user_cache
 
-FORMAT = 3  # part of every key: raise it when decoding changes, and old entries are left alone
+FORMAT = 4  # part of every key: raise it when decoding changes, and old entries are left alone
 
 
 def cache_root(config: DataConfig) -> Path:

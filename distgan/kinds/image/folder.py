@@ -24,6 +24,7 @@ from distgan.kinds.image.archives import ZipReader
 from distgan.kinds.image.cache import Writer, cached
 from distgan.kinds.image.classes import Listing, by_folder, dealt, without_masks
 from distgan.kinds.image.dataset_json import DatasetJson
+from distgan.kinds.image.deep_values import colour_of, deep_values
 from distgan.kinds.image.depth import Range, Scale
 from distgan.kinds.image.files import Entry, FolderReader, Found
 from distgan.kinds.image.headers import readable_formats
@@ -37,7 +38,6 @@ from distgan.kinds.image.pixels import (
     chunk,
     decode,
     deep_range,
-    deep_values,
     flatten,
     processors,
 )
@@ -237,9 +237,16 @@ class FolderSource:
             except Exception:  # is met again, and counted, when it is decoded
                 return None
 
-        found = [each for each in pool.map(one, self.listing.entries) if each is not None]
+        entries = self.listing.entries
+        found = [(entry.name, each) for entry, each in zip(entries, pool.map(one, entries), strict=True) if each]
+        kinds = {each.whole: name for name, each in found}
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"data.name = {self.path}: {kinds[True]} holds whole numbers, {kinds[False]} floats, which have no "
+                "scale in common; save all of one type"
+            )
         try:
-            return functools.reduce(operator.or_, found).scale()
+            return functools.reduce(operator.or_, [each for _, each in found]).scale()
         except ValueError as error:
             raise ConfigError(f"data.name = {self.path}: the images hold {error}") from None
 
@@ -281,7 +288,7 @@ def _look(data: bytes, wanted: Target, colours: bool) -> tuple[tuple[int, int], 
             return size, True
         deep = deep_values(data, image)
         if deep is not None and deep.ndim == 3:
-            colour = deep[..., : 3 if deep.shape[2] > 2 else 1]
+            colour = colour_of(deep)
             return size, bool((colour == colour[..., :1]).all())
         image.draft(None, (64, 64))  # type: ignore[arg-type]
         image.load()

@@ -61,6 +61,7 @@ def _from_bytes(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_floats(values: NDArray[Any]) -> NDArray[Any]:
+    values = values.astype(np.float64)
     if not np.isfinite(values).all() or (values != np.rint(values)).any() or (np.abs(values) > 2**53).any():
         raise ValueError("are not whole numbers; allowed: whole numbers or text (is this a quantity, or missing?)")
     return values.astype(np.int64)

@@ -11,12 +11,13 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distgan.kinds.image.deep_values import colour_of, deep_values
 from distgan.kinds.image.depth import Range, Scale
 from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-PNG = b"\x89PNG\r\n\x1a\n"
 FRAMES = "frames"
 
 
@@ -75,17 +75,13 @@ def decode(
         if deep is not None:
             if scale is None:
                 raise DeepPixelsError("more than 8 bits")
-            picture = turned(Image.fromarray(scale.apply(deep)), orientation_of(image))
-            transparent = image.info.get("transparency")
-            if isinstance(transparent, int) and deep.ndim == 2:  # a grey value
-                clear = turned(Image.fromarray(np.uint8(255) * (deep != transparent)), orientation_of(image))
-                picture.putalpha(clear)
+            picture = turned(Image.fromarray(_scaled(deep, scale, image)), orientation_of(image))
         else:
             # JPEG can be decoded at a fraction of its size; twice the wanted side leaves the quality to the filter
             # below.
             image.draft(None, (2 * target.resolution, 2 * target.resolution))  # type: ignore[arg-type]
             picture = upright(image)
-            if is_deep_colour(image) and np.asarray(picture).max() < 64:
+            if is_deep_colour(image) and np.asarray(picture.convert("RGB")).max() < 64:
                 raise ValueError(
                     "more than 8 bits a channel, of which Pillow reads the upper 8, and these are almost black; "
                     "convert it to 8 bits, or to PNG"
@@ -100,23 +96,24 @@ def deep_range(data: bytes) -> Range | None:
     with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         check_size(image)
         deep = deep_values(data, image)
-    return None if deep is None else Range.of(deep[..., :3] if deep.ndim == 3 else deep)
+    if deep is None:
+        return None
+    colour = colour_of(deep)
+    found = Range.of(colour)
+    return found if colour.shape == deep.shape else replace(found, opaque=float(deep[..., -1].max()))
 
 
-def deep_values(data: bytes, image: Image.Image) -> NDArray[Any] | None:
-    """The numbers of an image of more than 8 bits, (H, W) or (H, W, 2 to 4), not yet turned; None for other images, and
-    where Pillow gives the upper 8 bits alone (TIFF in colour).
-    """
-    if image.mode == "F" or image.mode.startswith("I"):
-        # What turns a TIFF while it is loaded would turn it before its orientation is asked for
-        return np.asarray(image)
-    if data[:8] == PNG and data[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # 16 bits; RGB, LA or RGBA
-        import torch
-        from torchvision.io import ImageReadMode, decode_png
-
-        planes_first = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-        return np.asarray(planes_first.permute(1, 2, 0))
-    return None
+def _scaled(deep: NDArray[Any], scale: Scale, image: Image.Image) -> Pixels:
+    """Deep values as uint8 (H, W) or (H, W, 2 to 4)."""
+    colour = colour_of(deep)
+    opacity = Scale(0, scale.opacity).apply(deep[..., -1:]) if colour.shape != deep.shape else None
+    transparent = image.info.get("transparency")  # one grey value, or one colour
+    if isinstance(transparent, int | tuple) and opacity is None:
+        same = colour.reshape(*colour.shape[:2], -1) == np.array(transparent)
+        opacity = np.uint8(255) * ~same.all(axis=2, keepdims=True)
+    if opacity is None:
+        return scale.apply(colour)
+    return np.concatenate([scale.apply(colour).reshape(*colour.shape[:2], -1), opacity], axis=2)
 
 
 def is_deep_colour(image: Image.Image) -> bool:
@@ -136,12 +133,14 @@ def check_size(image: Image.Image) -> None:
 
 def upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says."""
-    image.load()  # turns a TIFF, and takes the tag away; asked for before, it would be turned twice
+    image.load()  # turns a TIFF
     return turned(image, orientation_of(image))
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded image, 1 to 8. Damaged EXIF counts as none."""
+    """The EXIF orientation of a loaded image, 1 to 8; 1 of a TIFF, which was turned. Damaged EXIF counts as none."""
+    if image.format == "TIFF":
+        return 1  # older versions of Pillow turn it, and leave the tag
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # the tag is a hint; a file with good pixels is not lost for it

@@ -9,32 +9,15 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from image_case import SIDE, Case, check
 from PIL import Image
 
-from distgan.config import ConfigError, DataConfig
-from distgan.kinds import SampleSet, describe, open_samples
-
 Draw = np.random.Generator
-SIDE = 12
-
-
-@dataclass
-class Case:
-    """A set on disk and what it must be read as. `refused`: a pattern of the error in its place."""
-
-    path: Path
-    images: list[np.ndarray] = field(default_factory=list)  # uint8 (C, SIDE, SIDE)
-    names: list[str | None] = field(default_factory=list)  # of their classes
-    skipped: int = 0
-    refused: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    tolerance: int = 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,11 +133,12 @@ def of_files(draw: Draw, place: Path, number: int) -> Case:
     kinds = [kind for kind in KINDS if not kind.endswith("I;16" if floats else " F")]
     top = int(draw.choice([200, 1023, 4000, 16383, 65535]))
     made: list[tuple[str, bytes]] = []
-    shown_by: list[tuple[Any, str | None]] = []
+    shown_by: list[tuple[Any, str | None, str]] = []
     damaged = 0
     for i in range(int(draw.integers(3, 9)) * len(classes)):
         kind, label = str(draw.choice(kinds)), classes[i % len(classes)]
-        data, pixels = encode(draw, kind, top)
+        # Some images are darker than the brightest: a scale image by image would not be noticed else
+        data, pixels = encode(draw, kind, top >> int(draw.integers(0, 4)))
         suffix = kind.split()[0].lower()
         form = "{n}.{s}" if suffix == "pcx" else str(draw.choice(NAMES))  # PCX has no mark to know it by
         name = form.format(n=i, s=suffix, S=suffix.upper())
@@ -162,19 +146,20 @@ def of_files(draw: Draw, place: Path, number: int) -> Case:
             name, damaged = f"{i}.png", damaged + 1
             data = data[: len(data) // 3] if draw.random() < 0.5 and suffix in ("png", "tiff") else b"no image"
         else:
-            shown_by.append((pixels, label))
+            shown_by.append((pixels, label, kind))
         made.append((f"{label}/{name}" if label else name, data))
     others = [("notes.txt", b"about"), ("Thumbs.db", b"x"), (".hidden.png", b"x"), ("__MACOSX/._0.png", b"x")]
     made += [others[i] for i in range(len(others)) if draw.random() < 0.3]
-    deep = [pixels[1] for pixels, _ in shown_by if isinstance(pixels, tuple)]
+    deep = [pixels[1] for pixels, *_ in shown_by if isinstance(pixels, tuple)]
     brightest = int(max((values.max() for values in deep), default=0))
     case = Case(place / f"set{number}", skipped=damaged, settings={"channels": channels, "max_bad_share": 1})
-    for pixels, label in shown_by:
+    for pixels, label, kind in shown_by:
         if isinstance(pixels, tuple):
             pixels = np.rint(pixels[1] * 255).astype(np.uint8) if floats else by_bits(pixels[1], brightest)
         case.images.append(shown(pixels, channels))
         case.names.append(label)
-    case.tolerance = 6 if any("JPEG" in kind for kind in kinds) else 1
+        blended = kind.endswith(("A", "CMYK")) or (channels == 1 and pixels.ndim == 3)
+        case.tolerances.append(6 if "JPEG" in kind else int(blended))
     packed = draw.random() < 0.4
     if packed:
         case.path = case.path.with_suffix(str(draw.choice([".zip", ".ZIP", ""])))
@@ -219,7 +204,7 @@ def of_arrays(draw: Draw, place: Path, number: int) -> Case:
     n, channels = int(draw.integers(6, 30)), int(draw.choice([1, 3]))
     pixels = draw.integers(0, 256, (n, SIDE, SIDE, channels), dtype=np.uint8)
     pixels[0, 0, 0], pixels[0, 0, 1] = 0, 255
-    case = Case(place / f"array{number}.npz", tolerance=1)
+    case = Case(place / f"array{number}.npz")
     refused = ""
     form = str(draw.choice(["u1", "i8", ">u2", "12 bits", "16 bits", "unit", "signed", "bytes", "bool", "bad"]))
     stored: np.ndarray
@@ -259,14 +244,17 @@ def of_arrays(draw: Draw, place: Path, number: int) -> Case:
         stored = stored.transpose(0, 3, 1, 2)
     if draw.random() < 0.3:
         stored = np.asfortranarray(stored)
-    case.images = list(pixels.transpose(0, 3, 1, 2))
+    wanted = int(draw.choice([channels, channels, 1, 3]))
+    case.settings["channels"] = wanted
+    case.images = [shown(image[..., 0] if channels == 1 else image, wanted) for image in pixels]
     case.names = [None] * n
+    case.tolerances = [int(wanted < channels)] * n
     if draw.random() < 0.3:
         case.path = case.path.with_suffix(".npy")
         np.save(case.path, stored)
     else:
         labels, names, wrong = labels_of(draw, n)
-        case.names, refused = names, refused or wrong
+        case.names, refused = names, "|".join(filter(None, (refused, wrong)))
         arrays: dict[str, Any] = {str(draw.choice(["images", "x", "X_train", "Data", "arr_0"])): stored}
         if labels is not None:
             arrays[str(draw.choice(["labels", "label", "y", "Target", "class"]))] = labels
@@ -308,28 +296,6 @@ def labels_of(draw: Draw, n: int) -> tuple[np.ndarray | None, list[str | None], 
     return (stored[:, None] if kind == "column" else stored), [str(i) for i in ids[values]], ""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The comparison
-
-
-def agree(found: SampleSet, case: Case) -> None:
-    """Each expected image is there once, with its class; no other one is."""
-    assert len(found) == len(case.images)
-    assert len(found.skipped) == case.skipped, found.skipped
-    classes = sorted({name for name in case.names if name is not None})
-    named = len(classes) > 1 or (len(classes) == 1 and case.path.suffix in (".npz",))
-    assert sorted(found.classes) == (classes if named else [])
-    left = set(range(len(found)))
-    for expected, name in zip(case.images, case.names, strict=True):
-        gaps = {i: int(np.abs(found.samples[i].astype(int) - expected).max()) for i in left}
-        near = min(gaps, key=lambda i: gaps[i])
-        assert gaps[near] <= case.tolerance, f"nearest image is {gaps[near]} away"
-        if named:
-            assert found.labels is not None
-            assert found.classes[found.labels[near]] == name
-        left.remove(near)
-
-
 @pytest.mark.parametrize("part", range(10))
 @pytest.mark.parametrize("make", [of_files, of_arrays, of_styles])
 def test_300_random_sets(make: Any, part: int, tmp_path: Path) -> None:
@@ -337,15 +303,7 @@ def test_300_random_sets(make: Any, part: int, tmp_path: Path) -> None:
     for number in range({of_files: 16, of_arrays: 12, of_styles: 2}[make]):
         draw = np.random.default_rng([part, number, len(make.__name__)])
         case = make(draw, tmp_path, number)
-        config = DataConfig(name=str(case.path), resolution=SIDE, **case.settings)
-        where = f"{make.__name__} part {part} number {number}"
-        if case.refused:
-            with pytest.raises(ConfigError, match=f"(?s)data.name.*{case.refused}"):
-                open_samples(config)
-            continue
         try:
-            found = open_samples(config)
-            agree(found, case)
-            assert describe(config).classes == found.classes
+            check(case)
         except Exception as error:
-            raise AssertionError(f"{where}: {error}") from error
+            raise AssertionError(f"{make.__name__} part {part} number {number}: {error}") from error

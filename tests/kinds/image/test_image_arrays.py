@@ -69,6 +69,21 @@ def test_resolution_channels_limit_and_fit(tmp_path: Path) -> None:
     assert saved(tmp_path, wide, fit="pad").samples.shape == (3, 1, 10, 10)
 
 
+def test_opacity_has_a_range_of_its_own(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 4095, 256).astype(np.uint16).reshape(4, 8, 8, 1).repeat(3, -1)
+    expected = np.rint(ramp / 4095 * 255).transpose(0, 3, 1, 2)
+    for opaque in (1, 255, 4095, 65535):
+        shown = saved(tmp_path, np.concatenate([ramp, np.full((4, 8, 8, 1), opaque, np.uint16)], -1)).samples
+        assert np.array_equal(shown, expected)
+    signed = np.concatenate([ramp / 2047.5 - 1, np.ones((4, 8, 8, 1))], -1)
+    assert np.abs(saved(tmp_path, signed).samples - expected).max() <= 1
+
+
+def test_dark_floats_are_told(tmp_path: Path) -> None:
+    assert any("images are dark" in note for note in saved(tmp_path, PIXELS / 255 / 255).notes)
+    assert not saved(tmp_path, PIXELS / 255).notes
+
+
 def test_many_images_are_converted_in_parts_and_in_order(tmp_path: Path) -> None:
     levels = np.arange(2100) % 251
     np.save(tmp_path / "many.npy", np.tile(levels.astype(np.uint8)[:, None, None], (1, 8, 8)))
@@ -111,6 +126,8 @@ def test_npz_with_labels(tmp_path: Path) -> None:
         (np.full((4, 8, 8), -1, np.int64), "whole numbers from -1 to -1 have no known meaning"),
         (np.full((4, 8, 8), 1 << 20), "whole numbers from 1,048,576 to"),
         (np.linspace(-2.1, 2.6, 256).reshape(4, 8, 8), r"floats from -2.1 to 2.6; allowed.*standardisation"),
+        (np.linspace(-0.2, 1.2, 256).reshape(4, 8, 8), r"floats from -0.2 to 1.2, .* neither .*clip\(0, 1\)"),
+        (np.linspace(-0.5, 0.5, 256).reshape(4, 8, 8), r"floats from -0.5 to 0.5, .* neither .*values \+ 0.5"),
         (np.full((4, 8, 8), np.inf), "NaN or infinity"),
         (np.where(np.arange(600)[:, None, None] == 3, np.nan, np.zeros((600, 8, 8))), "NaN or infinity"),
         (np.array([np.zeros((8, 8)), np.zeros((9, 9))], dtype=object), "different sizes"),
@@ -132,6 +149,9 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         describe(DataConfig(name=str(tmp_path / "two.npz")))
     np.savez(tmp_path / "labels.npz", images=PIXELS, labels=np.zeros(5, int))
     with pytest.raises(ConfigError, match=r"array labels\) are of shape \(5,\) for 6 images.*data\.labels=false"):
+        describe(DataConfig(name=str(tmp_path / "labels.npz")))
+    np.savez(tmp_path / "labels.npz", images=PIXELS, labels=3)
+    with pytest.raises(ConfigError, match=r"array labels\) are of shape \(\) for 6 images"):
         describe(DataConfig(name=str(tmp_path / "labels.npz")))
     with pytest.raises(ConfigError, match=r"data\.split = 'test'"):
         describe(DataConfig(name=str(tmp_path / "labels.npz"), split="test"))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from deep_files import png16
 from PIL import Image
 
 import distgan.kinds.image.folder
@@ -259,6 +258,13 @@ def test_floats_are_scaled_by_the_range_of_all(tmp_path: Path) -> None:
         open_samples(DataConfig(name=str(tmp_path)))
 
 
+def test_deep_numbers_and_floats_have_no_common_scale(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 60000, np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "b.tif")
+    with pytest.raises(ConfigError, match=r"a\.png holds whole numbers, b\.tif floats"):
+        open_samples(DataConfig(name=str(tmp_path)))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_sixteen_bits_a_channel(tmp_path: Path, mode: str) -> None:
     values = np.random.default_rng(0).integers(0, 4096, (8, 8, len(mode)), dtype=np.uint16)
@@ -269,19 +275,8 @@ def test_sixteen_bits_a_channel(tmp_path: Path, mode: str) -> None:
     expected = np.rint(values[..., :3] / 4095 * 255) if mode != "LA" else np.rint(values[..., :1] / 4095 * 255)
     assert result.samples.shape[1] == expected.shape[2]
     assert np.array_equal(result.samples[0], expected.transpose(2, 0, 1))
-    assert result.remarks == (f"numbers up to {values[..., :3].max():,} are read as 12 bits",)
-
-
-def png16(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel, uint16 (H, W, 2 to 4), which Pillow cannot write."""
-    height, width, channels = values.shape
-
-    def part(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+    brightest = values[..., : len(mode) - (mode[-1] == "A")].max()
+    assert result.remarks == (f"numbers up to {brightest:,} are read as 12 bits",)
 
 
 def test_files_of_several_frames_are_told(tmp_path: Path) -> None:
