@@ -1,6 +1,13 @@
 """A discriminator on the features of a frozen, pretrained network (Sauer et al., Projected GANs converge faster, 2021).
 
-    images -> backbone -> four maps -> mixed across channels and scales -> a small head for each -> one logit
+    images -> backbone -> four maps -> mixed across channels and scales -> a small head for each
+    images ----------------------------------------------------------------> another one            -> their mean
+
+The features know things and textures, and hardly care about tint and single pixels, which one head therefore sees
+itself (as in Kumari et al., Ensembling off-the-shelf models for GAN training, 2022, where D's own network stays).
+
+Gradient penalties are on what the heads read, not on the images in front of the backbone: the heads are all that could
+become too steep, and nothing frozen is differentiated twice.
 
 Backbone and mixing are not trained: they are no parameters and no buffers, so that no optimiser, average or checkpoint
 sees them. A hash of them is a buffer, and a checkpoint that was made with others is refused. Only the heads learn.
@@ -24,6 +31,10 @@ from distgan.second_order import leaky_relu
 
 LEAST = 64
 """Side that smaller images are enlarged to; the deepest map is then 2 x 2."""
+UNIT = 1 / 16
+"""What maps of size 1 count as under a penalty, so that a weight for images suits them too: there are more numbers in
+them, and heads are less steep.
+"""
 MIXED = 32
 """Channels of the finest map after mixing; each coarser one has twice as many, about as many as a backbone's own."""
 
@@ -34,6 +45,9 @@ class ProjectedDiscriminator(nn.Module):
     backbone, weights: as for `load_backbone`. side: images are resized to it, a multiple of 32; None = their own, at
     least 64. width: a quarter of a head's channels. norm: "spectral" or "none", of the heads. Raises ConfigError.
     """
+
+    penalised: list[Tensor]
+    """What gradients are penalised in, (N, ...) each: set by a pass while D learns, and taken by gan/step.py."""
 
     digest: Tensor
     gains: Tensor
@@ -60,10 +74,11 @@ class ProjectedDiscriminator(nn.Module):
         self.frozen = Frozen(projection)
         self.register_buffer("digest", self.frozen.digest())
         self.register_buffer("gains", projection.calibrate(self.side))
-        self.heads = nn.ModuleList(
-            ScaleHead(inputs, self.side // stride, 4 * width, norm, n_classes, conditioning)
-            for inputs, stride in zip(projection.mixed, STRIDES, strict=True)
-        )
+        self.penalised = []
+        of_head: dict[str, Any] = {"norm": norm, "n_classes": n_classes, "conditioning": conditioning}
+        self.heads = nn.ModuleList([ScaleHead(channels, resolution, width, 4 * width, **of_head)])
+        for inputs, stride in zip(projection.mixed, STRIDES, strict=True):
+            self.heads.append(ScaleHead(inputs, self.side // stride, 4 * width, 4 * width, **of_head))
         self.register_load_state_dict_pre_hook(_same_weights)  # type: ignore[no-untyped-call]
 
     def projected(self, x: Tensor) -> list[Tensor]:
@@ -78,11 +93,15 @@ class ProjectedDiscriminator(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """The penultimate features of all heads, (N, C, H, W) -> (N, F)."""
         heads = cast("list[ScaleHead]", list(self.heads))
-        return torch.cat([head.features(m) for head, m in zip(heads, self.projected(x), strict=True)], dim=1)
+        return torch.cat([head.features(m) for head, m in zip(heads, (x, *self.projected(x)), strict=True)], dim=1)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:
         """Logits (N,), the mean of the heads'; with an auxiliary classifier also its logits (N, K)."""
-        outputs = [head(m, c) for head, m in zip(self.heads, self.projected(x), strict=True)]
+        maps = [x, *self.projected(x)]
+        if torch.is_grad_enabled() and not x.requires_grad and next(self.heads.parameters()).requires_grad:
+            self.penalised = [x.detach().requires_grad_(), *((m * UNIT).requires_grad_() for m in maps[1:])]
+            maps = [self.penalised[0], *(m / UNIT for m in self.penalised[1:])]
+        outputs = [head(m, c) for head, m in zip(self.heads, maps, strict=True)]
         if isinstance(outputs[0], DiscriminatorOutput):
             logits, class_logits = (torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True))
             return DiscriminatorOutput(logits, class_logits)
@@ -90,17 +109,23 @@ class ProjectedDiscriminator(nn.Module):
 
 
 class ScaleHead(Discriminator):
-    """m (N, inputs, side, side) -> logits (N,): strided convolutions down to 4 x 4, at least one convolution in all."""
+    """m (N, inputs, side, side) -> logits (N,): strided convolutions down to 4 x 4, at least one convolution in all, of
+    `first` channels, twice as many, and so on up to `most`.
+    """
 
-    def __init__(self, inputs: int, side: int, width: int, norm: str, n_classes: int, conditioning: str) -> None:
+    def __init__(
+        self, inputs: int, side: int, first: int, most: int, *, norm: str, n_classes: int, conditioning: str
+    ) -> None:
         super().__init__()
         self.convs = nn.ModuleList()
+        outputs = first
         while side > 4:
-            self.convs.append(conv(inputs, width, 4, 2, norm, he_init))
-            inputs, side = width, side // 2
+            self.convs.append(conv(inputs, outputs, 4, 2, norm, he_init))
+            inputs, outputs, side = outputs, min(2 * outputs, most), side // 2
         if not self.convs:
-            self.convs.append(conv(inputs, width, 3, 1, norm, he_init))
-        self.head = Head(width * side**2, n_classes, conditioning, norm, he_init)
+            self.convs.append(conv(inputs, outputs, 3, 1, norm, he_init))
+            inputs = outputs
+        self.head = Head(inputs * side**2, n_classes, conditioning, norm, he_init)
 
     def features(self, x: Tensor) -> Tensor:
         return flat(self.maps(x))

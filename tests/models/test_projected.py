@@ -2,6 +2,7 @@
 cannot work is refused before any worker starts.
 """
 
+import contextlib
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from distgan.models import build_discriminator, build_generator, check_models
 from distgan.models.backbones import STRIDES, load_backbone, maps_of
 from distgan.models.efficientnet_lite import EfficientNetLite
 from distgan.models.pretrained import find_weights
-from distgan.models.projected import ProjectedDiscriminator
+from distgan.models.projected import UNIT, ProjectedDiscriminator
 from distgan.second_order import first_order
 
 SIZE = {"channels": 3, "resolution": 32}
@@ -176,6 +177,20 @@ def test_a_state_of_other_weights_is_refused(tmp_path):
             D.load_state_dict(other.state_dict())
 
 
+def test_images_that_want_a_gradient_get_it_and_nothing_is_remembered():
+    """G's step: no leaves in between, whether D is frozen or not."""
+    D = build_discriminator(lite(), **SIZE)
+    for context in (frozen(D), contextlib.nullcontext()):
+        with context:
+            x = images().requires_grad_()
+            D(x).sum().backward()
+            assert float(x.grad.abs().max()) > 0
+            assert D.penalised == []
+    with torch.no_grad():
+        D(images())
+    assert D.penalised == []
+
+
 def test_every_coarser_map_has_a_part_of_the_finer_ones():
     D = build_discriminator(lite(), **SIZE)
     projection = D.frozen.net
@@ -195,27 +210,35 @@ def test_what_heads_read_is_of_size_one():
     assert all(0.3 < float(m.std()) < 3 for m in maps)
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "torchvision:shufflenet_v2_x0_5"])
-def test_penalties_reach_the_heads_through_the_backbone(name, shufflenet):
-    """The derivative of a step's loss with R1 and R2 in a weight of a head is what moving that weight changes."""
-    file = shufflenet if "torchvision" in name else None
-    model = lite(pretrained=name, pretrained_weights=file, d_norm="none", conditioning="none")
+@pytest.mark.parametrize("head", [0, 1, 4])
+@pytest.mark.parametrize("gp", [0.0, 0.1])
+def test_penalties_are_on_what_the_heads_read(head, gp):
+    """The derivative of a step's loss with penalties in a weight of a head is what moving that weight changes; and the
+    penalties are no more than the heads' own gradients.
+    """
+    model = lite(d_norm="none")
     G, D = build_generator(model, **SIZE), build_discriminator(model, **SIZE)
     D.frozen.net.double()
     G, D = G.double(), D.double()
-    loss = LossConfig(name="hinge", r1_gamma=50.0, r2_gamma=20.0)
+    loss = LossConfig(name="hinge", r1_gamma=0.2, r2_gamma=0.1, gp_lambda=gp)
+    alpha = torch.tensor([0.1, 0.4, 0.6, 0.9]).double() if gp else None
     x, z = images().double(), torch.randn(4, 4, generator=torch.Generator().manual_seed(0)).double()
 
     def total():
-        value, stats = d_step_loss(G, D, x, None, z, None, loss)
-        return value, stats
+        return d_step_loss(G, D, x, None, z, None, loss, alpha=alpha)
 
     value, stats = total()
-    assert float(stats["r1"]) > 0
     value.backward()
-    weight = D.heads[1].convs[0].weight
+    assert D.penalised == []
+    read = [x.requires_grad_(), *(m.requires_grad_() for m in D.projected(x.detach()))]
+    whole = sum(one(m, None) for one, m in zip(D.heads, read, strict=True)).sum() / 5
+    gradients = torch.autograd.grad(whole, read)
+    x = x.detach()
+    sizes = [float(g.square().flatten(1).sum(1).mean()) for g in gradients]
+    assert float(stats["r1"]) == pytest.approx(sizes[0] + sum(sizes[1:]) / UNIT**2, rel=1e-4)
+    weight = D.heads[head].convs[0].weight
     place = divmod(int(weight.grad.abs().argmax()), weight[0].numel())
-    step = 1e-4  # logits are float32 whatever the network is
+    step = 1e-3  # penalties are float32 whatever the network is
     found = []
     for sign in (1, -1):
         with torch.no_grad():
@@ -224,7 +247,7 @@ def test_penalties_reach_the_heads_through_the_backbone(name, shufflenet):
         with torch.no_grad():
             weight.view(len(weight), -1)[place] -= sign * step
     slope = (found[0] - found[1]) / (2 * step)
-    assert slope == pytest.approx(float(weight.grad.view(len(weight), -1)[place]), rel=1e-2)
+    assert slope == pytest.approx(float(weight.grad.view(len(weight), -1)[place]), rel=2e-2)
 
 
 def test_torch_s_own_operations_give_the_same():
