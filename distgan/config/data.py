@@ -45,6 +45,13 @@ class DataConfig(Section):
     device_mib: Count = setting(
         2048, "sets up to this size are kept on the training device, larger ones are memory-mapped", unit="MiB", ge=0
     )
+    holdout: Number = setting(
+        0.1,
+        "share of the samples that is not trained on, where they are needed: to measure an auxiliary classifier's "
+        "accuracy, or for augment.target",
+        ge=0,
+        le=0.5,
+    )
     mirror: bool = setting(False, "show each image flipped left to right half of the time")
 
     @field_validator("background")
@@ -69,9 +76,6 @@ class MetricsConfig(Section):
         "auto", "feature extractor; auto = what suits the data"
     )
     weights: str | None = setting(None, "file with the extractor's weights")
-    holdout: Number = setting(
-        0.1, "auxiliary classifier: share of the samples that is not trained on, to measure its accuracy", ge=0, le=0.5
-    )
     batch_size: Count = setting(500, "images a worker pushes through the networks at once", unit="images", ge=1)
 
 

@@ -55,6 +55,10 @@ def check_family(model: ModelConfig, *, resolution: int, n_classes: int) -> None
             f"{', '.join(map(str, allowed))} pixels; set data.resolution to {nearest} (the nearest), or model.name to "
             f"{' or '.join(able)}"
         )
+    if model.generator is None and model.g_upsampling == "bilinear" and not family.upsamplings:
+        raise ConfigError(
+            f"model.g_upsampling = 'bilinear': model.name = {model.name!r} has a way of its own; leave it at transposed"
+        )
     if model.discriminator is None and model.d_norm not in family.d_norms:
         raise ConfigError(
             f"model.d_norm = {model.d_norm!r}: model.name = {model.name!r} has no such normalisation; allowed here: "

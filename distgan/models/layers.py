@@ -304,6 +304,20 @@ def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.C
     return layer
 
 
+class BilinearConv(nn.Module):
+    """Doubles the side by bilinear interpolation, then a 3 x 3 convolution: each pixel is made in the same way, so that
+    no pattern of every second one is left (Odena et al., Deconvolution and Checkerboard Artifacts, 2016).
+    """
+
+    def __init__(self, inputs: int, outputs: int, init: Init, *, bias: bool = True) -> None:
+        super().__init__()
+        self.conv = conv(inputs, outputs, 3, 1, "none", init, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+        return h
+
+
 def linear(inputs: int, outputs: int, norm: str, init: Init, *, bias: bool = True) -> nn.Linear:
     """A linear layer; with spectral normalisation where norm is "spectral"."""
     layer = nn.Linear(inputs, outputs, bias=bias)

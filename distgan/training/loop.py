@@ -27,6 +27,7 @@ from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
+from distgan.training.decide import decide
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog, Tell
@@ -34,6 +35,7 @@ from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back, slow_down
 from distgan.training.state import TrainState, choose_kernels
+from distgan.training.steered_augmentation import SteeredAugmentation
 from distgan.training.train_step import TrainStep
 from distgan.training.variety import Variety
 
@@ -55,6 +57,7 @@ def train(
     # The real samples
     samples = context.together(lambda: open_samples(config.data))
     kind, config = get_kind(config.data), config.for_classes(len(samples.classes))
+    config, decided = decide(config, samples, context, folder)
     held_out = HeldOut(config, samples, kind)
     order, device_mib = DataOrder(len(samples), config.seed, held_out.rest), config.data.device_mib
     loader = Loader(samples, kind, context.device, order, device_mib=device_mib, config=config.data, seed=config.seed)
@@ -77,6 +80,7 @@ def train(
     # What is measured and written down
     meter, watch, health = Meter(), Stopwatch(), Health(config, state.health, kind.noun)
     variety, watchdog = Variety(config, context, samples, kind), Watchdog(config, context, state, step)
+    steered = SteeredAugmentation(config, context, state, step, held_out)
     measure = Measurement(config, context, samples, kind, folder)
     log = RunLog(folder, state.nimg, config.log, tell) if context.is_main else None
     if log is not None and state.nimg == 0:
@@ -86,7 +90,7 @@ def train(
     status = _status("training", state, total, {}, context)
     if log is not None:
         if state.nimg == 0:
-            log.event(0, *samples.notes, *([planned] if planned else []))
+            log.event(0, *samples.notes, *filter(None, (decided, planned)))
         log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
@@ -108,6 +112,7 @@ def train(
                 watchdog.forget()
                 watch.lap()
                 continue
+            steered.look()
             if not (due.log or stopping):
                 continue
 
@@ -119,7 +124,7 @@ def train(
                 logged = state.nimg
                 watch.lap()
                 continue
-            values |= {"images_per_s": (state.nimg - logged) / watch.lap(), **step.rates()}
+            values |= {"images_per_s": (state.nimg - logged) / watch.lap(), **step.rates(), **steered.values()}
             logged = state.nimg
             with watch.paused():
                 if due.samples and log is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distgan.config import AugmentConfig, ConfigError, DataConfig, RunConfig
 from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec, some
 from distgan.kinds.image.grid import enlarged, make_grid
-from distgan.kinds.image.recipe import recipe
+from distgan.kinds.image.recipe import decide, recipe
 from distgan.kinds.image.sources import hint, is_known, source
 from distgan.kinds.picture import png
 
@@ -145,6 +145,9 @@ class Images:
 
     def recipe(self, config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
         return recipe(config, spec)
+
+    def decide(self, config: RunConfig, samples: SampleSet) -> dict[str, Any]:
+        return decide(config, samples)
 
     def network_arguments(self, spec: SampleSpec) -> dict[str, Any]:
         return {"channels": spec.shape[0], "resolution": spec.shape[1]}

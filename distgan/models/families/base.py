@@ -20,3 +20,5 @@ class Family:
     """Sides of the square images, in pixels, that it can make; None = any."""
     d_norms: tuple[str, ...] = ("batch", "spectral", "none")
     """Values of model.d_norm that it takes."""
+    upsamplings: tuple[str, ...] = ()
+    """Values of model.g_upsampling that its generator has a choice of; () = it has its own."""
