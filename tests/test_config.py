@@ -323,6 +323,7 @@ SHAPES = {
     "folder": (3, 64, 0),
     "r3gan-ffhq64": (3, 64, 0),
     "r3gan-ffhq256": (3, 256, 0),
+    "style-256": (3, 256, 0),
 }
 PRESETS = {
     "r3gan-cifar10": "1.96",

@@ -78,11 +78,13 @@ def test_the_exported_program_needs_nothing_of_this_package(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "x.npy"), generator.G(z, label).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [(), ("cat", "dog", "axolotl")], ids=["plain", "classes"])
-def test_onnx(tmp_path, classes):
+@pytest.mark.parametrize(
+    ("name", "classes"), [("dcgan", ()), ("dcgan", ("cat", "dog", "axolotl")), ("style", ("cat", "dog", "axolotl"))]
+)
+def test_onnx(tmp_path, name, classes):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    generator = export(Folder(tmp_path / "g"), classes=classes)
+    generator = export(Folder(tmp_path / "g"), name, classes)
     export_generator(str(tmp_path / "g"), str(tmp_path / "g.onnx"))
     onnx.checker.check_model(str(tmp_path / "g.onnx"))
     session = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"))
