@@ -81,7 +81,7 @@ class Head(nn.Module):
 
     def forward(self, h: Tensor, c: Tensor | None) -> Tensor | DiscriminatorOutput:
         if torch.is_autocast_enabled(h.device.type):
-            with torch.autocast(h.device.type, enabled=False):  # logits in float32
+            with float32(h):  # logits too
                 return self.forward(h.float(), c)
         rows = [self.logit.weight]
         if self.embed is not None and self.embed.num_embeddings <= FEW:
@@ -260,6 +260,11 @@ def flat(h: Tensor) -> Tensor:
 def pixels(h: Tensor) -> Tensor:
     """Feature maps (N, C, H, W) -> (N, H W, C), a view where they are channels last."""
     return h.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def float32(x: Tensor) -> torch.autocast:
+    """A region without autocast, on x's device."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _thin(x: Tensor) -> bool:

@@ -36,7 +36,7 @@ def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = Non
     if widths is None:
         return [width * min(8, 2**i) for i in reversed(range(count))]
     if len(widths) != count or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
-        sides = ", ".join(str(4 * 2**i) for i in range(count))
+        sides = ", ".join(str(resolution >> i) for i in reversed(range(count)))
         raise ValueError(f"widths must be {count} whole numbers >= 1, one for each side ({sides}), got {list(widths)}")
     return list(widths)
 

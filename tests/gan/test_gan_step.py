@@ -42,6 +42,7 @@ MODELS = {
     "auxiliary": small_model("mlp", conditioning="auxiliary"),
     "spectral": small_model("dcgan", d_norm="spectral"),
     "r3gan": small_model("r3gan", conditioning="projection"),
+    "style": small_model("style", conditioning="projection"),
 }
 BATCH_NORM = small_model("dcgan", g_norm="batch", d_norm="batch")
 CASES = [("mlp", loss, penalty, False) for loss, penalty in itertools.product(LOSSES, PENALTIES)]
