@@ -32,7 +32,7 @@ def recipe(config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
     gamma = GAMMAS.get(config.data.name)
     if gamma is not None:
         return {"loss.r1_gamma": gamma, "loss.r2_gamma": gamma}
-    if spec.shape[0] != 3 or config.data.name in DIGITS:
+    if spec.shape[0] == 1 or config.data.name in DIGITS:
         return {}
     return COLOUR | ({} if _may_have_gpus(config) else {"model.g_width": NARROW, "model.d_width": NARROW})
 

@@ -6,4 +6,5 @@ FAMILY = Family(
     generator="distgan.models.dcgan:DCGANGenerator",
     discriminator="distgan.models.dcgan:DCGANDiscriminator",
     resolutions=(16, 28, 32, 64, 128, 256),
+    oblong=True,
 )
