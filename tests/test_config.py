@@ -52,7 +52,11 @@ BAD = [
     ("loss.gp_target", "2", ["0, 1"]),
     ("data.resolution", "2", [">= 4", "<= 1024"]),
     ("data.resolution", "28.5", ["a whole number"]),
-    ("data.channels", "2", ["1, 3"]),
+    ("data.resolution", "48x", ["HEIGHTxWIDTH", "48x64"]),
+    ("data.resolution", "48x64x3", ["HEIGHTxWIDTH", "48x64"]),
+    ("data.resolution", "48x2000", [">= 4", "<= 1024"]),
+    ("data.resolution", "-48x64", [">= 4", "<= 1024"]),
+    ("data.channels", "2", ["1, 3, 4"]),
     ("data.fit", "stretch", ["crop", "pad"]),
     ("data.background", "white", ["#ffffff"]),
     ("data.mirror", "perhaps", ["true or false"]),
@@ -290,10 +294,34 @@ def test_allowed_text():
     assert allowed("data.fit") == "crop, pad"
     assert allowed("data.mirror") == "true or false"
     assert allowed("data.root") == "text, or null"
-    assert allowed("data.resolution") == "a whole number >= 4 and <= 1024, or null"
+    assert allowed("data.resolution") == "HEIGHTxWIDTH, a whole number >= 4 and <= 1024, or null"
     assert allowed("workers") == "auto, a whole number, {min, max} >= 1"
     assert allowed("metrics.names").startswith("a list of class-kl, density-coverage, fid")
     assert allowed("training.ema_half_life_kimg") == "a list of numbers"
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept", "size"),
+    [
+        ("64", 64, 64),
+        (64, 64, 64),
+        (64.0, 64, 64),
+        ("64x64", 64, 64),
+        ("48x64", "48x64", (48, 64)),
+        (" 48 X 64 ", "48x64", (48, 64)),
+        ("48\N{MULTIPLICATION SIGN}64", "48x64", (48, 64)),
+        ([48, 64], "48x64", (48, 64)),
+        ("none", None, None),
+    ],
+)
+def test_sizes_have_one_spelling(tmp_path, typed, kept, size):
+    config = load_config(overrides={"data.resolution": typed})
+    assert (config.data.resolution, config.data.size) == (kept, size)
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    assert load_config(file) == config
+    file.write_text(f"data: {{resolution: {typed}}}" if typed != "none" else "data: {resolution: null}")
+    assert load_config(file).data.size == size
 
 
 def test_sections_cannot_be_changed_in_place():

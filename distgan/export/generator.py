@@ -144,6 +144,7 @@ def save_generator(
                     "value_range": list(spec.value_range),
                     "classes": list(spec.classes),
                     "class_counts": list(spec.class_counts),
+                    **({"meaning": spec.meaning} if spec.meaning else {}),
                 },
                 "input": {
                     "z": [model.latent_dim],
@@ -198,7 +199,8 @@ def _read_spec(meta: dict[str, Any]) -> tuple[Kind, SampleSpec]:
     shape, classes, counts = (tuple(spec.get(key, ())) for key in ("shape", "classes", "class_counts"))
     if counts and (len(counts) != len(classes) or min(counts) < 0 or not sum(counts)):
         raise ValueError(f"{len(classes)} classes with the counts {counts}")
-    return find_kind(meta["kind"]), SampleSpec(spec["name"], shape, (low, high), classes, class_counts=counts)
+    meaning = str(spec.get("meaning", ""))
+    return find_kind(meta["kind"]), SampleSpec(spec["name"], shape, (low, high), classes, None, counts, meaning)
 
 
 def find_generator(where: str, storage: str = "./runs") -> Folder:

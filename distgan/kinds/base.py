@@ -51,6 +51,8 @@ class SampleSpec:
     """Samples in the set; None where only opening it tells."""
     class_counts: tuple[int, ...] = ()
     """Samples of each class; () without labels, or where only opening the set tells."""
+    meaning: str = ""
+    """What one must know of the numbers beside their range, in words; it goes where generators go."""
 
     @property
     def n_classes(self) -> int:

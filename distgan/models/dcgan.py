@@ -29,25 +29,25 @@ from distgan.models.layers import (
     linear,
     up_conv,
 )
+from distgan.models.sides import Base, Resolution, base_of
 from distgan.second_order import leaky_relu
 
 
-def stage_widths(resolution: int, width: int) -> tuple[int, list[int]]:
-    """(side of the smallest feature map, channels from the smallest to the largest feature map)."""
-    start = 7 if resolution == 28 else 4
-    count = (resolution // start).bit_length() - 1
-    return start, [width * min(8, 2**i) for i in reversed(range(count))]
+def stage_widths(resolution: Resolution, width: int) -> tuple[Base, list[int]]:
+    """(smallest feature map, channels from the smallest to the largest feature map)."""
+    start = base_of(resolution)
+    return start, [width * min(8, 2**i) for i in reversed(range(start.doublings))]
 
 
 class DCGANGenerator(nn.Module):
-    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, height, width) in [-1, 1]."""
 
     def __init__(
         self,
         *,
         latent_dim: int,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "batch",
@@ -58,7 +58,7 @@ class DCGANGenerator(nn.Module):
         init, plain = (dcgan_init, False) if norm == "batch" else (he_init, True)
         up = up_conv if upsampling == "transposed" else BilinearConv
         self.input = LatentInput(latent_dim, n_classes if plain else 0)
-        self.project = linear(self.input.features, widths[0] * self.start**2, "none", init, bias=plain)
+        self.project = linear(self.input.features, widths[0] * self.start.area, "none", init, bias=plain)
         self.norms = nn.ModuleList(Norm(norm, w, n_classes) for w in widths)
         self.ups = nn.ModuleList(up(a, b, init, bias=plain) for a, b in pairwise(widths))
         self.ups.append(up(widths[-1], channels, init))
@@ -66,7 +66,7 @@ class DCGANGenerator(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
-        h = h.view(h.shape[0], -1, self.start, self.start)  # len(h) would be a constant to torch.export
+        h = h.view(h.shape[0], -1, self.start.height, self.start.width)  # len(h) would be a constant to torch.export
         h = laid_out(h, next(self.ups.parameters()))
         for norm, up in zip(self.norms, self.ups, strict=True):
             h = up(leaky_relu(norm(h, c), self.slope, inplace=True))
@@ -74,7 +74,7 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,). Batch norm, if any, is on all but the first
+    """x (N, channels, height, width), c int64 (N,) -> logits (N,). Batch norm, if any, is on all but the first
     layer.
     """
 
@@ -82,20 +82,20 @@ class DCGANDiscriminator(Discriminator):
         self,
         *,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "batch",
         conditioning: str = "none",
     ) -> None:
         super().__init__()
-        side, widths = stage_widths(resolution, width)
+        start, widths = stage_widths(resolution, width)
         widths = widths[::-1]
         init = dcgan_init if norm == "batch" else he_init
         self.first = conv(channels, widths[0], 4, 2, norm, init)
         self.downs = nn.ModuleList(conv(a, b, 4, 2, norm, init, bias=norm != "batch") for a, b in pairwise(widths))
         self.norms = nn.ModuleList(Norm(norm, w) for w in widths[1:])
-        self.head = Head(widths[-1] * side**2, n_classes, conditioning, norm, init)
+        self.head = Head(widths[-1] * start.area, n_classes, conditioning, norm, init)
 
     def features(self, x: Tensor) -> Tensor:
         return flat(self.maps(x))

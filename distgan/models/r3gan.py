@@ -35,6 +35,7 @@ from distgan.models.layers import (
     pixels,
 )
 from distgan.models.resnet import stage_widths
+from distgan.models.sides import Resolution, base_of
 from distgan.second_order import Shape, conv2d, leaky_relu
 
 _EXPANSION, _GROUP = 2, 16
@@ -89,14 +90,16 @@ class Resample(nn.Module):
 
 
 class R3GANGenerator(nn.Module):
-    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1], float32."""
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, height, width) in [-1, 1], float32. For images that are not
+    square see models/sides.py.
+    """
 
     def __init__(
         self,
         *,
         latent_dim: int,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "none",
@@ -105,9 +108,9 @@ class R3GANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         widths = stage_widths(resolution, width, widths)
-        depth = blocks * len(widths)
+        depth, base = blocks * len(widths), base_of(resolution)
         self.input = LatentInput(latent_dim, n_classes)
-        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.basis = nn.Parameter(torch.randn(widths[0], base.height, base.width))
         self.project = linear(self.input.features, widths[0], "none", _unit_init, bias=False)
         layers: list[nn.Module] = [Block(widths[0], depth) for _ in range(blocks)]
         for a, b in pairwise(widths):
@@ -127,13 +130,13 @@ class R3GANGenerator(nn.Module):
 
 
 class R3GANDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,), float32."""
+    """x (N, channels, height, width), c int64 (N,) -> logits (N,), float32."""
 
     def __init__(
         self,
         *,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "none",
@@ -149,7 +152,8 @@ class R3GANDiscriminator(Discriminator):
             layers += [*(Block(a, depth) for _ in range(blocks)), Resample(a, b, up=False)]
         self.body = nn.Sequential(*layers, *(Block(widths[-1], depth) for _ in range(blocks)))
         self.last = len(layers)
-        self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
+        base = base_of(resolution)
+        self.basis = nn.Parameter(torch.randn(widths[-1], base.height, base.width) / base.area**0.5)
         self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
 
     def features(self, x: Tensor) -> Tensor:

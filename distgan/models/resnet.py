@@ -3,7 +3,7 @@
 Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
 side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. The paper's pair is g_norm "batch",
 d_norm "spectral". Without normalisation the second convolution of each block starts at 0 (Zhang et al., Fixup, 2019),
-so that the net starts as its skips, whatever its depth.
+so that the net starts as its skips, whatever its depth. Images that are not square: models/sides.py.
 """
 
 from __future__ import annotations
@@ -27,17 +27,24 @@ from distgan.models.layers import (
     linear,
     pixels,
 )
+from distgan.models.sides import Resolution, base_of
 from distgan.second_order import halve, leaky_relu
 
 
-def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = None) -> list[int]:
-    """Channels at the sides 4, 8, ..., resolution: `widths` if given, which must be as many (ValueError)."""
-    count = (resolution // 4).bit_length()
+def stage_widths(resolution: Resolution, width: int, widths: Sequence[int] | None = None) -> list[int]:
+    """Channels from the smallest maps to the resolution, 4, 8, ... where it is a power of two: `widths` if given, which
+    must be as many (ValueError).
+    """
+    base = base_of(resolution)
+    count = base.doublings + 1
     if widths is None:
         return [width * min(8, 2**i) for i in reversed(range(count))]
     if len(widths) != count or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
-        sides = ", ".join(str(resolution >> i) for i in reversed(range(count)))
-        raise ValueError(f"widths must be {count} whole numbers >= 1, one for each side ({sides}), got {list(widths)}")
+        heights = ", ".join(str(base.height * 2**i) for i in range(count))
+        side = "side" if base.height == base.width else "height"
+        raise ValueError(
+            f"widths must be {count} whole numbers >= 1, one for each {side} ({heights}), got {list(widths)}"
+        )
     return list(widths)
 
 
@@ -87,14 +94,14 @@ class DownBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, height, width) in [-1, 1]."""
 
     def __init__(
         self,
         *,
         latent_dim: int,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "batch",
@@ -103,7 +110,8 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         widths = stage_widths(resolution, width, widths)
         self.input = LatentInput(latent_dim, 0 if norm == "batch" else n_classes)
-        self.project = linear(self.input.features, widths[0] * 16, "none", he_init)
+        self.base = base_of(resolution)
+        self.project = linear(self.input.features, widths[0] * self.base.area, "none", he_init)
         self.blocks = nn.ModuleList(UpBlock(a, b, norm, n_classes) for a, b in pairwise(widths))
         self.norm = Norm(norm, widths[-1])
         self.output = conv(widths[-1], channels, 3, 1, "none", he_init)
@@ -111,7 +119,7 @@ class ResNetGenerator(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
-        h = h.view(h.shape[0], -1, 4, 4)  # len(h) would be a constant to torch.export
+        h = h.view(h.shape[0], -1, self.base.height, self.base.width)  # len(h) would be a constant to torch.export
         h = laid_out(h, self.output.weight)
         for block in self.blocks:
             h = block(h, c)
@@ -119,13 +127,13 @@ class ResNetGenerator(nn.Module):
 
 
 class ResNetDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,)."""
+    """x (N, channels, height, width), c int64 (N,) -> logits (N,)."""
 
     def __init__(
         self,
         *,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "spectral",
@@ -142,7 +150,7 @@ class ResNetDiscriminator(Discriminator):
         self.norm = Norm(norm, widths[-1])
         self.head = Head(widths[-1], n_classes, conditioning, norm, he_init)
         self.slope = 0.2 if norm == "none" else 0.0
-        # The paper sums over the 4 x 4 pixels, which a spectrally normalised net needs to reach logits beyond 1.
+        # The paper sums over the pixels (4 x 4), which a spectrally normalised net needs to reach logits beyond 1.
         self.pool = torch.sum if norm == "spectral" else torch.mean
 
     def features(self, x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from distgan.models.layers import Discriminator, DiscriminatorOutput, Head, flat, float32, laid_out
 from distgan.models.resnet import stage_widths
+from distgan.models.sides import Resolution, base_of
 from distgan.second_order import Shape, conv2d, halve, leaky_relu
 
 SLOPE = 0.2
@@ -179,7 +180,7 @@ class StyleGenerator(nn.Module):
         *,
         latent_dim: int,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "none",
@@ -190,9 +191,9 @@ class StyleGenerator(nn.Module):
         super().__init__()
         widths = stage_widths(resolution, width, widths)
         styles = styles or widths[0]
-        side = resolution >> (len(widths) - 1)
+        base = base_of(resolution)
         self.mapping = Mapping(latent_dim, n_classes, styles, layers)
-        self.constant = nn.Parameter(torch.randn(widths[0], side, side))
+        self.constant = nn.Parameter(torch.randn(widths[0], base.height, base.width))
         convs, self.sizes = [StyledConv(widths[0], widths[0])], [widths[0], widths[0]]
         for a, b in pairwise(widths):
             convs += [StyledConv(a, b, up=True), StyledConv(b, b)]
@@ -254,7 +255,7 @@ class StyleDiscriminator(Discriminator):
         self,
         *,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "none",
@@ -263,11 +264,11 @@ class StyleDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         widths = stage_widths(resolution, width, widths)[::-1]
-        side, features = resolution >> (len(widths) - 1), widths[-1]
+        features = widths[-1]
         self.first = EqualConv2d(channels, widths[0], 1, gain=GAIN)
         self.blocks = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(widths))
         self.last = EqualConv2d(features, features, 3, gain=GAIN)
-        self.dense = EqualLinear(features * side**2, features, gain=GAIN)
+        self.dense = EqualLinear(features * base_of(resolution).area, features, gain=GAIN)
         self.head = Head(features, n_classes, conditioning, "none", _unit)
         self.scale = features**-0.5
 

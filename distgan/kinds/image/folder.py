@@ -29,9 +29,11 @@ from distgan.kinds.image.depth import Range, Scale
 from distgan.kinds.image.files import Entry, FolderReader, Found
 from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels, first, image_spec
+from distgan.kinds.image.opacity import remark
 from distgan.kinds.image.parts import Placed, below_common, choose_part
 from distgan.kinds.image.pixels import (
     FRAMES,
+    TRANSPARENT,
     DeepPixelsError,
     Target,
     check_size,
@@ -158,9 +160,7 @@ class FolderSource:
         if not sides:
             raise ConfigError(f"data.name = {self.path}: none of {len(sample)} files could be read: {some(problems)}")
         derived = min(64, max(16, 1 << (int(statistics.median(sides)).bit_length() - 1)))
-        return Target(
-            config.channels or (1 if grey else 3), config.resolution or derived, config.fit, config.background
-        )
+        return Target(config.channels or (1 if grey else 3), config.size or derived, config.fit, config.background)
 
     def first_side(self) -> int | None:
         """The shorter side of the first image that can be read."""
@@ -217,6 +217,8 @@ class FolderSource:
         writer.remarks += [scale.said] if scale is not None and scale.said else []
         if several := noticed.count(FRAMES):
             writer.remarks.append(f"{count(several, 'file')} of several pages or frames: the first is taken")
+        told = remark(target.channels, noticed.count(TRANSPARENT), len(kept), target.background)
+        writer.remarks += [told] if told else []
         if listing.label_of is not None:
             writer.labels = np.array(listing.label_of, np.int64)[kept]
             writer.classes = listing.classes

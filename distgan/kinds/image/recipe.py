@@ -37,7 +37,7 @@ def recipe(config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
     if not measured:
         return {}
     smooth = {"model.g_upsampling": "bilinear"}
-    if spec.shape[0] != 3 or config.data.name in DIGITS or _may_have_gpus(config):
+    if spec.shape[0] == 1 or config.data.name in DIGITS or _may_have_gpus(config):
         return smooth
     return smooth | {"model.g_width": NARROW, "model.d_width": NARROW}
 

@@ -7,4 +7,5 @@ FAMILY = Family(
     discriminator="distgan.models.dcgan:DCGANDiscriminator",
     resolutions=(16, 28, 32, 64, 128, 256),
     upsamplings=("transposed", "bilinear"),
+    oblong=True,
 )

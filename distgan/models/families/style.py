@@ -7,4 +7,5 @@ FAMILY = Family(
     discriminator="distgan.models.style:StyleDiscriminator",
     resolutions=(16, 28, *POWERS[1:], 512, 1024),
     d_norms=("none",),
+    oblong=True,
 )

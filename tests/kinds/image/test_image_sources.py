@@ -11,6 +11,8 @@ import pytest
 
 from distgan.config import ConfigError, DataConfig, load_config
 from distgan.kinds import describe, get_kind, open_samples
+from distgan.kinds.image import KIND
+from distgan.kinds.image.image_set import image_spec
 
 Pictures = Callable[..., Path]
 
@@ -74,3 +76,12 @@ def test_the_side_of_a_folders_images_is_that_of_the_first_image(pictures: Pictu
     (folder / "a.txt").write_text("no image")
     config = DataConfig(name=str(folder))
     assert get_kind(config).like(config, None).resolution == 24
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((3, 24, 24), 24), ((4, 48, 64), "48x64")])
+def test_the_same_data_as_samples_of_another_shape(pictures: Pictures, shape: tuple[int, ...], kept: object) -> None:
+    config = DataConfig(name=str(pictures("b.png", size=(24, 24))))
+    like = KIND.like(config, image_spec("x", shape[0], shape[1:]))
+    assert (like.channels, like.resolution) == (shape[0], kept)
+    assert describe(like).shape == open_samples(like).samples.shape[1:] == shape
+    assert KIND.network_arguments(describe(like)) == {"channels": shape[0], "resolution": like.size}
