@@ -111,6 +111,12 @@ class LogConfig(Section):
     """What is written down."""
 
     every_kimg: Number = setting(1.0, "images between two lines of metrics.jsonl and TensorBoard", unit="kimg", gt=0)
+    every_s: Number = setting(
+        20.0,
+        "time between two signs of life, where lines are further apart: status.json and the console",
+        unit="s",
+        gt=0,
+    )
     samples_every_kimg: Number = setting(20.0, "images between two sample grids", unit="kimg", gt=0)
     grid: Count = setting(100, "images in a sample grid", ge=1, le=4096)
     writers: list[Annotated[str, OneOf(LOG_WRITERS)]] = setting(

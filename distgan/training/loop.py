@@ -26,11 +26,12 @@ from distgan.training.best import export_best, export_generator, measure_average
 from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
-from distgan.training.context import Context
+from distgan.training.context import Context, Requests
 from distgan.training.decide import decide
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog, Tell
+from distgan.training.long_steps import LongSteps
 from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back, slow_down
@@ -95,25 +96,45 @@ def train(
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
+
+    def alive(nimg: int, step_s: float = 0.0) -> None:
+        """By the clock, and rank 0's alone: no decision and no line of the log depends on it."""
+        if log is not None and log.silent_s >= config.log.every_s:
+            rate = {"images_per_s": (nimg - logged) / watch.elapsed} if nimg > logged else {}
+            now = status | {"nimg": nimg, "kimg": nimg / 1000, "values": status["values"] | rate, "step_s": step_s}
+            log.status(now)
+            if on_tick is not None:
+                on_tick(now)
+
+    run_step, slow = LongSteps(step, state, context, alive), True
     watch.lap()
 
     with context.stop_on_signals():
         while state.nimg < total:
             due = Due.at(state.nimg, step.samples, total, config)
-            # Workers agree at log lines; a worker that is alone looks at every step
-            asked = context.requests() if due.log or context.world_size == 1 else None
-            stopping = asked is not None and asked.stop
+            # Workers agree at log lines, and at every step where steps are slow; a worker that is alone always looks
+            look = due.log or slow or context.world_size == 1
+            asked = context.requests(run_step.seconds) if look else Requests(stop=False, checkpoint=False)
+            stopping, slow = asked.stop, asked.slow
+            reading = due.log or stopping or asked.checkpoint
 
-            stats = step(with_norms=due.log or stopping)
-            meter.add(stats)
-            if watchdog.blown_up(stats, read=due.log or stopping):
+            # A stop does not wait for a slow step: none is begun, or the one that has begun is taken back
+            stats = None if stopping and slow else run_step(with_norms=reading)
+            if stats is None:
+                stopping = reading = True
+                due = Due()
+            else:
+                meter.add(stats)
+            if watchdog.blown_up(stats, read=reading):
                 slow_down(state, store, context, log)
                 meter, logged = Meter(), state.nimg
                 watchdog.forget()
                 watch.lap()
                 continue
-            steered.look()
-            if not (due.log or stopping):
+            if stats is not None:
+                steered.look()
+            if not reading:
+                alive(state.nimg)
                 continue
 
             # Here alone do numbers leave the device
@@ -124,7 +145,11 @@ def train(
                 logged = state.nimg
                 watch.lap()
                 continue
-            values |= {"images_per_s": (state.nimg - logged) / watch.lap(), **step.rates(), **steered.values()}
+            if steps:
+                rate = {"images_per_s": (state.nimg - logged) / watch.lap()}
+                values |= rate | step.rates() | steered.values()
+            else:  # a stop right after a log line, which told all
+                values = dict(status["values"])
             logged = state.nimg
             with watch.paused():
                 if due.samples and log is not None:
@@ -137,7 +162,8 @@ def train(
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
                 warnings = []
-                health.add(steps, state.nimg, values)
+                if steps:
+                    health.add(steps, state.nimg, values)
                 if due.log:
                     values |= (varies := variety(step.G.module))
                     best = state.best.get("value")
@@ -145,13 +171,14 @@ def train(
                         state.nimg, of_step | varies, measured, best, measure.counts, samples.classes
                     )
                 if log is not None:
-                    wanted = is_best or stopping or (asked is not None and asked.checkpoint)
+                    wanted = is_best or stopping or asked.checkpoint
                     if wanted or (due.checkpoint and (due.last or store.idle_s >= config.checkpoint.pause_s)):
                         _save(state, store, log, samples, config)
                     store.hold()
                 status = _status("stopped" if stopping and not due.last else "training", state, total, values, context)
                 if log is not None:
-                    log.scalars(state.nimg, values)
+                    if steps:
+                        log.scalars(state.nimg, values)
                     log.event(state.nimg, *store.notes(), *warnings)
                     log.status(status)
                     if on_tick is not None:
@@ -191,11 +218,11 @@ def train(
 class Due:
     """What is to be done after a step. All of it depends on the number of samples alone."""
 
-    last: bool
-    log: bool
-    samples: bool
-    measure: bool
-    checkpoint: bool
+    last: bool = False
+    log: bool = False
+    samples: bool = False
+    measure: bool = False
+    checkpoint: bool = False
 
     @classmethod
     def at(cls, nimg: int, step: int, total: int, config: RunConfig) -> Due:
