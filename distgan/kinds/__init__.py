@@ -19,6 +19,7 @@ __all__ = [
     "kind_name",
     "open_samples",
     "settled",
+    "undecided",
     "with_recipe",
     "with_values",
 ]
@@ -90,14 +91,18 @@ def settled(config: RunConfig, samples: SampleSet) -> tuple[RunConfig, dict[str,
     """The same run with a value for each setting that is `auto` until the samples are open, and what was decided,
     dotted name -> value.
     """
-    open_ones = [name for name in SETTLED if get_dotted(config, name) == "auto"]
+    open_ones = undecided(config)
     if not open_ones:
         return config, {}
     found = get_kind(config.data).decide(config, samples)
-    if "augment.kind" not in open_ones:  # given, with all that belongs to it
-        found = {name: value for name, value in found.items() if not name.startswith("augment.")}
     found = {name: value for name, value in found.items() if name not in SETTLED or name in open_ones}
-    return with_values(config, found), found
+    made = with_values(config, found)
+    return made, {name: value for name, value in found.items() if get_dotted(made, name) != get_dotted(config, name)}
+
+
+def undecided(config: RunConfig) -> list[str]:
+    """The settings that are `auto` until the samples are open."""
+    return [name for name in SETTLED if get_dotted(config, name) == "auto"]
 
 
 def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from distgan.config import RunConfig
-from distgan.kinds import SampleSet, settled, with_values
+from distgan.kinds import SampleSet, settled, undecided, with_values
 from distgan.storage import Folder
 from distgan.training.context import Context
 
@@ -22,6 +22,8 @@ def decide(config: RunConfig, samples: SampleSet, context: Context, folder: Fold
 
     All workers call this together. Rank 0 decides, as sums differ in the last bits between machines.
     """
+    if not undecided(config):
+        return config, ""
     found, text = None, ""
     if context.is_main:
         found = read_decisions(folder)

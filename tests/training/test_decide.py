@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from tiny_run import TINY
 
-from distgan.config import load_config
+from distgan.config import load_config, validate
 from distgan.kinds import open_samples
 from distgan.runs.prepare import prepare
 from distgan.storage import Folder
@@ -60,6 +60,13 @@ def test_few_pictures_are_augmented_and_few_of_them_held_out(tmp_path):
     made, _ = decide(config, open_samples(config.data), Context(CPU), Folder(tmp_path / "run"))
     assert made.augment.kind == "diffaugment"
     assert made.augment.target is not None
+    assert made.optim.g.lr == TINY["optim.g.lr"]  # given
+    bare = {name: value for name, value in AUTO.items() if not name.endswith(".lr")} | {"data.name": str(tmp_path)}
+    config = load_config(overrides=bare | {"data.resolution": 16})
+    passed = validate(config.model_dump(mode="json", exclude_unset=True))  # as Ray's workers get it
+    for each in (config, passed):
+        made, _ = decide(each, open_samples(config.data), Context(CPU), Folder(tmp_path / "run3"))
+        assert (made.optim.g.lr, made.augment.kind, made.augment.target is None) == (3e-3, "diffaugment", False)
     chosen = load_config(overrides=AUTO | {"data.name": str(tmp_path), "data.resolution": 16, "augment.kind": "none"})
     made, _ = decide(chosen, open_samples(chosen.data), Context(CPU), Folder(tmp_path / "run2"))
     assert (made.augment.kind, made.augment.target) == ("none", None)

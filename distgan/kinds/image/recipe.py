@@ -18,6 +18,8 @@ GAMMA = 0.01
 """The penalties' weight for each unit of `spread`."""
 LOOKED_AT, SIDE = 500, 64
 """Images that the spread is taken from, and the side that larger ones are averaged down to."""
+SLOW = 3e-3
+"""Learning rates for few images: at twice the rate G was lost within minutes."""
 FEW = 1000
 """Images below which D learns the set by heart within minutes."""
 POLICY, OVERFITTING = ["translate", "scale", "colour", "cutout"], 0.4
@@ -48,6 +50,9 @@ def decide(config: RunConfig, samples: SampleSet) -> dict[str, Any]:
     decided: dict[str, Any] = {"loss.r1_gamma": gamma, "loss.r2_gamma": gamma}
     if len(samples) >= FEW:
         return decided | {"augment.kind": "none"}
+    decided |= {"optim.g.lr": SLOW, "optim.d.lr": SLOW}
+    if config.augment.kind != "auto":
+        return decided
     policy = POLICY if not config.training.deterministic else ["colour", "cutout"]  # the others move pixels
     return decided | {"augment.kind": "diffaugment", "augment.policy": policy, "augment.target": OVERFITTING}
 
