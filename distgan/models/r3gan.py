@@ -33,6 +33,7 @@ from distgan.models.layers import (
     linear,
     pixels,
 )
+from distgan.models.places import IMAGE, LATENT
 from distgan.models.resnet import stage_widths
 from distgan.second_order import Shape, conv2d, leaky_relu
 
@@ -103,7 +104,8 @@ class R3GANGenerator(nn.Module):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)
+        self.widths, self.blocks = stage_widths(resolution, width, widths), blocks
+        widths = self.widths
         depth = blocks * len(widths)
         self.input = LatentInput(latent_dim, n_classes)
         self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
@@ -113,6 +115,16 @@ class R3GANGenerator(nn.Module):
             layers += [Resample(a, b, up=True), *(Block(b, depth) for _ in range(blocks))]
         self.body, self.first = nn.Sequential(*layers), blocks
         self.output = conv(widths[-1], channels, 1, 1, "none", _unit_init)
+
+    def places(self) -> dict[str, str]:
+        """See models/places.py. Sides are those of what a layer reads."""
+        found, number = {"project": f"{LATENT} 4", "output": f"{IMAGE} {4 * 2 ** (len(self.widths) - 1)}"}, 0
+        for i in range(len(self.widths)):
+            side = 4 * 2**i
+            found |= {f"body.{number + j}": f"block {side} {j}" for j in range(self.blocks)}
+            found |= {f"body.{number + self.blocks}": f"up {side}"}
+            number += self.blocks + 1
+        return found
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         with _float32(z):
@@ -141,7 +153,8 @@ class R3GANDiscriminator(Discriminator):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)[::-1]
+        self.resolution, self.widths, self.blocks = resolution, stage_widths(resolution, width, widths), blocks
+        widths = self.widths[::-1]
         depth = blocks * len(widths)
         layers: list[nn.Module] = [conv(channels, widths[0], 1, 1, "none", _unit_init)]
         for a, b in pairwise(widths):
@@ -150,6 +163,20 @@ class R3GANDiscriminator(Discriminator):
         self.last = len(layers)
         self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
         self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
+
+    def places(self) -> dict[str, str]:
+        found, number = {"body.0": f"{IMAGE} {self.resolution}"}, 1
+        for i in range(len(self.widths)):
+            side = self.resolution // 2**i
+            found |= {f"body.{number + j}": f"block {side} {j}" for j in range(self.blocks)}
+            found |= {f"body.{number + self.blocks}": f"down {side}"}
+            number += self.blocks + 1
+        return found
+
+    def stages(self) -> list[list[nn.Module]]:
+        layers, size = list(self.body), self.blocks + 1
+        ends = [0, *range(size + 1, len(layers), size), len(layers)]
+        return [layers[start:end] for start, end in pairwise(ends)]
 
     def features(self, x: Tensor) -> Tensor:
         with _float32(x):

@@ -20,6 +20,7 @@ from distgan.models.layers import (
     Head,
     LatentInput,
     Norm,
+    checked_widths,
     conv,
     he_init,
     is_channels_last,
@@ -27,6 +28,7 @@ from distgan.models.layers import (
     linear,
     pixels,
 )
+from distgan.models.places import IMAGE, LATENT
 from distgan.second_order import halve, leaky_relu
 
 
@@ -35,10 +37,7 @@ def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = Non
     count = (resolution // 4).bit_length()
     if widths is None:
         return [width * min(8, 2**i) for i in reversed(range(count))]
-    if len(widths) != count or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
-        sides = ", ".join(str(4 * 2**i) for i in range(count))
-        raise ValueError(f"widths must be {count} whole numbers >= 1, one for each side ({sides}), got {list(widths)}")
-    return list(widths)
+    return checked_widths(widths, [4 * 2**i for i in range(count)])
 
 
 class UpBlock(nn.Module):
@@ -101,13 +100,19 @@ class ResNetGenerator(nn.Module):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)
+        self.resolution, self.widths = resolution, stage_widths(resolution, width, widths)
+        widths = self.widths
         self.input = LatentInput(latent_dim, 0 if norm == "batch" else n_classes)
         self.project = linear(self.input.features, widths[0] * 16, "none", he_init)
         self.blocks = nn.ModuleList(UpBlock(a, b, norm, n_classes) for a, b in pairwise(widths))
         self.norm = Norm(norm, widths[-1])
         self.output = conv(widths[-1], channels, 3, 1, "none", he_init)
         self.slope = 0.0 if norm == "batch" else 0.2
+
+    def places(self) -> dict[str, str]:
+        """See models/places.py. Sides are those of what a layer reads."""
+        found = {"project": f"{LATENT} 4", "norm": f"norm {self.resolution}", "output": f"{IMAGE} {self.resolution}"}
+        return found | {f"blocks.{i}": f"up {4 * 2**i}" for i in range(len(self.blocks))}
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
@@ -133,7 +138,8 @@ class ResNetDiscriminator(Discriminator):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)[::-1]
+        self.resolution, self.widths = resolution, stage_widths(resolution, width, widths)
+        widths = self.widths[::-1]
         self.blocks = nn.Sequential(
             DownBlock(channels, widths[1], norm, first=True),
             *(DownBlock(a, b, norm) for a, b in pairwise(widths[1:])),
@@ -144,6 +150,15 @@ class ResNetDiscriminator(Discriminator):
         self.slope = 0.2 if norm == "none" else 0.0
         # The paper sums over the 4 x 4 pixels, which a spectrally normalised net needs to reach logits beyond 1.
         self.pool = torch.sum if norm == "spectral" else torch.mean
+
+    def places(self) -> dict[str, str]:
+        last = len(self.blocks) - 1
+        found = {f"blocks.{i}": f"down {self.resolution // 2**i}" for i in range(last)}
+        reads = {f"blocks.0.{layer}": f"{IMAGE} {self.resolution} {layer}" for layer in ("conv1", "skip")}
+        return found | reads | {f"blocks.{last}": "last"}
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[block] for block in self.blocks]
 
     def features(self, x: Tensor) -> Tensor:
         h = leaky_relu(self.norm(self.blocks(x)), self.slope)

@@ -27,6 +27,7 @@ from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
+from distgan.training.finetune import told
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog, Tell
@@ -86,7 +87,7 @@ def train(
     status = _status("training", state, total, {}, context)
     if log is not None:
         if state.nimg == 0:
-            log.event(0, *samples.notes, *([planned] if planned else []))
+            log.event(0, *told(folder), *samples.notes, *([planned] if planned else []))
         log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:
