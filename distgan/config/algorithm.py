@@ -196,6 +196,11 @@ class TrainingConfig(Section):
     ema_rampup: Number = setting(
         0.05, "half-life is at most this share of the images seen so far; 0 = no ramp", ge=0, le=1
     )
+    freeze_d: Count = setting(
+        0,
+        "fine-tuning: the discriminator's so many stages nearest the images stay as they are in the source (FreezeD)",
+        ge=0,
+    )
     on_divergence: Literal["stop", "rollback"] = setting(
         "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"
     )

@@ -13,6 +13,7 @@ RENAMED = {
 
 GONE = {
     "training.compile": "CUDA graphs are training.cuda_graphs (auto, on, off); torch.compile gained nothing",
+    "warm_start": "--finetune RUN_OR_TRIAL begins a run with the weights of another, counting from 0",
     "training.channels_last": "images always lie with their channels side by side",
 }
 

@@ -5,7 +5,7 @@ initialisation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -231,6 +231,16 @@ def _places(grid: Grid) -> Tensor:
     rows = torch.arange(grid.height)[:, None] * grid.stride[0] + torch.arange(grid.kernel[0])
     columns = torch.arange(grid.width)[:, None] * grid.stride[1] + torch.arange(grid.kernel[1])
     return (rows[:, None, :, None] * grid.padded_width + columns[None, :, None, :]).flatten()
+
+
+def checked_widths(widths: Sequence[int], sides: Sequence[int]) -> list[int]:
+    """Channels that a person named, one for each side of feature maps. Raises ValueError."""
+    if len(widths) != len(sides) or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
+        raise ValueError(
+            f"widths must be {len(sides)} whole numbers >= 1, one for each side ({', '.join(map(str, sides))}), got "
+            f"{list(widths)}"
+        )
+    return list(widths)
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.models.layers import Discriminator, Head, LatentInput, Norm, he_init, linear
+from distgan.models.places import IMAGE, LATENT
 from distgan.models.sides import Resolution, sides
 from distgan.second_order import leaky_relu
 
@@ -40,6 +41,10 @@ class MLPGenerator(nn.Module):
         self.output = linear(widths[-1], math.prod(self.shape), "none", he_init)
         self.slope = 0.0 if norm == "batch" else 0.2
 
+    def places(self) -> dict[str, str]:
+        """See models/places.py."""
+        return {"hidden.0": LATENT, "output": f"{IMAGE} {self.shape[1]}"}
+
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.input(z, c)
         for layer, norm in zip(self.hidden, self.norms, strict=True):
@@ -63,10 +68,17 @@ class MLPDiscriminator(Discriminator):
         conditioning: str = "none",
     ) -> None:
         super().__init__()
+        self.height = sides(resolution)[0]
         self.first = linear(channels * math.prod(sides(resolution)), 2 * width, norm, he_init)
         self.second = linear(2 * width, width, norm, he_init, bias=norm != "batch")
         self.norm = Norm(norm, width, flat=True)
         self.head = Head(width, n_classes, conditioning, norm, he_init)
+
+    def places(self) -> dict[str, str]:
+        return {"first": f"{IMAGE} {self.height}"}
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[self.first], [self.second, self.norm]]
 
     def features(self, x: Tensor) -> Tensor:
         h = leaky_relu(self.first(x.flatten(1)), 0.2, inplace=True)

@@ -34,6 +34,7 @@ from distgan.models.layers import (
     linear,
     pixels,
 )
+from distgan.models.places import IMAGE, LATENT
 from distgan.models.resnet import stage_widths
 from distgan.models.sides import Resolution, base_of
 from distgan.second_order import Shape, conv2d, leaky_relu
@@ -107,8 +108,10 @@ class R3GANGenerator(nn.Module):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)
-        depth, base = blocks * len(widths), base_of(resolution)
+        self.widths, self.blocks = stage_widths(resolution, width, widths), blocks
+        widths = self.widths
+        self.base = base = base_of(resolution)
+        depth = blocks * len(widths)
         self.input = LatentInput(latent_dim, n_classes)
         self.basis = nn.Parameter(torch.randn(widths[0], base.height, base.width))
         self.project = linear(self.input.features, widths[0], "none", _unit_init, bias=False)
@@ -117,6 +120,17 @@ class R3GANGenerator(nn.Module):
             layers += [Resample(a, b, up=True), *(Block(b, depth) for _ in range(blocks))]
         self.body, self.first = nn.Sequential(*layers), blocks
         self.output = conv(widths[-1], channels, 1, 1, "none", _unit_init)
+
+    def places(self) -> dict[str, str]:
+        """See models/places.py. Sides are those of what a layer reads."""
+        low, number = self.base.height, 0
+        found = {"project": f"{LATENT} {low}", "output": f"{IMAGE} {low * 2 ** (len(self.widths) - 1)}"}
+        for i in range(len(self.widths)):
+            side = low * 2**i
+            found |= {f"body.{number + j}": f"block {side} {j}" for j in range(self.blocks)}
+            found |= {f"body.{number + self.blocks}": f"up {side}"}
+            number += self.blocks + 1
+        return found
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         with float32(z):
@@ -145,16 +159,32 @@ class R3GANDiscriminator(Discriminator):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)[::-1]
+        self.widths, self.blocks = stage_widths(resolution, width, widths), blocks
+        widths = self.widths[::-1]
         depth = blocks * len(widths)
         layers: list[nn.Module] = [conv(channels, widths[0], 1, 1, "none", _unit_init)]
         for a, b in pairwise(widths):
             layers += [*(Block(a, depth) for _ in range(blocks)), Resample(a, b, up=False)]
         self.body = nn.Sequential(*layers, *(Block(widths[-1], depth) for _ in range(blocks)))
         self.last = len(layers)
-        base = base_of(resolution)
+        self.base = base = base_of(resolution)
         self.basis = nn.Parameter(torch.randn(widths[-1], base.height, base.width) / base.area**0.5)
         self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
+
+    def places(self) -> dict[str, str]:
+        height, number = self.base.height * 2 ** (len(self.widths) - 1), 1
+        found = {"body.0": f"{IMAGE} {height}"}
+        for i in range(len(self.widths)):
+            side = height // 2**i
+            found |= {f"body.{number + j}": f"block {side} {j}" for j in range(self.blocks)}
+            found |= {f"body.{number + self.blocks}": f"down {side}"}
+            number += self.blocks + 1
+        return found
+
+    def stages(self) -> list[list[nn.Module]]:
+        layers, size = list(self.body), self.blocks + 1
+        ends = [0, *range(size + 1, len(layers), size), len(layers)]
+        return [layers[start:end] for start, end in pairwise(ends)]
 
     def features(self, x: Tensor) -> Tensor:
         with float32(x):

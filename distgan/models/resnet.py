@@ -20,6 +20,7 @@ from distgan.models.layers import (
     Head,
     LatentInput,
     Norm,
+    checked_widths,
     conv,
     he_init,
     is_channels_last,
@@ -27,7 +28,8 @@ from distgan.models.layers import (
     linear,
     pixels,
 )
-from distgan.models.sides import Resolution, base_of
+from distgan.models.places import IMAGE, LATENT
+from distgan.models.sides import Resolution, base_of, sides
 from distgan.second_order import halve, leaky_relu
 
 
@@ -39,13 +41,7 @@ def stage_widths(resolution: Resolution, width: int, widths: Sequence[int] | Non
     count = base.doublings + 1
     if widths is None:
         return [width * min(8, 2**i) for i in reversed(range(count))]
-    if len(widths) != count or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
-        heights = ", ".join(str(base.height * 2**i) for i in range(count))
-        side = "side" if base.height == base.width else "height"
-        raise ValueError(
-            f"widths must be {count} whole numbers >= 1, one for each {side} ({heights}), got {list(widths)}"
-        )
-    return list(widths)
+    return checked_widths(widths, [base.height * 2**i for i in range(count)])
 
 
 class UpBlock(nn.Module):
@@ -108,7 +104,7 @@ class ResNetGenerator(nn.Module):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)
+        self.widths = widths = stage_widths(resolution, width, widths)
         self.input = LatentInput(latent_dim, 0 if norm == "batch" else n_classes)
         self.base = base_of(resolution)
         self.project = linear(self.input.features, widths[0] * self.base.area, "none", he_init)
@@ -116,6 +112,13 @@ class ResNetGenerator(nn.Module):
         self.norm = Norm(norm, widths[-1])
         self.output = conv(widths[-1], channels, 3, 1, "none", he_init)
         self.slope = 0.0 if norm == "batch" else 0.2
+
+    def places(self) -> dict[str, str]:
+        """See models/places.py. Sides are those of what a layer reads."""
+        low = self.base.height
+        height = low * 2 ** len(self.blocks)
+        found = {"project": f"{LATENT} {low}", "norm": f"norm {height}", "output": f"{IMAGE} {height}"}
+        return found | {f"blocks.{i}": f"up {low * 2**i}" for i in range(len(self.blocks))}
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
@@ -141,7 +144,8 @@ class ResNetDiscriminator(Discriminator):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)[::-1]
+        self.height, self.widths = sides(resolution)[0], stage_widths(resolution, width, widths)
+        widths = self.widths[::-1]
         self.blocks = nn.Sequential(
             DownBlock(channels, widths[1], norm, first=True),
             *(DownBlock(a, b, norm) for a, b in pairwise(widths[1:])),
@@ -152,6 +156,15 @@ class ResNetDiscriminator(Discriminator):
         self.slope = 0.2 if norm == "none" else 0.0
         # The paper sums over the pixels (4 x 4), which a spectrally normalised net needs to reach logits beyond 1.
         self.pool = torch.sum if norm == "spectral" else torch.mean
+
+    def places(self) -> dict[str, str]:
+        last = len(self.blocks) - 1
+        found = {f"blocks.{i}": f"down {self.height // 2**i}" for i in range(last)}
+        reads = {f"blocks.0.{layer}": f"{IMAGE} {self.height} {layer}" for layer in ("conv1", "skip")}
+        return found | reads | {f"blocks.{last}": "last"}
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[block] for block in self.blocks]
 
     def features(self, x: Tensor) -> Tensor:
         h = leaky_relu(self.norm(self.blocks(x)), self.slope)

@@ -28,6 +28,7 @@ from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, Requests
 from distgan.training.decide import decide
+from distgan.training.finetune import told
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog, Tell
@@ -91,7 +92,7 @@ def train(
     status = _status("training", state, total, {}, context)
     if log is not None:
         if state.nimg == 0:
-            log.event(0, *samples.notes, *filter(None, (decided, planned)))
+            log.event(0, *told(folder), *samples.notes, *filter(None, (decided, planned)))
         log.event(state.nimg, *store.notes())
         log.status(status, urgent=True)
         if state.nimg == 0:

@@ -14,6 +14,7 @@ from distgan.config import ConfigError, RunConfig
 from distgan.gan.ema import GeneratorEMA
 from distgan.gan.schedules import apply_adam
 from distgan.models import build_discriminator, build_generator
+from distgan.models.places import freeze_nearest
 from distgan.training.context import Context
 from distgan.training.optimisers import adam, load
 
@@ -30,6 +31,7 @@ class TrainState:
         shape = {"n_classes": n_classes, **arguments}
         self.G: nn.Module = build_generator(config.model, **shape, seed=config.seed)
         self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
+        freeze_nearest(self.D, config.training.freeze_d)
         averages = config.training
         self.ema = GeneratorEMA(
             self.G, averages.ema_half_life_kimg, averages.ema_rampup, averages.ema_schedule, config.total_images
