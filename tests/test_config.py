@@ -45,7 +45,7 @@ BAD = [
     ("workers", "0", ["auto", "a whole number", "min", "max", ">= 1"]),
     ("workers", "many", ["auto", "a whole number"]),
     ("engine", "rey", ["ray", "local", "did you mean ray?"]),
-    ("model.name", "dcgn", ["mlp", "dcgan", "resnet", "r3gan", "did you mean dcgan?"]),
+    ("model.name", "dcgn", ["mlp", "dcgan", "resnet", "r3gan", "style", "did you mean dcgan?"]),
     ("model.generator", "mymodule", ["package.module:Class"]),
     ("loss.name", "hing", ["hinge", "wasserstein", "did you mean hinge?"]),
     ("loss.name", "non_saturating", ["did you mean non-saturating?"]),
@@ -351,6 +351,7 @@ SHAPES = {
     "folder": (3, 64, 0),
     "r3gan-ffhq64": (3, 64, 0),
     "r3gan-ffhq256": (3, 256, 0),
+    "style-256": (3, 256, 0),
 }
 PRESETS = {
     "r3gan-cifar10": "1.96",

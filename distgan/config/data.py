@@ -50,6 +50,13 @@ class DataConfig(Section):
     device_mib: Count = setting(
         2048, "sets up to this size are kept on the training device, larger ones are memory-mapped", unit="MiB", ge=0
     )
+    holdout: Number = setting(
+        0.1,
+        "share of the samples that is not trained on, where they are needed: to measure an auxiliary classifier's "
+        "accuracy, or for augment.target",
+        ge=0,
+        le=0.5,
+    )
     mirror: bool = setting(False, "show each image flipped left to right half of the time")
 
     @property
@@ -82,9 +89,6 @@ class MetricsConfig(Section):
         "auto", "feature extractor; auto = what suits the data"
     )
     weights: str | None = setting(None, "file with the extractor's weights")
-    holdout: Number = setting(
-        0.1, "auxiliary classifier: share of the samples that is not trained on, to measure its accuracy", ge=0, le=0.5
-    )
     batch_size: Count = setting(500, "images a worker pushes through the networks at once", unit="images", ge=1)
 
 
@@ -107,6 +111,12 @@ class LogConfig(Section):
     """What is written down."""
 
     every_kimg: Number = setting(1.0, "images between two lines of metrics.jsonl and TensorBoard", unit="kimg", gt=0)
+    every_s: Number = setting(
+        20.0,
+        "time between two signs of life, where lines are further apart: status.json and the console",
+        unit="s",
+        gt=0,
+    )
     samples_every_kimg: Number = setting(20.0, "images between two sample grids", unit="kimg", gt=0)
     grid: Count = setting(100, "images in a sample grid", ge=1, le=4096)
     writers: list[Annotated[str, OneOf(LOG_WRITERS)]] = setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distgan.config import ConfigError, ModelConfig
+from distgan.models.pretrained import check_pretrained, needs_trial
 from distgan.models.sides import Resolution, can_be_doubled_to, nearest_to, sides
 from distgan.registry import NETWORKS
 
@@ -16,11 +17,18 @@ def allowed_resolutions(name: str) -> tuple[int, ...] | None:
 def check_models(model: ModelConfig, *, channels: int, resolution: Resolution, n_classes: int = 0) -> None:
     """Refuse networks that cannot work on such images, before any worker starts. Raises ConfigError.
 
-    The families' limits are checked without building anything; own classes and further arguments are tried out with
-    three samples.
+    The families' limits are checked without building anything; own classes, further arguments and pretrained weights
+    of the user's are tried out with three samples.
     """
     check_family(model, resolution=resolution, n_classes=n_classes)
-    if model.generator is not None or model.discriminator is not None or model.g_args or model.d_args:
+    check_pretrained(model, channels=channels)
+    if model.pretrained != "none" and not isinstance(resolution, int):
+        raise ConfigError(
+            f"model.pretrained = {model.pretrained!r}: its network was trained on square images; allowed for others: "
+            "none, or one number for data.resolution"
+        )
+    own = model.generator is not None or model.discriminator is not None or model.g_args or model.d_args
+    if own or needs_trial(model):
         from distgan.models.build import try_out
 
         shape = (channels, *sides(resolution))
@@ -44,7 +52,7 @@ def check_family(model: ModelConfig, *, resolution: Resolution, n_classes: int) 
     labels. Raises ConfigError.
     """
     check_labels(model, n_classes)
-    if model.generator is not None and model.discriminator is not None:
+    if model.generator is not None and (model.discriminator is not None or model.pretrained != "none"):
         return  # own classes say themselves what they can make
     family, allowed = NETWORKS[model.name], allowed_resolutions(model.name)
     if not isinstance(resolution, int):
@@ -58,7 +66,11 @@ def check_family(model: ModelConfig, *, resolution: Resolution, n_classes: int) 
             f"{', '.join(map(str, allowed))} pixels; set data.resolution to {nearest} (the nearest), or model.name to "
             f"{' or '.join(able)}"
         )
-    if model.discriminator is None and model.d_norm not in family.d_norms:
+    if model.generator is None and model.g_upsampling == "bilinear" and not family.upsamplings:
+        raise ConfigError(
+            f"model.g_upsampling = 'bilinear': model.name = {model.name!r} has a way of its own; leave it at transposed"
+        )
+    if model.pretrained == "none" and model.discriminator is None and model.d_norm not in family.d_norms:
         raise ConfigError(
             f"model.d_norm = {model.d_norm!r}: model.name = {model.name!r} has no such normalisation; allowed here: "
             f"{', '.join(family.d_norms)}"

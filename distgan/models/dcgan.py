@@ -2,19 +2,21 @@
 
 Resolution 28 (7-14-28) and the powers of two from 16 to 256 (4-8-...). `width` is the number of channels of the feature
 map of the highest resolution (half the image's side, as in the paper); it doubles with each halving of the side, up to
-8 times `width`. With batch normalisation the weights start at N(0, 0.02), as in the paper. Without, they start at He's
-scale, and the generator uses leaky ReLUs: such networks are meant for a loss with R1 and R2 penalties.
+8 times `width`. The generator's maps grow by transposed convolutions, as in the paper, which may leave a checkerboard
+(Odena et al., 2016), or by bilinear interpolation and a 3 x 3 convolution, which leave none. With batch normalisation
+the weights start at N(0, 0.02), as in the paper. Without, they start at He's scale, and the generator uses leaky ReLUs:
+such networks are meant for a loss with R1 and R2 penalties.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from distgan.models.layers import (
+    BilinearConv,
     Discriminator,
     Head,
     LatentInput,
@@ -49,21 +51,23 @@ class DCGANGenerator(nn.Module):
         n_classes: int = 0,
         width: int = 64,
         norm: str = "batch",
+        upsampling: str = "transposed",
     ) -> None:
         super().__init__()
         self.start, widths = stage_widths(resolution, width)
         init, plain = (dcgan_init, False) if norm == "batch" else (he_init, True)
+        up = up_conv if upsampling == "transposed" else BilinearConv
         self.input = LatentInput(latent_dim, n_classes if plain else 0)
         self.project = linear(self.input.features, widths[0] * self.start.area, "none", init, bias=plain)
         self.norms = nn.ModuleList(Norm(norm, w, n_classes) for w in widths)
-        self.ups = nn.ModuleList(up_conv(a, b, init, bias=plain) for a, b in pairwise(widths))
-        self.ups.append(up_conv(widths[-1], channels, init))
+        self.ups = nn.ModuleList(up(a, b, init, bias=plain) for a, b in pairwise(widths))
+        self.ups.append(up(widths[-1], channels, init))
         self.slope = 0.2 if plain else 0.0
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
         h = h.view(h.shape[0], -1, self.start.height, self.start.width)  # len(h) would be a constant to torch.export
-        h = laid_out(h, cast("nn.ConvTranspose2d", self.ups[0]).weight)
+        h = laid_out(h, next(self.ups.parameters()))
         for norm, up in zip(self.norms, self.ups, strict=True):
             h = up(leaky_relu(norm(h, c), self.slope, inplace=True))
         return torch.tanh(h)

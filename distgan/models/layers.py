@@ -81,7 +81,7 @@ class Head(nn.Module):
 
     def forward(self, h: Tensor, c: Tensor | None) -> Tensor | DiscriminatorOutput:
         if torch.is_autocast_enabled(h.device.type):
-            with torch.autocast(h.device.type, enabled=False):  # logits in float32
+            with float32(h):  # logits too
                 return self.forward(h.float(), c)
         rows = [self.logit.weight]
         if self.embed is not None and self.embed.num_embeddings <= FEW:
@@ -262,6 +262,11 @@ def pixels(h: Tensor) -> Tensor:
     return h.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def float32(x: Tensor) -> torch.autocast:
+    """A region without autocast, on x's device."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def _thin(x: Tensor) -> bool:
     """Where oneDNN is slow on one channel: on CPUs. What is exported keeps the plain layers."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -302,6 +307,20 @@ def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.C
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class BilinearConv(nn.Module):
+    """Doubles the side by bilinear interpolation, then a 3 x 3 convolution: each pixel is made in the same way, so that
+    no pattern of every second one is left (Odena et al., Deconvolution and Checkerboard Artifacts, 2016).
+    """
+
+    def __init__(self, inputs: int, outputs: int, init: Init, *, bias: bool = True) -> None:
+        super().__init__()
+        self.conv = conv(inputs, outputs, 3, 1, "none", init, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+        return h
 
 
 def linear(inputs: int, outputs: int, norm: str, init: Init, *, bias: bool = True) -> nn.Linear:

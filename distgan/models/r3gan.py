@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from distgan.models.layers import (
     Head,
     LatentInput,
     conv,
+    float32,
     he_init,
     is_channels_last,
     laid_out,
@@ -118,13 +119,13 @@ class R3GANGenerator(nn.Module):
         self.output = conv(widths[-1], channels, 1, 1, "none", _unit_init)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        with _float32(z):
+        with float32(z):
             weights = self.project(self.input(z.float(), c))
             h = self.body[: self.first](
                 laid_out(weights[:, :, None, None] * self.basis, cast("Block", self.body[0]).mix.weight)
             )
         h = self.body[self.first :](h)
-        with _float32(z):
+        with float32(z):
             return torch.tanh(self.output(h.float()))
 
 
@@ -156,10 +157,10 @@ class R3GANDiscriminator(Discriminator):
         self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
 
     def features(self, x: Tensor) -> Tensor:
-        with _float32(x):
+        with float32(x):
             h: Tensor = laid_out(self.body[:1](x.float()), cast("Block", self.body[1]).mix.weight)
         h = self.body[1 : self.last](h)
-        with _float32(x):
+        with float32(x):
             h = self.body[self.last :](h.float())
             if is_channels_last(h):
                 return (pixels(h) * self.basis.flatten(1).t().contiguous()).sum(1)
@@ -167,14 +168,9 @@ class R3GANDiscriminator(Discriminator):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:
         h = self.features(x)
-        with _float32(x):
+        with float32(x):
             output: Tensor | DiscriminatorOutput = self.head(h, c)
         return output
-
-
-def _float32(x: Tensor) -> Any:
-    """A region without autocast."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _unit_init(weight: Tensor, fan_in: int) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
 from distgan.config.renamed import modernise
-from distgan.kinds import Kind, SampleSet, get_kind, with_recipe
+from distgan.kinds import SETTLED, Kind, SampleSet, get_kind, with_recipe, with_values
 from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
@@ -43,6 +43,7 @@ _FREE = (
     "data.cache",
     "data.device_mib",
     "data.max_bad_share",
+    "model.pretrained_weights",
     "training.on_divergence",
     "training.on_blow_up",
     "training.max_rollbacks",
@@ -81,10 +82,10 @@ def prepare(config: RunConfig) -> Prepared:
     kind = get_kind(config.data)
     spec = kind.describe(config.data)
     n_classes = spec.n_classes if config.data.labels else 0
-    config = with_recipe(config, spec).for_classes(n_classes)
-    kind.check(config, spec)
     Folder(config.storage).check_writable()
     folder = Folder(config.storage).child(config.run_name)
+    config = with_recipe(_as_begun(config, kind.recipe(config, spec), folder), spec).for_classes(n_classes)
+    kind.check(config, spec)
     if config.minutes is not None and (rate := read_rate(folder)) is not None:
         config = with_budget(config, rate)
     state = _existing(config, folder)
@@ -101,6 +102,19 @@ def prepare(config: RunConfig) -> Prepared:
         notes = (f"no home folder to write to: what is kept between runs lies in {user_cache()}", *notes)
     seen = float(read_status(folder).get("kimg", 0)) if state == "complete" else 0.0
     return Prepared(config, folder, state, words, notes, seen)
+
+
+def _as_begun(config: RunConfig, recipe: dict[str, Any], folder: Folder) -> RunConfig:
+    """The same run; where `folder` has one that was begun, what nobody gave and a recipe would fill in is as it was
+    there: recipes change from version to version.
+    """
+    if not folder.exists("checkpoints"):
+        return config
+    try:
+        begun = read_run_config(folder)
+    except ConfigError:  # which is told where the two are compared
+        return config
+    return with_values(config, {name: get_dotted(begun, name) for name in (*recipe, *SETTLED)})
 
 
 @contextmanager
@@ -145,7 +159,8 @@ def at_home(config: RunConfig) -> RunConfig:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return config
     known = get_kind(config.data).knows(config.data.name)
-    for section, key in (("data", "name"), ("data", "root"), ("data", "cache"), ("metrics", "weights")):
+    paths = [("data", key) for key in ("name", "root", "cache")]
+    for section, key in (*paths, ("model", "pretrained_weights"), ("metrics", "weights")):
         part = getattr(config, section)
         path = getattr(part, key)
         if not path or (key == "name" and known):

@@ -88,6 +88,11 @@ class RunLog:
         for writer in self._writers:
             _try(lambda writer=writer: action(writer))  # type: ignore[misc]
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last status."""
+        return time.time() - self._last_status
+
     def status(self, values: dict[str, Any], *, urgent: bool = False) -> None:
         """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's
         way.

@@ -311,6 +311,7 @@ def test_labels(tmp_path):
         ({"n": -5}, "-n -5"),
         ({"seed": -1}, "--seed -1"),
         ({"seed": 2**63}, "--seed"),
+        ({"truncation": -0.1}, "--truncation -0.1: allowed: 0 "),
         ({"out": "x.jpg"}, r"--out x\.jpg: allowed: FILE\.png"),
         ({"n": 20000, "out": "x.png"}, "at most 10000"),
         ({"out": "/proc/nowhere/x.png"}, "--out .*cannot be written"),

@@ -19,7 +19,7 @@ from distgan.config import AugmentConfig, ConfigError, DataConfig, RunConfig
 from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec, some
 from distgan.kinds.image.grid import columns_of, enlarged, make_grid, over_two
 from distgan.kinds.image.opacity import straight
-from distgan.kinds.image.recipe import recipe
+from distgan.kinds.image.recipe import decide, recipe
 from distgan.kinds.image.sources import hint, is_known, source
 from distgan.kinds.picture import png
 
@@ -77,7 +77,11 @@ class Images:
         import torch
 
         stored = (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
-        return torch.cat([stored[:, :3].minimum(stored[:, 3:]), stored[:, 3:]], 1) if x.shape[1] == 4 else stored
+        return (
+            torch.cat([stored[:, :3].minimum(stored[:, 3:]), stored[:, 3:]], 1)
+            if x.ndim == 4 and x.shape[1] == 4
+            else stored
+        )
 
     def vary(self, x: Tensor, position: Tensor, config: DataConfig, seed: int) -> Tensor:
         """Flips left to right with probability 1/2, where data.mirror asks for it."""
@@ -159,6 +163,9 @@ class Images:
 
     def recipe(self, config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
         return recipe(config, spec)
+
+    def decide(self, config: RunConfig, samples: SampleSet) -> dict[str, Any]:
+        return decide(config, samples)
 
     def network_arguments(self, spec: SampleSpec) -> dict[str, Any]:
         """`resolution`: the side of square images, (height, width) of others."""

