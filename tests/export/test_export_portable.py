@@ -21,12 +21,12 @@ from distgan.storage import Folder
 FAMILIES = tuple(NETWORKS)
 
 
-def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch"):
+def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch", channels=3, resolution=16):
     """A generator on disk that shows what goes in: no weight is as small as at the start of training, none is 0."""
     model = ModelConfig(
         name=name, g_norm=norm, latent_dim=6, g_width=4, d_width=4, conditioning="projection" if classes else "none"
     )
-    G = build_generator(model, channels=3, resolution=16, n_classes=len(classes), seed=3)
+    G = build_generator(model, channels=channels, resolution=resolution, n_classes=len(classes), seed=3)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in (*G.parameters(), *(b for b in G.buffers() if b.is_floating_point() and b.ndim == 1)):
@@ -37,7 +37,7 @@ def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch"
                 tensor.add_(0.1 * noise.abs())
             else:
                 tensor.copy_(noise * (1.5 * (tensor.shape[0] / tensor.numel()) ** 0.5))
-    spec = image_spec("tiny", 3, 16, classes)
+    spec = image_spec("tiny", channels, resolution, classes)
     save_generator(folder, G.state_dict(), model, kind="image", spec=spec, info={"run": "tiny", "kimg": 1.5})
     generator = load_generator(folder)
     images = generator.sample(torch.arange(8)).float()
@@ -56,6 +56,13 @@ def test_every_family_can_be_traced_with_any_number_of_images(tmp_path, name, no
         for parameter in generator.G.parameters():
             parameter.mul_(1.1)  # the comparison must see another network
     assert program_difference(generator, data) > 1e-4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_can_be_traced_with_opacity_and_sides_that_differ(tmp_path, name):
+    generator = export(Folder(tmp_path), name, (), "none", channels=4, resolution=(16, 24))
+    assert generator.sample(torch.arange(2)).shape == (2, 4, 16, 24)
+    assert program_difference(generator, to_program(generator, "{}")) < 1e-5
 
 
 def test_the_exported_program_needs_nothing_of_this_package(tmp_path):

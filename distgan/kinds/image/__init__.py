@@ -52,9 +52,8 @@ class Images:
     def like(self, config: DataConfig, spec: SampleSpec | None) -> DataConfig:
         if spec is not None:
             channels, height, width = spec.shape
-            size = height if height == width else f"{height}x{width}"
-            return config.model_copy(update={"channels": channels, "resolution": size})
-        return config if config.resolution else config.model_copy(update={"resolution": _side(config.name)})
+            return config.model_copy(update={"channels": channels, "resolution": _written(height, width)})
+        return config if config.resolution else config.model_copy(update={"resolution": _own_size(config.name)})
 
     def describe(self, config: DataConfig) -> SampleSpec:
         return source(config).describe()
@@ -235,13 +234,29 @@ def save_folder(
         (folder / "dataset.json").write_text(json.dumps(known), encoding="utf-8")
 
 
-def _side(name: str) -> int | None:
-    """The side of the first image of a folder or archive, up to MEASURED, so that images are measured as they are."""
+def _written(height: int, width: int) -> int | str:
+    """As data.resolution has it."""
+    return height if height == width else f"{height}x{width}"
+
+
+def _own_size(name: str) -> int | str | None:
+    """The size of a set's images, up to MEASURED a side, so that they are measured as they are: of a folder or archive
+    whose images have several sizes the side of the first one.
+    """
+    from distgan.kinds.image.arrays import ArraySource
     from distgan.kinds.image.folder import FolderSource
 
     found = source(DataConfig(name=name, split="all", labels=False))
-    side = found.first_side() if isinstance(found, FolderSource) else None
-    return None if side is None else max(4, min(side, MEASURED))
+    if not isinstance(found, ArraySource | FolderSource):
+        return None
+    size = found.own_size()
+    if size is None:
+        return None
+    height, width = size
+    if height == width and isinstance(found, ArraySource):
+        return None
+    share = min(1.0, MEASURED / max(height, width))
+    return _written(*(max(4, round(side * share)) for side in (height, width)))
 
 
 KIND = Images()

@@ -180,6 +180,11 @@ class ArraySource:
             )
         return raw.transpose(0, 3, 1, 2) if last else raw
 
+    def own_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        height, width = self._pixels.shape[2:]
+        return height, width
+
     @cached_property
     def _target(self) -> Target:
         config, (channels, height, width) = self.config, self._pixels.shape[1:]
