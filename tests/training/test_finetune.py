@@ -224,7 +224,7 @@ def test_only_what_fits_is_taken(monkeypatch):
     same = own.model_copy(update={"g_args": {"width": 4, "norm": "none"}})
     assert tuned(source, same, CLASSES, GREY)[-1].endswith("3 of 3 classes by name")
     monkeypatch.delattr("distgan.models.dcgan.DCGANGenerator.places")  # as people's own networks, which have none
-    with pytest.raises(ConfigError, match=r"DCGANGenerator is made for .* a method places\(\)"):
+    with pytest.raises(ConfigError, match=r"DCGANGenerator is made for .*\(a method places\(\)"):
         tuned(source, same, CLASSES[:2], GREY)
 
 
