@@ -31,10 +31,10 @@ def write_samples(
     """Write n samples of the generator at `source` (see `find_generator`) and say what was written.
 
     out: a file in one of the formats of the kind of sample, or where it has that a folder. Images: FILE.png, a grid;
-    FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); FILE.npz, that and the classes; a folder of PNG files. Sample i
-    of a seed is always the same, whatever n. label: a class, "each" for all in turn (a grid has a column for each),
-    None for classes as often as in the data. With `walk` steps, each sample turns into another: see `write_walk`, which
-    makes FILE.gif too. truncation: see `Generator.decoded`.
+    FILE.npy, uint8 (N, H, W) for grey, (N, H, W, 3) or, with opacity, (N, H, W, 4); FILE.npz, that and the classes; a
+    folder of PNG files. Sample i of a seed is always the same, whatever n. label: a class, "each" for all in turn (a
+    grid has a column for each), None for classes as often as in the data. With `walk` steps, each sample turns into
+    another: see `write_walk`, which makes FILE.gif too. truncation: see `Generator.decoded`.
     ConfigError for a bad number, seed, label or place.
     """
     if n < 1:

@@ -66,7 +66,7 @@ def write_walk(
     a folder of frames.
 
     The array is (N, steps, ...), samples as the kind's own .npy has them: images (N, steps, H, W), or (N, steps, H, W,
-    3) for colour. Raises ConfigError for what is too much, or for another suffix, OSError.
+    3 or 4) for colour. Raises ConfigError for what is too much, or for another suffix, OSError.
     """
     if steps < 2:
         raise ConfigError(f"--walk {steps}: allowed: at least 2 steps")
