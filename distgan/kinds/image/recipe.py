@@ -22,7 +22,7 @@ SLOW = 3e-3
 """Learning rates for few images: at twice the rate G was lost within minutes."""
 FEW = 1000
 """Images below which D learns the set by heart within minutes."""
-POLICY, OVERFITTING = ["translate", "scale", "colour", "cutout"], 0.4
+POLICY, OVERFITTING = ["translate", "scale", "colour", "cutout"], 0.2
 """How few images are augmented, and the overfitting r_v that this is steered to."""
 NARROW = 16
 """Width of both networks for pictures in colour on processors: as good as twice the width for the same images, at 2.4
