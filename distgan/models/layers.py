@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from distgan.second_order import Conv2d
+from distgan.second_order import Conv2d, autocasts, no_autocast
 
 Init = Callable[[Tensor, int], None]
 Pairs = tuple[tuple[int, int], ...]
@@ -80,8 +80,8 @@ class Head(nn.Module):
             self.classify = linear(features, n_classes, norm, init)
 
     def forward(self, h: Tensor, c: Tensor | None) -> Tensor | DiscriminatorOutput:
-        if torch.is_autocast_enabled(h.device.type):
-            with torch.autocast(h.device.type, enabled=False):  # logits in float32
+        if autocasts(h):
+            with no_autocast(h):  # logits in float32
                 return self.forward(h.float(), c)
         rows = [self.logit.weight]
         if self.embed is not None and self.embed.num_embeddings <= FEW:

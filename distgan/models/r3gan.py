@@ -1,9 +1,9 @@
 """Grouped residual networks without any normalisation (Huang et al., R3GAN, 2024, config E), for RpGAN with R1 and R2.
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
-side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. A block is an inverted bottleneck: 1
-x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input. The settings g_norm and
-d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
+Powers of two from 16 to 1024. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width` (16 times from 512 pixels on); `widths` names all of them instead, from 4 pixels up. A block
+is an inverted bottleneck: 1 x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input.
+The settings g_norm and d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
 
 Under autocast the blocks and resamplings above 4 pixels run in bf16, where nearly all the work is. Both ends stay in
 float32: the 4-pixel stage, the layers that meet noise, images and logits, where rounding to 8 bits would be seen in
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from distgan.models.layers import (
     pixels,
 )
 from distgan.models.resnet import stage_widths
-from distgan.second_order import Shape, conv2d, leaky_relu
+from distgan.second_order import Shape, conv2d, leaky_relu, no_autocast
 
 _EXPANSION, _GROUP = 2, 16
 
@@ -115,13 +115,13 @@ class R3GANGenerator(nn.Module):
         self.output = conv(widths[-1], channels, 1, 1, "none", _unit_init)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        with _float32(z):
+        with no_autocast(z):
             weights = self.project(self.input(z.float(), c))
             h = self.body[: self.first](
                 laid_out(weights[:, :, None, None] * self.basis, cast("Block", self.body[0]).mix.weight)
             )
         h = self.body[self.first :](h)
-        with _float32(z):
+        with no_autocast(z):
             return torch.tanh(self.output(h.float()))
 
 
@@ -152,10 +152,10 @@ class R3GANDiscriminator(Discriminator):
         self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
 
     def features(self, x: Tensor) -> Tensor:
-        with _float32(x):
+        with no_autocast(x):
             h: Tensor = laid_out(self.body[:1](x.float()), cast("Block", self.body[1]).mix.weight)
         h = self.body[1 : self.last](h)
-        with _float32(x):
+        with no_autocast(x):
             h = self.body[self.last :](h.float())
             if is_channels_last(h):
                 return (pixels(h) * self.basis.flatten(1).t().contiguous()).sum(1)
@@ -163,14 +163,9 @@ class R3GANDiscriminator(Discriminator):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:
         h = self.features(x)
-        with _float32(x):
+        with no_autocast(x):
             output: Tensor | DiscriminatorOutput = self.head(h, c)
         return output
-
-
-def _float32(x: Tensor) -> Any:
-    """A region without autocast."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _unit_init(weight: Tensor, fan_in: int) -> None:

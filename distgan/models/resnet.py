@@ -1,9 +1,9 @@
 """Residual networks with pre-activation, as in SNGAN (Miyato et al., Spectral normalization, 2018, tables 3 and 4).
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
-side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. The paper's pair is g_norm "batch",
-d_norm "spectral". Without normalisation the second convolution of each block starts at 0 (Zhang et al., Fixup, 2019),
-so that the net starts as its skips, whatever its depth.
+Powers of two from 16 to 1024. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width` (16 times from 512 pixels on); `widths` names all of them instead, from 4 pixels up. The
+paper's pair is g_norm "batch", d_norm "spectral". Without normalisation the second convolution of each block starts at
+0 (Zhang et al., Fixup, 2019), so that the net starts as its skips, whatever its depth.
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ from distgan.second_order import halve, leaky_relu
 
 
 def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = None) -> list[int]:
-    """Channels at the sides 4, 8, ..., resolution: `widths` if given, which must be as many (ValueError)."""
+    """Channels at the sides 4, 8, ..., resolution: `widths` if given, which must be as many (ValueError).
+
+    From 512 pixels on the cap is 16 times `width`: with 32 that is 32 at 1024 pixels and 512 from 64 down, as in Karras
+    et al., Analyzing and improving the image quality of StyleGAN, 2020.
+    """
     count = (resolution // 4).bit_length()
     if widths is None:
-        return [width * min(8, 2**i) for i in reversed(range(count))]
+        most = 8 if resolution <= 256 else 16
+        return [width * min(most, 2**i) for i in reversed(range(count))]
     if len(widths) != count or any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in widths):
         sides = ", ".join(str(4 * 2**i) for i in range(count))
         raise ValueError(f"widths must be {count} whole numbers >= 1, one for each side ({sides}), got {list(widths)}")

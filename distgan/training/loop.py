@@ -27,6 +27,7 @@ from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, Requests
+from distgan.training.forecast import Forecast, introduce
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog, Tell
@@ -89,6 +90,7 @@ def train(
         if state.nimg == 0:
             log.event(0, *samples.notes, *([planned] if planned else []))
         log.event(state.nimg, *store.notes())
+        log.tell(0, *introduce(config, state, context, samples.spec.shape, arguments))
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
@@ -102,7 +104,7 @@ def train(
             if on_tick is not None:
                 on_tick(now)
 
-    run_step, slow = LongSteps(step, state, context, alive), True
+    run_step, slow, forecast = LongSteps(step, state, context, alive), True, Forecast(config, state.nimg)
     watch.lap()
 
     with context.stop_on_signals():
@@ -127,6 +129,8 @@ def train(
                 watchdog.forget()
                 watch.lap()
                 continue
+            if log is not None and not planned and (told := forecast(state.nimg)):
+                log.tell(0, told)
             if not reading:
                 alive(state.nimg)
                 continue
