@@ -165,7 +165,7 @@ def test_a_signal_in_a_long_step_is_answered_at_once_and_nothing_is_lost(
         process.send_signal(signal.SIGTERM)
         asked = time.monotonic()
         said, _ = process.communicate(timeout=60)
-        # 3 s of a nap, and the end of a process; a busy machine has its time. To the end of the step are 15 s, and 20 more
+        # A nap of 3 s, and the end of a process on a busy machine; the rest of the step takes 15 s, the next one 20
         assert time.monotonic() - asked < 20
     finally:
         process.kill()
