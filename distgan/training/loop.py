@@ -27,6 +27,8 @@ from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, Requests
+from distgan.training.decide import decide
+from distgan.training.finetune import told
 from distgan.training.forecast import Forecast, introduce
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
@@ -36,6 +38,7 @@ from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back, slow_down
 from distgan.training.state import TrainState, choose_kernels
+from distgan.training.steered_augmentation import SteeredAugmentation
 from distgan.training.train_step import TrainStep
 from distgan.training.variety import Variety
 
@@ -57,6 +60,7 @@ def train(
     # The real samples
     samples = context.together(lambda: open_samples(config.data))
     kind, config = get_kind(config.data), config.for_classes(len(samples.classes))
+    config, decided = decide(config, samples, context, folder)
     held_out = HeldOut(config, samples, kind)
     order, device_mib = DataOrder(len(samples), config.seed, held_out.rest), config.data.device_mib
     loader = Loader(samples, kind, context.device, order, device_mib=device_mib, config=config.data, seed=config.seed)
@@ -79,6 +83,7 @@ def train(
     # What is measured and written down
     meter, watch, health = Meter(), Stopwatch(), Health(config, state.health, kind.noun)
     variety, watchdog = Variety(config, context, samples, kind), Watchdog(config, context, state, step)
+    steered = SteeredAugmentation(config, context, state, step, held_out)
     measure = Measurement(config, context, samples, kind, folder)
     log = RunLog(folder, state.nimg, config.log, tell) if context.is_main else None
     if log is not None and state.nimg == 0:
@@ -88,7 +93,7 @@ def train(
     status = _status("training", state, total, {}, context)
     if log is not None:
         if state.nimg == 0:
-            log.event(0, *samples.notes, *([planned] if planned else []))
+            log.event(0, *told(folder), *samples.notes, *filter(None, (decided, planned)))
         log.event(state.nimg, *store.notes())
         log.tell(0, *introduce(config, state, context, samples.spec.shape, arguments))
         log.status(status, urgent=True)
@@ -129,8 +134,10 @@ def train(
                 watchdog.forget()
                 watch.lap()
                 continue
-            if log is not None and not planned and (told := forecast(state.nimg)):
-                log.tell(0, told)
+            if stats is not None:
+                steered.look()
+            if log is not None and not planned and (length := forecast(state.nimg)):
+                log.tell(0, length)
             if not reading:
                 alive(state.nimg)
                 continue
@@ -144,7 +151,8 @@ def train(
                 watch.lap()
                 continue
             if steps:
-                values |= {"images_per_s": (state.nimg - logged) / watch.lap(), **step.rates()}
+                rate = {"images_per_s": (state.nimg - logged) / watch.lap()}
+                values |= rate | step.rates() | steered.values()
             else:  # a stop right after a log line, which told all
                 values = dict(status["values"])
             logged = state.nimg

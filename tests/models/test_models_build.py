@@ -20,13 +20,14 @@ SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] 
 CONDITIONING = ["none", "projection", "auxiliary"]
 NORMS = ["batch", "none"]
 SIZE_3 = {"channels": 3, "resolution": 32, "n_classes": 3}
-# d_norm "spectral" is refused for r3gan; g_norm and d_norm mean nothing there
+NORMLESS = {"r3gan", "style"}
+"""Families in which g_norm and d_norm mean nothing."""
 CASES = [
     (name, resolution, conditioning, g_norm, d_norm)
     for name in MODELS
     for resolution, conditioning in product(SIZES[name], CONDITIONING)
     for g_norm, d_norm in (
-        [("none", "none")] if name == "r3gan" else [("batch", "batch"), ("batch", "spectral"), ("none", "none")]
+        [("none", "none")] if name in NORMLESS else [("batch", "batch"), ("batch", "spectral"), ("none", "none")]
     )
 ]
 
@@ -91,7 +92,7 @@ def test_shapes_and_gradients(name, resolution, conditioning, g_norm, d_norm):
             assert float(p.grad.abs().sum()) > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", ["dcgan", "resnet", "r3gan"])
+@pytest.mark.parametrize("name", ["dcgan", "resnet", "r3gan", "style"])
 @pytest.mark.parametrize("resolution", [128, 256])
 @pytest.mark.parametrize("norm", NORMS)
 def test_large_images(name, resolution, norm):
@@ -217,7 +218,9 @@ def refused(model, channels=1, resolution=28, n_classes=0):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_good_configs_pass(name):
-    check_models(classic_model(name=name, conditioning="projection"), channels=3, resolution=32, n_classes=10)
+    d_norm = "batch" if "batch" in MODELS[name].d_norms else "none"
+    model = classic_model(name=name, d_norm=d_norm, conditioning="projection")
+    check_models(model, channels=3, resolution=32, n_classes=10)
 
 
 def test_resolutions_are_told_with_the_nearest_and_the_able():
@@ -225,7 +228,7 @@ def test_resolutions_are_told_with_the_nearest_and_the_able():
     assert "data.resolution = 28" in text
     assert "16, 32, 64, 128, 256, 512, 1024" in text
     assert "set data.resolution to 32" in text
-    assert "dcgan or mlp" in text
+    assert "dcgan or mlp or style" in text
     assert "set data.resolution to 64" in refused({}, resolution=48)  # the larger of two equally near
 
 
@@ -234,8 +237,9 @@ def test_conditioning_needs_labels():
     assert "one class" in refused({"conditioning": "auxiliary"}, n_classes=1)
 
 
-def test_spectral_r3gan_is_refused():
-    assert "d_norm" in refused({"name": "r3gan", "d_norm": "spectral"}, resolution=32)
+@pytest.mark.parametrize(("name", "norm"), [("r3gan", "spectral"), ("style", "spectral"), ("style", "batch")])
+def test_norms_that_a_family_has_not_are_refused(name, norm):
+    assert f"model.d_norm = {norm!r}" in refused({"name": name, "d_norm": norm}, resolution=32)
 
 
 def test_family_arguments():
@@ -348,14 +352,14 @@ def test_limits_are_known_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["resnet", "r3gan"])
+@pytest.mark.parametrize("name", ["resnet", "r3gan", "style"])
 def test_widths_can_be_named_one_by_one(name):
     given = {"name": name, "g_norm": "none", "d_norm": "none"}
     given |= {"g_args": {"widths": [24, 16, 40, 8]}, "d_args": {"widths": [12, 12, 12, 20]}}
     model, size = classic_model(**given), {"channels": 1, "resolution": 32}
     check_models(model, **size)
     G, D = build(model, **size)
-    assert G.output.in_channels == 8
+    assert len(next(p for n, p in G.named_parameters() if n in ("output.weight", "images.3.weight"))[0]) == 8
     assert D.head.logit.in_features == 12
     for wrong in ([24, 16, 40], [24, 16, 40, 0], [24, 16, 40, 8.0]):
         told = refused(given | {"g_args": {"widths": wrong}}, resolution=32)
