@@ -350,6 +350,7 @@ SHAPES = {
     "sngan-cifar10": (3, 32, 10),
     "folder": (3, 64, 0),
     "r3gan-ffhq64": (3, 64, 0),
+    **{f"r3gan-{side}": (3, side, 0) for side in (128, 256, 512, 1024)},
     "r3gan-ffhq256": (3, 256, 0),
     "style-256": (3, 256, 0),
 }

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from distgan.second_order import Conv2d
+from distgan.second_order import Conv2d, autocasts, no_autocast
 
 Init = Callable[[Tensor, int], None]
 Pairs = tuple[tuple[int, int], ...]
@@ -80,7 +81,7 @@ class Head(nn.Module):
             self.classify = linear(features, n_classes, norm, init)
 
     def forward(self, h: Tensor, c: Tensor | None) -> Tensor | DiscriminatorOutput:
-        if torch.is_autocast_enabled(h.device.type):
+        if autocasts(h):
             with float32(h):  # logits too
                 return self.forward(h.float(), c)
         rows = [self.logit.weight]
@@ -272,9 +273,9 @@ def pixels(h: Tensor) -> Tensor:
     return h.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def float32(x: Tensor) -> torch.autocast:
+def float32(x: Tensor) -> AbstractContextManager[Any]:
     """A region without autocast, on x's device."""
-    return torch.autocast(x.device.type, enabled=False)
+    return no_autocast(x)
 
 
 def _thin(x: Tensor) -> bool:

@@ -1,9 +1,9 @@
 """Grouped residual networks without any normalisation (Huang et al., R3GAN, 2024, config E), for RpGAN with R1 and R2.
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
-side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. A block is an inverted bottleneck: 1
-x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input. The settings g_norm and
-d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
+Powers of two from 16 to 1024. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width` (16 times from 512 pixels on); `widths` names all of them instead, from 4 pixels up. A block
+is an inverted bottleneck: 1 x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input.
+The settings g_norm and d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
 
 Under autocast the blocks and resamplings above 4 pixels run in bf16, where nearly all the work is. Both ends stay in
 float32: the 4-pixel stage, the layers that meet noise, images and logits, where rounding to 8 bits would be seen in

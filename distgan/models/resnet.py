@@ -1,9 +1,10 @@
 """Residual networks with pre-activation, as in SNGAN (Miyato et al., Spectral normalization, 2018, tables 3 and 4).
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
-side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. The paper's pair is g_norm "batch",
-d_norm "spectral". Without normalisation the second convolution of each block starts at 0 (Zhang et al., Fixup, 2019),
-so that the net starts as its skips, whatever its depth. Images that are not square: models/sides.py.
+Powers of two from 16 to 1024. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width` (16 times from 512 pixels on); `widths` names all of them instead, from 4 pixels up. The
+paper's pair is g_norm "batch", d_norm "spectral". Without normalisation the second convolution of each block starts at
+0 (Zhang et al., Fixup, 2019), so that the net starts as its skips, whatever its depth. Images that are not square:
+models/sides.py.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ from distgan.second_order import halve, leaky_relu
 def stage_widths(resolution: Resolution, width: int, widths: Sequence[int] | None = None) -> list[int]:
     """Channels from the smallest maps to the resolution, 4, 8, ... where it is a power of two: `widths` if given, which
     must be as many (ValueError).
+
+    From 512 pixels on the cap is 16 times `width`: with 32 that is 32 at 1024 pixels and 512 from 64 down, as in Karras
+    et al., Analyzing and improving the image quality of StyleGAN, 2020.
     """
     base = base_of(resolution)
-    count = base.doublings + 1
+    count, most = base.doublings + 1, 8 if max(sides(resolution)) < 512 else 16
     if widths is None:
-        return [width * min(8, 2**i) for i in reversed(range(count))]
+        return [width * min(most, 2**i) for i in reversed(range(count))]
     return checked_widths(widths, [base.height * 2**i for i in range(count)])
 
 

@@ -2,11 +2,11 @@
 quality of StyleGAN, 2020).
 
 Resolution 28 (7-14-28) and the powers of two from 16 to 1024 (4-8-...). `width` is the number of channels at full
-resolution; it doubles with each halving of the side, up to 8 times `width`; `widths` names all of them instead, from
-the smallest side up. A small network maps z and the class to a style w. From w come factors for the channels in front
-of each convolution, and their effect on the size of signals is divided out behind it (2020, eq. 1 to 3). Each side adds
-its part to an image that is scaled up through a filter, and the discriminator is residual (2020, section 4.1). The
-settings g_norm and d_norm have no meaning here.
+resolution; it doubles with each halving of the side, up to 8 times `width`, 16 times from 512 pixels on; `widths` names
+all of them, from the smallest side up. A small network maps z and the class to a style w. From w come factors for the
+channels in front of each convolution, and their effect on the size of signals is divided out behind it (2020, eq. 1 to
+3). Each side adds its part to an image that is scaled up through a filter, and the discriminator is residual (2020,
+section 4.1). The settings g_norm and d_norm have no meaning here.
 
 All weights start at N(0, 1) and are scaled where they are used, so that one learning rate suits layers of all widths
 (Karras et al., Progressive growing of GANs, 2018, section 4.1).

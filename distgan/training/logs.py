@@ -68,8 +68,13 @@ class RunLog:
         recorded, and told at once.
         """
         for text in texts:
-            self._events = [*self._events[1 - EVENTS :], {"nimg": nimg, "text": text}]
             self._each(lambda writer, text=text: writer.event(nimg, text))  # type: ignore[misc]
+        self.tell(nimg, *texts)
+
+    def tell(self, nimg: int, *texts: str) -> None:
+        """An event that is not recorded: what depends on this machine and the clock."""
+        for text in texts:
+            self._events = [*self._events[1 - EVENTS :], {"nimg": nimg, "text": text}]
             if self._tell is not None:
                 self._tell(nimg, text)
         if texts and self._values:

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from distgan.config import RunError
+from distgan.text import first_line
 from distgan.training.checkpoint import to_host
 from distgan.training.context import Context
 from distgan.training.player import Stats
@@ -49,7 +52,7 @@ class LongSteps:
         """One step; None where a stop was asked for in the middle of it, and the state is that of before."""
         started, nimg = time.monotonic(), self.state.nimg
         if self.seconds < LONG_S or self.step.graphs:
-            stats = self.step(with_norms=with_norms)
+            stats = self._step(with_norms)
         else:
             before = to_host(self.state.state_dict()) if self.context.world_size == 1 else None
 
@@ -60,13 +63,24 @@ class LongSteps:
 
             try:
                 with _looking(look, self.state.G, self.state.D):
-                    stats = self.step(with_norms=with_norms)
+                    stats = self._step(with_norms)
             except _LeaveError:
                 assert before is not None
                 self.state.load_state_dict(before)
                 return None
         self.seconds = time.monotonic() - started
         return stats
+
+    def _step(self, with_norms: bool) -> Stats:
+        try:
+            return self.step(with_norms=with_norms)
+        except torch.OutOfMemoryError as error:
+            now = self.step.config.training.accumulate
+            text = f"training.accumulate = {now}: the GPU's memory is too small for a step; training.accumulate = "
+            text += f"{2 * now} computes it in parts of half the size, in a new run ({first_line(error)})"
+            if self.context.world_size == 1:
+                raise RunError(text) from error
+            raise torch.OutOfMemoryError(text) from error  # Ray ends the others, which wait for this one
 
 
 class _LeaveError(BaseException):

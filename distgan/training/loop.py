@@ -29,6 +29,7 @@ from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context, Requests
 from distgan.training.decide import decide
 from distgan.training.finetune import told
+from distgan.training.forecast import Forecast, introduce
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog, Tell
@@ -94,6 +95,7 @@ def train(
         if state.nimg == 0:
             log.event(0, *told(folder), *samples.notes, *filter(None, (decided, planned)))
         log.event(state.nimg, *store.notes())
+        log.tell(0, *introduce(config, state, context, samples.spec.shape, arguments))
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
@@ -107,7 +109,7 @@ def train(
             if on_tick is not None:
                 on_tick(now)
 
-    run_step, slow = LongSteps(step, state, context, alive), True
+    run_step, slow, forecast = LongSteps(step, state, context, alive), True, Forecast(config, state.nimg)
     watch.lap()
 
     with context.stop_on_signals():
@@ -134,6 +136,8 @@ def train(
                 continue
             if stats is not None:
                 steered.look()
+            if log is not None and not planned and (length := forecast(state.nimg)):
+                log.tell(0, length)
             if not reading:
                 alive(state.nimg)
                 continue

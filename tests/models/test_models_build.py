@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config import ConfigError, ModelConfig
-from distgan.gan.step import has_batch_statistics
+from distgan.config import ConfigError, LossConfig, ModelConfig
+from distgan.gan.step import d_step_loss, frozen, g_step_loss, has_batch_statistics
 from distgan.models import allowed_resolutions, build_discriminator, build_generator, check_models, layers
+from distgan.models.resnet import stage_widths
 from distgan.registry import NETWORKS as MODELS
 
 SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] for name in MODELS}
@@ -100,6 +101,33 @@ def test_large_images(name, resolution, norm):
     x = G(torch.randn(2, 5))
     assert x.shape == (2, 3, resolution, resolution)
     assert D(x).shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["resnet", "r3gan"])
+@pytest.mark.parametrize("resolution", [512, 1024])
+def test_the_largest_images_have_networks_of_sensible_widths(name, resolution):
+    with torch.device("meta"):  # sizes without numbers
+        G, D = build(classic_model(name=name, latent_dim=64, g_width=32, d_width=32), channels=3, resolution=resolution)
+        assert G(torch.zeros(2, 64)).shape == (2, 3, resolution, resolution)
+        assert D(torch.zeros(2, 3, resolution, resolution)).shape == (2,)
+    widths = [512, 512, 512, 512, 512, 256, 128, 64, 32]  # StyleGAN2's at 1024 pixels
+    assert stage_widths(resolution, 32) == widths[-(resolution // 4).bit_length() :]
+    assert G.output.in_channels == 32
+    assert sum(p.numel() for p in (*G.parameters(), *D.parameters())) < 100e6
+
+
+@pytest.mark.parametrize("name", ["resnet", "r3gan"])
+def test_a_step_at_512_pixels(name):
+    """Both players learn, with the penalties' second derivatives, from the first step on."""
+    model = ModelConfig(name=name, latent_dim=5, g_width=1, d_width=1, g_norm="none", d_norm="none")
+    G, D = build(model, channels=3, resolution=512)
+    x, z = torch.rand(2, 3, 512, 512) * 2 - 1, torch.randn(2, 5)
+    loss = LossConfig()
+    d_step_loss(G, D, x, None, z, None, loss)[0].backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in D.parameters())
+    with frozen(D):
+        g_step_loss(G, D, x, None, z, None, loss)[0].backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in G.parameters())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -198,7 +226,7 @@ def test_good_configs_pass(name):
 def test_resolutions_are_told_with_the_nearest_and_the_able():
     text = refused({"name": "r3gan"})
     assert "data.resolution = 28" in text
-    assert "16, 32, 64, 128, 256" in text
+    assert "16, 32, 64, 128, 256, 512, 1024" in text
     assert "set data.resolution to 32" in text
     assert "dcgan or mlp or style" in text
     assert "set data.resolution to 64" in refused({}, resolution=48)  # the larger of two equally near

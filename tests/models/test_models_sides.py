@@ -106,7 +106,7 @@ def test_sides_are_told_with_the_nearest_and_the_able(monkeypatch):
     text = refused("dcgan", 50, 70)
     assert "data.resolution = 50x70" in text
     assert "set data.resolution to 48x72 (the nearest), or model.name to mlp" in text
-    assert "to 256x128" in refused("r3gan", 1024, 512)
+    assert "to 256x128" in refused("dcgan", 1024, 512)
     check_models(model_of("mlp"), channels=3, resolution=(50, 70))
     known = {**{name: NETWORKS[name] for name in NETWORKS}, "resnet": replace(NETWORKS["resnet"], oblong=False)}
     monkeypatch.setattr(check, "NETWORKS", known)

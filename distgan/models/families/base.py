@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-POWERS = (16, 32, 64, 128, 256)
+POWERS = (16, 32, 64, 128, 256, 512, 1024)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from distgan.models.families.base import POWERS, Family
 FAMILY = Family(
     generator="distgan.models.style:StyleGenerator",
     discriminator="distgan.models.style:StyleDiscriminator",
-    resolutions=(16, 28, *POWERS[1:], 512, 1024),
+    resolutions=(16, 28, *POWERS[1:]),
     d_norms=("none",),
     oblong=True,
 )
