@@ -80,31 +80,20 @@ def _refuse(text: str) -> int:
 
 
 def train(arguments: list[str]) -> int:
-    usage = "usage: distgan train [--config FILE.yaml] [--warm-start RUN_OR_TRIAL] [--SETTING VALUE ...]"
+    usage = "usage: distgan train [--config FILE.yaml] [--finetune RUN_OR_GENERATOR] [--SETTING VALUE ...]"
     if _helped(arguments, usage):
         return 0
-    parser = argparse.ArgumentParser("distgan train", add_help=False, allow_abbrev=False)
-    parser.add_argument("--warm-start")
-    options, rest = parser.parse_known_args(arguments)
-    return _train(load_config(*parse_overrides(rest)), options.warm_start)
+    return _train(load_config(*parse_overrides(arguments)))
 
 
-def _train(config: RunConfig, warm_start: str | None = None) -> int:
+def _train(config: RunConfig) -> int:
     from distgan.runs.prepare import already_complete, prepare, taken_back
 
     if config.engine == "ray":
         from distgan.orchestration.cluster import check_early
 
         check_early(config)
-    if warm_start is not None:
-        from distgan.orchestration.tune.trial_checkpoints import check_warm_start
-
-        check_warm_start(warm_start, config)
     prepared = prepare(config)
-    if warm_start is not None and prepared.state == "new":
-        from distgan.orchestration.tune.trial_checkpoints import begin_warm
-
-        print(begin_warm(warm_start, prepared.config, prepared.folder))
     if prepared.state == "complete":
         print(already_complete(prepared))
         return 0
@@ -194,14 +183,15 @@ def sample(arguments: list[str]) -> int:
         type=int,
         metavar="STEPS",
         help="each sample turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x "
-        "STEPS x H x W [x C]), "
-        "or a folder of frames",
+        "STEPS x H x W [x C]), or a folder of frames",
     )
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
+    told = "below 1: styles nearer to their mean, samples more regular and less varied; for model.name style"
+    parser.add_argument("--truncation", type=float, default=1.0, metavar="SHARE", help=told)
     options = parser.parse_args(arguments)
     from distgan.export.sample import write_samples
 
-    where = {"storage": options.storage, "walk": options.walk}
+    where = {"storage": options.storage, "walk": options.walk, "truncation": options.truncation}
     print(write_samples(options.source, options.n, options.out, seed=options.seed, label=options.label, **where))
     return 0
 
@@ -216,10 +206,8 @@ def export(arguments: list[str]) -> int:
     parser.add_argument(
         "--out",
         required=True,
-        help=(
-            "FILE.onnx (needs distgan[onnx]), FILE.pt2 (torch.export), or a folder for generator.safetensors and "
-            "generator.json"
-        ),
+        help="FILE.onnx (needs distgan[onnx]), FILE.pt2 (torch.export), or a folder for generator.safetensors and "
+        "generator.json",
     )
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -321,7 +309,7 @@ def submit(arguments: list[str]) -> int:
     request = read_request(arguments, [name for name in COMMANDS if name not in ("submit", "config", "runs")])
     if request.action in ("train", "tune"):
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        for option in ("--warm-start", "--search", "--resume", "--replay"):
+        for option in ("--search", "--resume", "--replay"):
             parser.add_argument(option)
         options, rest = parser.parse_known_args(request.settings)
         file, values = parse_overrides(rest)
@@ -379,10 +367,11 @@ COMMANDS = {
 def _resolved(arguments: list[str]) -> RunConfig:
     """The settings that a command would use."""
     from distgan.kinds import with_recipe
+    from distgan.runs.beginning import inherited
 
     config = load_config(*parse_overrides(arguments))
     with contextlib.suppress(ConfigError):  # the data is not here, or not yet: then without what follows from it
-        config = with_recipe(config)
+        config = with_recipe(inherited(config, None)[0])
     return config
 
 

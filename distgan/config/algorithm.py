@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from distgan.config.base import Count, Number, OneOf, Section, setting
 from distgan.registry import LOSSES, NETWORKS
@@ -50,6 +50,11 @@ class ModelConfig(Section):
     d_width: Count = setting(
         32, "channels of the discriminator at full resolution (mlp: units of its last hidden layer)", ge=1, le=4096
     )
+    g_upsampling: Literal["transposed", "bilinear"] = setting(
+        "transposed",
+        "dcgan: how the generator's maps grow: transposed convolutions, or bilinear interpolation and a convolution, "
+        "which leaves no checkerboard",
+    )
     g_norm: Literal["batch", "none"] = setting("none", "normalisation in the generator")
     d_norm: Literal["batch", "spectral", "none"] = setting("none", "normalisation in the discriminator")
     conditioning: Literal["auto", "none", "projection", "auxiliary"] = setting(
@@ -81,11 +86,11 @@ class LossConfig(Section):
         "relativistic",
         "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss",
     )
-    r1_gamma: Number = setting(
-        1.0, "weight of the gradient penalty at real samples, gamma/2 |grad D|^2; unless set, the data's recipe", ge=0
+    r1_gamma: Literal["auto"] | Annotated[Number, Field(ge=0)] = setting(
+        "auto", "weight of the gradient penalty at real samples, gamma/2 |grad D|^2; auto = by how far the data spread"
     )
-    r2_gamma: Number = setting(
-        1.0, "weight of the gradient penalty at generated samples; unless set, the data's recipe", ge=0
+    r2_gamma: Literal["auto"] | Annotated[Number, Field(ge=0)] = setting(
+        "auto", "weight of the gradient penalty at generated samples; auto = by how far the data spread"
     )
     gamma_schedule: Schedule = setting(Schedule, "schedule of r1_gamma and r2_gamma")
     gp_lambda: Number = setting(
@@ -103,7 +108,13 @@ class LossConfig(Section):
     @property
     def has_penalty(self) -> bool:
         """Whether gradients in images are penalised, so that D is differentiated twice."""
-        return self.r1_gamma > 0 or self.r2_gamma > 0 or self.gp_lambda > 0
+        return self.r1_gamma != 0 or self.r2_gamma != 0 or self.gp_lambda > 0
+
+    @property
+    def gammas(self) -> tuple[float, float]:
+        """(r1_gamma, r2_gamma) as numbers; 1 for `auto` where no data have decided (`kinds.settled`)."""
+        r1, r2 = (1.0 if gamma == "auto" else gamma for gamma in (self.r1_gamma, self.r2_gamma))
+        return r1, r2
 
 
 class AdamConfig(Section):
@@ -134,16 +145,22 @@ class OptimConfig(Section):
 class AugmentConfig(Section):
     """Augmentation of what the discriminator sees, real and generated alike."""
 
-    kind: Literal["none", "diffaugment", "ada"] = setting("none", "none, DiffAugment, or the ADA pipeline")
+    kind: Literal["auto", "none", "diffaugment", "ada"] = setting(
+        "auto", "none, DiffAugment, or the ADA pipeline; auto = as the data's recipe says (images: by their number)"
+    )
     policy: list[Literal["flip", "rotate90", "translate", "rotate", "scale", "colour", "cutout"]] = setting(
         ["translate", "colour", "cutout"], "the transformations in use"
     )
-    p: Number = setting(1.0, "probability of each transformation (ada: where the adaptive p starts)", ge=0, le=1)
+    p: Number = setting(1.0, "probability of each transformation; with a target, where it starts", ge=0, le=1)
     p_schedule: Schedule = setting(Schedule, "schedule of p")
     target: Number | None = setting(
-        None, "ada: the sign statistic that p is steered to, for example 0.6; empty = p follows p_schedule", gt=0, lt=1
+        None,
+        "overfitting r_v that p is steered to: where D sees held-out samples between real (0) and generated ones (1), "
+        "for example 0.4; empty = p follows p_schedule",
+        gt=0,
+        lt=1,
     )
-    ramp_kimg: Number = setting(500.0, "ada: images in which p can move from 0 to 1", unit="kimg", gt=0)
+    ramp_kimg: Number = setting(100.0, "images in which a steered p can move from 0 to 1", unit="kimg", gt=0)
 
 
 class TrainingConfig(Section):
@@ -178,6 +195,11 @@ class TrainingConfig(Section):
     ema_schedule: Schedule = setting(Schedule, "schedule of the half-lives")
     ema_rampup: Number = setting(
         0.05, "half-life is at most this share of the images seen so far; 0 = no ramp", ge=0, le=1
+    )
+    freeze_d: Count = setting(
+        0,
+        "fine-tuning: the discriminator's so many stages nearest the images stay as they are in the source (FreezeD)",
+        ge=0,
     )
     on_divergence: Literal["stop", "rollback"] = setting(
         "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"

@@ -42,6 +42,11 @@ class RunConfig(Section):
     )
     batch_size: Count = setting(32, "images in a step, all workers together", unit="images", ge=1)
     seed: Count = setting(0, "every random draw of the run follows from it", ge=0, lt=2**63)
+    finetune: str | None = setting(
+        None,
+        "begin with the weights of another run, trial, search's winner or exported generator: its name in storage, "
+        "path or URI",
+    )
     data: DataConfig = setting(DataConfig, "real images")
     model: ModelConfig = setting(ModelConfig, "networks")
     loss: LossConfig = setting(LossConfig, "loss and penalties")
@@ -96,6 +101,11 @@ class RunConfig(Section):
             raise ValueError(
                 "training.fake_labels = 'balanced': loss.name = 'relativistic' compares images of one class, whose "
                 "labels are the data's; allowed with it: data"
+            )
+        if training.freeze_d and self.finetune is None:
+            raise ValueError(
+                f"training.freeze_d = {training.freeze_d}: keeps layers as they are in the source of the weights, and "
+                "finetune names none; allowed without: 0"
             )
         most = self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
         if isinstance(most, int):

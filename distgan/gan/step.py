@@ -52,9 +52,8 @@ def d_step_loss(
     the present factor of loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is
     one of every loss.penalty_every steps. alpha: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated
     samples. A D with an attribute `penalised` is penalised in what it reads there, tensors (M, ...) for all M samples
-    of its pass, and not in the images. Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of
-    real logits), and where they apply r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss,
-    aux_accuracy (on real samples).
+    of its pass, and not in the images. Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, and where they apply
+    r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real samples).
     """
     c_fake = fake_labels(c_real, c_fake, loss)
     with torch.no_grad(), _derivatives(loss):
@@ -63,7 +62,7 @@ def d_step_loss(
     # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times
     # the weight.
     samples, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
-    factors = [loss.r1_gamma / 2, loss.r2_gamma / 2]
+    factors = [gamma / 2 for gamma in loss.gammas]
     at_all = isinstance(penalty_scale, Tensor) or penalty_scale > 0  # a tensor's value is the device's to know
     weights = [penalty_scale * (f * loss.penalty_every) if f and at_all and with_penalty else 0.0 for f in factors]
     if loss.gp_lambda > 0 and with_penalty:
@@ -211,5 +210,4 @@ def _d_stats(loss: Tensor, real: Tensor, fake: Tensor) -> Stats:
             "d_real": real.sigmoid().mean(),
             "d_fake": fake.sigmoid().mean(),
             "logit_gap": real.mean() - fake.mean(),
-            "sign_stat": real.sign().mean(),
         }

@@ -29,6 +29,8 @@ def build_generator(model: ModelConfig, *, n_classes: int = 0, seed: int = 0, **
     kwargs["n_classes"] = n_classes if model.conditioned_on(n_classes) != "none" else 0
     if model.generator is None:
         kwargs |= {"width": model.g_width, "norm": model.g_norm}
+        if NETWORKS[model.name].upsamplings:
+            kwargs["upsampling"] = model.g_upsampling
     return _build("generator", model, kwargs | model.g_args, stream_key(seed, "init/generator"))
 
 

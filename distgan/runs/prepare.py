@@ -12,7 +12,8 @@ import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
 from distgan.config.renamed import modernise
-from distgan.kinds import Kind, SampleSet, get_kind, with_recipe
+from distgan.kinds import SETTLED, Kind, SampleSet, get_kind, with_recipe, with_values
+from distgan.runs.beginning import check_source, inherited, same_source
 from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
@@ -20,7 +21,7 @@ from distgan.storage import Folder, home_cache, user_cache
 from distgan.text import command
 from distgan.training.budget import read_rate, with_budget
 from distgan.training.identity import check_same_data
-from distgan.training.logs import read_status
+from distgan.training.logs import STATUS, read_status
 from distgan.training.threads import share_cores
 from distgan.training.torchrun import rank
 
@@ -78,17 +79,21 @@ def prepare(config: RunConfig) -> Prepared:
 
     if config.engine == "local":
         check_workers(config)
-    config = at_home(config)
+    folder = Folder(config.storage).child(config.run_name)
+    begun = _begun(folder)
+    config, source = inherited(at_home(config), begun)
     kind = get_kind(config.data)
     spec = kind.describe(config.data)
     n_classes = spec.n_classes if config.data.labels else 0
+    if begun is not None:  # recipes change from version to version, and a run stays what it was
+        config = with_values(config, {name: get_dotted(begun, name) for name in (*kind.recipe(config, spec), *SETTLED)})
     config = with_recipe(config, spec).for_classes(n_classes)
     kind.check(config, spec)
     Folder(config.storage).check_writable()
-    folder = Folder(config.storage).child(config.run_name)
     if config.minutes is not None and (rate := read_rate(folder)) is not None:
         config = with_budget(config, rate)
     state = _existing(config, folder)
+    first = check_source(config, spec, source) if source is not None and state == "new" else None
     decoded = _decode_here(config, kind) if state != "complete" else None
     if decoded is not None and state == "resume":
         check_same_data(folder, decoded)
@@ -96,6 +101,10 @@ def prepare(config: RunConfig) -> Prepared:
         if rank() == 0:  # under torchrun the other ranks' driver is this one
             wait_until_free(folder)
         folder.write("config.yaml", dump_config(config.model_copy(update={"name": config.run_name})))
+        if first is not None and rank() == 0:
+            from distgan.training.finetune import begin
+
+            begin(folder, *first)
     words = kind.describe_in_words(replace(spec, n=len(decoded) if decoded else spec.n))
     notes = decoded.notes if decoded else ()
     if home_cache() is None and not os.environ.get("DISTGAN_CACHE"):
@@ -110,7 +119,8 @@ def taken_back(prepared: Prepared) -> Iterator[None]:
     try:
         yield
     except ConfigError:
-        if prepared.state == "new" and rank() == 0 and not prepared.folder.exists("checkpoints"):
+        sign = "checkpoints" if prepared.config.finetune is None else STATUS  # which has a checkpoint from the start
+        if prepared.state == "new" and rank() == 0 and not prepared.folder.exists(sign):
             with suppress(OSError):
                 for name in prepared.folder.list():
                     prepared.folder.remove(name)
@@ -196,7 +206,10 @@ def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
     found = [(n, get_dotted(a, n), get_dotted(b, n)) for n in names]
     # Where a person's samples lie makes no difference: their content is compared when they are opened
     moved = not any(get_kind(each.data).knows(each.data.name) for each in (a, b))
-    return [(n, old, new) for n, old, new in found if old != new and not (n == "data.name" and moved)]
+    equal = {"data.name"} if moved else set()
+    if same_source(a.finetune, b.finetune, b.storage):
+        equal.add("finetune")
+    return [(n, old, new) for n, old, new in found if old != new and n not in equal]
 
 
 def already_complete(prepared: Prepared) -> str:
@@ -207,6 +220,13 @@ def already_complete(prepared: Prepared) -> str:
         f"already complete: {prepared.folder} has {done:g} kimg{longer} (--kimg {2 * done:g} would train on, --name "
         "NAME starts another run)"
     )
+
+
+def _begun(folder: Folder) -> RunConfig | None:
+    """The settings of the run that has begun in `folder`, as far as they can be read."""
+    with suppress(ConfigError):
+        return read_run_config(folder) if folder.exists("checkpoints") else None
+    return None
 
 
 def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "complete"]:

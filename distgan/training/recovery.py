@@ -31,6 +31,11 @@ def restore(state: TrainState, store: CheckpointStore, context: Context, samples
     nimg = context.broadcast(found[0] if found else None)
     if nimg is not None:
         context.together(lambda: state.load_state_dict(found[1] if found else store.load(nimg)[1]))
+    elif (source := state.config.finetune) is not None:
+        raise ConfigError(
+            f"finetune = {source}: {store.folder} has no intact checkpoint to begin with, where every worker can read "
+            "it; remove that folder, and the same command takes the weights again"
+        )
     before, state.data = state.data, samples.fingerprint
     context.together(lambda: _agree(before, samples, store.folder))
     if context.is_main:

@@ -14,6 +14,7 @@ from distgan.config import ConfigError, RunConfig
 from distgan.gan.ema import GeneratorEMA
 from distgan.gan.schedules import apply_adam
 from distgan.models import build_discriminator, build_generator
+from distgan.models.places import freeze_nearest
 from distgan.training.context import Context
 from distgan.training.optimisers import adam, load
 
@@ -30,6 +31,7 @@ class TrainState:
         shape = {"n_classes": n_classes, **arguments}
         self.G: nn.Module = build_generator(config.model, **shape, seed=config.seed)
         self.D: nn.Module = build_discriminator(config.model, **shape, seed=config.seed)
+        freeze_nearest(self.D, config.training.freeze_d)
         averages = config.training
         self.ema = GeneratorEMA(
             self.G, averages.ema_half_life_kimg, averages.ema_rampup, averages.ema_schedule, config.total_images
@@ -45,6 +47,8 @@ class TrainState:
         """What learning rates are multiplied by: halved at each blow-up."""
         self.window = [0.0, 0.0]
         """D's losses since the watchdog last judged: their sum, and of how many steps."""
+        self.overfitting = [0.0, 0.0]
+        """The numerator and denominator of r_v, averaged over the last windows; see `SteeredAugmentation`."""
         self.health: dict[str, list[float]] = {}
         self.data = ""  # hash of the real images
 
@@ -73,6 +77,7 @@ class TrainState:
             "rollbacks": self.rollbacks,
             "rate_factor": self.rate_factor,
             "window": list(self.window),
+            "overfitting": list(self.overfitting),
             "data": self.data,
             "health": {rule: list(entry) for rule, entry in self.health.items()},
         }
@@ -90,6 +95,7 @@ class TrainState:
         self.rollbacks = int(state["rollbacks"])
         self.rate_factor = float(state.get("rate_factor", 1.0))  # checkpoints of before have neither
         self.window = list(state.get("window", [0.0, 0.0]))
+        self.overfitting = list(state.get("overfitting", [0.0, 0.0]))
         self.data = str(state.get("data", ""))
         self.health.clear()
         self.health.update(state.get("health", {}))  # checkpoints of before have none

@@ -125,6 +125,13 @@ def check_settings(config: RunConfig) -> None:
             f"data.name = {config.data.name}: a job needs the absolute path that the nodes share, or a URI"
         )
 
+    where = config.finetune
+    if where and not _is_shared(where) and (where[0] in ".~" or os.path.exists(where)):
+        raise ConfigError(
+            f"finetune = {where}: a relative path means another place on the cluster; allowed: the name of a run in "
+            "the storage, the absolute path that the nodes share, or a URI"
+        )
+
 
 def check_outputs(action: str, settings: Sequence[str]) -> None:
     """Raise ConfigError where a file that the command is to write would lie in the job's own folder."""

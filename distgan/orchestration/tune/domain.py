@@ -45,6 +45,7 @@ _FIXED = (
     "workers",
     "kimg",
     "seed",
+    "finetune",
     "data.",
     "metrics.",
     "checkpoint.",

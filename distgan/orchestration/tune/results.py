@@ -198,7 +198,7 @@ def final_words(space: Space, folder: Folder, rows: list[Row], confirmed: Confir
         lines.append("mattered most: " + ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:4]))
     train = ["distgan", "train", "--config", f"{folder}/best.yaml"]
     search = [config.run_name, *storage_option(config)]
-    on = [*train, "--warm-start", *search, "--kimg", f"{2 * config.kimg:g}"]
+    on = [*train, "--finetune", *search, "--name", f"{config.run_name}-on"]
     lines += [
         f"  settings    {folder}/best.yaml",
         f"  trials      {folder}/trials.csv, curves.png, parallel.png",

@@ -21,19 +21,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, get_dotted, walk_fields
-from distgan.kinds import get_kind, with_recipe
+from distgan.kinds import get_kind, open_samples, settled, with_recipe
 from distgan.orchestration.cluster import cluster
 from distgan.orchestration.placement import Placement, _cpus, _fit, place
 from distgan.orchestration.tune.settings_files import read_search
 from distgan.orchestration.tune.space import Space, open_space
+from distgan.runs.beginning import COPY, check_source, copy_source, inherited
 from distgan.runs.lease import Lease
 from distgan.runs.listing import SEARCH
 from distgan.runs.progress import storage_option
 from distgan.storage import Folder
 from distgan.text import command
+from distgan.training.threads import share_cores
 
 if TYPE_CHECKING:
     from distgan.orchestration.tune.progress_table import ProgressTable
+    from distgan.training.finetune import Source
 
 # May change between a search's start and its continuation
 _FREE = (
@@ -63,12 +66,17 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
             f"minutes = {config.minutes:g}: the trials of a search are compared at the same number of images; allowed: "
             "kimg of each trial, and tune.time_s for all together"
         )
-    config = with_recipe(config)
-    space = open_space(config)
-    config, images = _check(config)
-    space = replace(space, config=config)
     folder = Folder(config.storage).child(config.run_name)
+    share_cores()  # weights to begin with are looked at with torch
+    before = read_search(folder.uri) if folder.exists(SEARCH) else None
+    config, source = inherited(config, before, folder.child(COPY))
+    config = _decided(with_recipe(config))
+    space = open_space(config)
+    config, images = _check(config, source)
+    space = replace(space, config=config)
     _claim(config, folder)
+    if source is not None:
+        copy_source(source, config, folder.child(COPY))
     _environment()
     with Lease(folder), cluster(config.ray) as found:
         placement, concurrent = place_trials(config, found.nodes)
@@ -105,6 +113,16 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
     winner = write_results(space, folder, rows, confirmed)
     print(final_words(space, folder, rows, confirmed, winner))
     return 0
+
+
+def _decided(config: RunConfig) -> RunConfig:
+    """The config that a search begins with: where penalties are `auto` they are numbers that trials can vary, those of
+    the data where this machine reads them, else 1.
+    """
+    if not (config.ray.address or os.environ.get("RAY_ADDRESS")):
+        config, _ = settled(config, open_samples(config.data))
+    r1, r2 = config.loss.gammas
+    return config.model_copy(update={"loss": config.loss.model_copy(update={"r1_gamma": r1, "r2_gamma": r2})})
 
 
 def run_trials(
@@ -144,6 +162,7 @@ def run_trials(
         home=records.home.uri,
         placement=placement,
         working_folder=os.getcwd(),
+        source=folder.child(COPY).uri,
     )
     scheduler = scheduler_of(space, records, total, concurrent) if plan is None else None
     folder.remove(f"ray/{directory}")  # Tune's own state of an earlier start, which nothing reads
@@ -279,12 +298,14 @@ def _claim(config: RunConfig, folder: Folder) -> None:
     folder.write(SEARCH, dump_config(config.model_copy(update={"name": config.run_name})))
 
 
-def _check(config: RunConfig) -> tuple[RunConfig, str]:
+def _check(config: RunConfig, source: Source | None) -> tuple[RunConfig, str]:
     """Data, networks and storage; returns the config with what the data decides, and the images in words."""
     kind = get_kind(config.data)
     spec = kind.describe(config.data)
     config = config.for_classes(spec.n_classes if config.data.labels else 0)
     kind.check(config, spec)
+    if source is not None:
+        check_source(config, spec, source)
     Folder(config.storage).check_writable()
     return config, kind.describe_in_words(spec)
 

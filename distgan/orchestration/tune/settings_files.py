@@ -1,6 +1,4 @@
-"""The settings of a search: as typed, as written down, and what a replay or a warm start takes from one. No ray
-here.
-"""
+"""The settings of a search: as typed, as written down, and what a replay takes from one. No ray here."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def read_space_file(file: str) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(str(error).replace("--config", "--search", 1)) from None
     for old, new in RENAMED.items():
-        if old.removeprefix("tune.") in values:
+        if old.startswith("tune.") and old.removeprefix("tune.") in values:
             raise ConfigError(f"--search {file}: {old.removeprefix('tune.')}: is {new.removeprefix('tune.')} now")
     space = values.get("space", {})
     if not isinstance(space, dict):
@@ -87,18 +85,3 @@ def read_replay(source: str, storage: str, name: str) -> tuple[RunConfig, list[d
     if not name or name == config.run_name:
         raise ConfigError(f"--replay {source}: needs a --name of its own, for example --name {config.run_name}-replay")
     return config, schedule
-
-
-def find_trial(source: str, storage: str = "./runs") -> Folder:
-    """A folder with checkpoints: a run, a trial (NAME/trials/007), or the winner of a search (NAME). Raises
-    ConfigError.
-    """
-    for folder in (Folder(source), *([] if "://" in source else [Folder(storage).child(source)])):
-        if folder.exists(WINNER):
-            return folder.child(str(yaml.safe_load(folder.read(WINNER))["folder"]))
-        if folder.exists("checkpoints"):
-            return folder
-    raise ConfigError(
-        f"--warm-start {source}: no checkpoints there; give a run, a trial like NAME/trials/007, or a search with a "
-        "winner"
-    )

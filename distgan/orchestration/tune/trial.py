@@ -20,10 +20,12 @@ from typing import Any, Protocol
 from ray import tune
 
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, validate
+from distgan.kinds import describe
 from distgan.orchestration.placement import Placement
 from distgan.orchestration.tune.space import Space
 from distgan.orchestration.tune.trial_checkpoints import measurements, take_exploit
 from distgan.registry import look_in, objectives
+from distgan.runs.beginning import check_source, read_source
 from distgan.runs.lease import Lease
 from distgan.storage import Folder
 from distgan.training.threads import keep_memory, share_cores
@@ -80,6 +82,15 @@ def result_of(config: RunConfig, line: dict[str, Any], *, diverged: bool = False
         values[name] = WORST if lost or value is None else -value if metric in objectives("higher") else value
     kimg = line["nimg"] / 1000
     return {**values, "kimg": kimg, "diverged": float(lost), "interval": kimg / interval_kimg(config)}
+
+
+def begin_trial(config: RunConfig, folder: Folder, source: Folder) -> None:
+    """Let a trial begin with the weights in `source`. Raises ConfigError where they do not fit its settings."""
+    share_cores()
+    from distgan.training.finetune import begin
+
+    assert config.finetune is not None
+    begin(folder, *check_source(config, describe(config.data), read_source(source, config.finetune)))
 
 
 class Run(Protocol):
@@ -221,8 +232,16 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(
-        self, config: dict[str, Any], base: dict[str, Any], home: str, placement: Placement, working_folder: str = ""
+        self,
+        config: dict[str, Any],
+        base: dict[str, Any],
+        home: str,
+        placement: Placement,
+        working_folder: str = "",
+        source: str = "",
     ) -> None:
+        """source: a folder with the weights that trials begin with, where base.finetune is set."""
+        self._source = Folder(source)
         look_in(working_folder or os.getcwd())
         self._base, self._home, self._placement = validate(base), Folder(home), placement
         self._run: Run | None = None
@@ -308,6 +327,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         if self._run is None:
             self._started_at = self._told
             config = self._space.apply(values, baseline=baseline)
+            if config.finetune is not None and not self._folder.exists("checkpoints"):
+                begin_trial(config, self._folder, self._source)
             self._folder.write("config.yaml", dump_config(config))
             if self._placement.most > 1:
                 self._run = WorkersRun(config, self._folder, self._placement, self._metric)

@@ -10,7 +10,6 @@ import json
 import math
 from typing import Any
 
-from distgan.config import ConfigError, RunConfig
 from distgan.storage import Folder
 from distgan.training.checkpoint import CHECKPOINTS, CheckpointStore
 
@@ -99,48 +98,6 @@ def transplant(source: Folder, target: Folder, nimg: int) -> None:
     store = CheckpointStore(target)
     store.save(nimg, {**state, "best": {}})
     store.wait()
-
-
-def check_warm_start(source: str, config: RunConfig) -> Folder:
-    """The folder of the weights to begin with. Raises ConfigError if it holds none that fit the config's networks."""
-    from distgan.orchestration.tune.settings_files import find_trial
-    from distgan.runs.prepare import differences, read_run_config
-
-    folder = find_trial(source, config.storage)
-    before = read_run_config(folder)
-    theirs = config.for_classes(0) if before.model.conditioning == "none" else config.for_classes(2)
-    fixed = ("model.", "data.resolution", "data.channels", "training.ema_half_life_kimg")
-    lines = [
-        f"{name} = {new!r}: {folder} has {old!r}"
-        for name, old, new in differences(before, theirs)
-        if name.startswith(fixed)
-    ]
-    if lines:
-        lines.append(
-            f"--warm-start {source}: its networks are others; use the settings of that run (--config best.yaml)"
-        )
-        raise ConfigError("\n".join(lines))
-    names = CheckpointStore(folder).names()
-    if names and int(names[-1]) >= config.total_images:
-        raise ConfigError(
-            f"kimg = {config.kimg:g}: the warm start is at {int(names[-1]) / 1000:g} kimg already; give --kimg above "
-            "that"
-        )
-    return folder
-
-
-def begin_warm(source: str, config: RunConfig, target: Folder) -> str:
-    """Let a new run begin with the newest intact checkpoint of another: weights, optimisers, averages and images
-    seen.
-    """
-    folder = check_warm_start(source, config)
-    found = CheckpointStore(folder).newest()
-    if found is None:
-        raise ConfigError(
-            f"--warm-start {source}: no intact checkpoint there; give a run, a trial, or a search with a winner"
-        )
-    transplant(folder, target, found[0])
-    return f"going on from {folder} at {found[0] / 1000:g} kimg"
 
 
 def _forget_after(folder: Folder, nimg: float) -> None:

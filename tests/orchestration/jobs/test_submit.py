@@ -148,12 +148,16 @@ def test_a_config_is_named_as_the_job_will_find_it(tmp_path, monkeypatch):
         read_request(["train", "--working-dir", "code", "--config", "b.yaml"], COMMANDS)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("storage", "./runs"), ("data.name", "photos")])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("storage", "./runs"), ("data.name", "photos"), ("finetune", "./runs/first")]
+)
 def test_places_that_end_with_the_job_are_refused(setting, value):
     good = {"storage": "/shared/runs"}
     check_settings(load_config(overrides=good))
     with pytest.raises(ConfigError, match=setting):
         check_settings(load_config(overrides={**good, setting: value}))
+    for source in ("first", "search/trials/007", "/shared/runs/first", "s3://bucket/runs/first"):
+        check_settings(load_config(overrides={**good, "finetune": source}))
 
 
 def test_settings_are_checked_before_the_cluster_is_asked(tmp_path, monkeypatch, capsys):

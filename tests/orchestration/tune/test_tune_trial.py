@@ -15,25 +15,26 @@ from distgan.orchestration.placement import Placement
 from distgan.orchestration.tune.search import _resources, place_trials
 from distgan.orchestration.tune.trial import OBJECTIVE, WORST, Trial, interval_kimg, trial_config
 from distgan.orchestration.tune.trial_checkpoints import (
-    begin_warm,
     measurements,
     read_ancestry,
     stage_exploit,
     take_exploit,
     transplant,
 )
+from distgan.runs.beginning import copy_source, find_source, inherited
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
 from distgan.training.loop import train
 
 
-def trial_class(config: RunConfig, home: Folder) -> type[Trial]:
+def trial_class(config: RunConfig, home: Folder, source: Folder | None = None) -> type[Trial]:
     base = trial_config(config).model_dump(mode="json")
+    place = source.uri if source is not None else ""
 
     class Here(Trial):
         def setup(self, config):
-            super().setup(config, base=base, home=home.uri, placement=Placement(1, 1, 1, 0.0))
+            super().setup(config, base=base, home=home.uri, placement=Placement(1, 1, 1, 0.0), source=place)
 
     return Here
 
@@ -227,28 +228,35 @@ def test_damaged_copies_and_missing_ones_are_told_apart(searched, tmp_path):
     assert not Path(tmp_path / "s/001/ancestry.json").exists()
 
 
-def test_a_warm_start_goes_on_from_a_trial_and_refuses_other_networks(searched, tmp_path):
-    config = searched()
-    home = Folder(tmp_path / "runs/search/trials")
+def test_trials_begin_with_the_weights_of_the_search_s_source(searched, tmp_path):
+    config, home = searched(), Folder(tmp_path / "runs/search/trials")
     trial = trial_class(config, home)({"number": 0, "values": {"g_lr": 1e-3}})
     run_out(trial)
     trial.stop()
     Folder(tmp_path / "runs/search").write("winner.yaml", "folder: trials/000\n")
     for source in ("search", "search/trials/000", str(tmp_path / "runs/search/trials/000")):
-        target = Folder(tmp_path / source.replace("/", "-"))
-        begin_warm(source, config.model_copy(update={"kimg": 2.048}), target)
-        assert equal(
-            CheckpointStore(target).newest()[1]["ema"], CheckpointStore(home.child("000")).load(1024)[1]["ema"]
-        )
-    status = train(config.model_copy(update={"kimg": 1.28}), Context(torch.device("cpu")), target)
-    assert (status["state"], status["nimg"]) == ("complete", 1280)
-    with pytest.raises(ConfigError, match="give --kimg above"):
-        begin_warm("search", config, target)
-    wider = config.model_copy(update={"kimg": 2.048, "model": config.model.model_copy(update={"g_width": 16})})
-    with pytest.raises(ConfigError, match=r"model\.g_width = 16"):
-        begin_warm("search", wider, target)
-    with pytest.raises(ConfigError, match="no checkpoints there"):
-        begin_warm("nothing", config, target)
+        assert find_source(source, config.storage)[1].uri == home.child("000").uri
+    later, given = inherited(config.model_copy(update={"finetune": "search"}), None)
+    assert (later.finetune, given.kimg) == (str(tmp_path / "runs/search"), 1.024)
+    copy = Folder(tmp_path / "later/finetune")
+    copy_source(given, later, copy)
+    home.remove("000")  # no trial needs it any more
+    trial = trial_class(later, Folder(tmp_path / "later/trials"), copy)({"number": 3, "values": {"g_lr": 1e-4}})
+    first = trial.train()
+    begun = CheckpointStore(Folder(tmp_path / "later/trials/003")).load(0)[1]
+    assert first["kimg"] == 0.256
+    assert all(torch.equal(weight, begun["G"][name]) for name, weight in given.G.items())
+    assert "fine-tuning from" in (tmp_path / "later/trials/003/finetuned.json").read_text()
+    trial.stop()
+    # The copy does for a search that goes on, whose source is away
+    again, kept = inherited(later.model_copy(update={"finetune": "search"}), later, copy)
+    assert again.finetune == later.finetune
+    assert equal(kept.G, given.G)
+    copy_source(kept, again, copy)
+    # A trial whose settings do not fit is refused in words
+    trial = trial_class(later, Folder(tmp_path / "later/trials"), copy)({"number": 4, "values": {"model.g_width": 16}})
+    assert "model.g_width: 16 layers of G are of another width" in trial.train()["refused"]
+    trial.stop()
 
 
 def test_trials_are_measured_at_the_same_counts_on_the_same_samples(searched):

@@ -33,7 +33,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = rgb(images).float()
-        side = min(max(x.shape[-1], 64), 224)  # it was trained at 224; below 64 its last maps shrink to one pixel
+        side = min(max(*x.shape[-2:], 64), 224)  # it was trained at 224; below 64 its last maps shrink to one pixel
         if x.shape[-2:] != (side, side):
             x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         features = self.net.extract_features((x - 127) / 128).mean((2, 3))
