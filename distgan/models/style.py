@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distgan.models.layers import Discriminator, DiscriminatorOutput, Head, flat, float32, laid_out
+from distgan.models.places import IMAGE, LATENT
 from distgan.models.resnet import stage_widths
-from distgan.models.sides import Resolution, base_of
+from distgan.models.sides import Resolution, base_of, sides
 from distgan.second_order import Shape, conv2d, halve, leaky_relu
 
 SLOPE = 0.2
@@ -43,14 +44,26 @@ GAIN = math.sqrt(2 / (1 + SLOPE**2))
 class EqualLinear(nn.Module):
     """x (N, inputs) -> (N, outputs), with weights from N(0, 1).
 
-    gain: size of the outputs for inputs of size 1. rate: factor of the learning rate, for Adam. start: the bias.
+    gain: size of the outputs for inputs of size 1. rate: factor of the learning rate, for Adam. start: the bias. known:
+    how many of the inputs there are whatever the data, which the scale is for, so that weights mean the same beside
+    others; None = all.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, rate: float = 1.0, start: float = 0.0) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        gain: float = 1.0,
+        rate: float = 1.0,
+        start: float = 0.0,
+        known: int | None = None,
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        known = known or inputs
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * ((known / inputs) ** 0.5 / rate))
         self.bias = nn.Parameter(torch.full((outputs,), start / rate))
-        self.scale, self.rate = gain * rate * inputs**-0.5, rate
+        self.scale, self.rate = gain * rate * known**-0.5, rate
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
@@ -59,16 +72,26 @@ class EqualLinear(nn.Module):
 class EqualConv2d(nn.Module):
     """x (N, inputs, S, S) -> (N, outputs, S, S), with weights from N(0, 1); for an odd kernel.
 
-    halved: followed by the mean over 2 x 2 pixels, as one convolution of stride 2 with a kernel wider by 1.
+    halved: followed by the mean over 2 x 2 pixels, as one convolution of stride 2 with a kernel wider by 1. gain,
+    known: as for `EqualLinear`.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, gain: float = 1.0, bias: bool = True, halved: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        gain: float = 1.0,
+        bias: bool = True,
+        halved: bool = False,
+        known: int | None = None,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        known = known or inputs
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * (known / inputs) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.scale, self.halved = gain * (inputs * kernel**2) ** -0.5, halved
+        self.scale, self.halved = gain * (known * kernel**2) ** -0.5, halved
         self.shape = Shape((2, 2) if halved else (1, 1), (kernel // 2, kernel // 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,23 +124,25 @@ class Blur(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """x (N, inputs, S, S), style (N, inputs) -> (N, outputs, S, S), or with up=True twice the side.
+    """x (N, inputs, S, S), style w (N, styles) -> (N, outputs, S, S), or with up=True twice the side.
 
-    The style scales the kernel's input channels, and each output channel is divided by the length of its scaled kernel
-    (2020, eq. 1 and 3). Scaling what goes in and what comes out does the same with one kernel for all samples, and a
-    convolution with a kernel a sample takes 2 to 28 times as long on CPUs. The length takes the size of the weights
-    with it, so that they need no scale.
+    A factor of each channel, which follows from w, scales the kernel's inputs, and each output channel is divided by
+    the length of its scaled kernel (2020, eq. 1 and 3). Scaling what goes in and what comes out does the same with one
+    kernel for all samples, and a convolution with a kernel a sample takes 2 to 28 times as long on CPUs. The length
+    takes the size of the weights with it, so that they need no scale.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, up: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, styles: int, *, up: bool = False) -> None:
         super().__init__()
+        self.affine = EqualLinear(styles, inputs, start=1.0)
         shape = (inputs, outputs, 3, 3) if up else (outputs, inputs, 3, 3)  # as torch's transposed convolution has it
         self.weight = nn.Parameter(torch.randn(shape))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.blur = Blur(outputs) if up else None
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        with float32(style):
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        with float32(w):
+            style = self.affine(w)
             power = self.weight.square().sum((2, 3))
             length = style.square() @ (power if self.blur is not None else power.t())
             after = GAIN * torch.rsqrt(length + 1e-8)
@@ -131,19 +156,22 @@ class StyledConv(nn.Module):
 
 
 class ToImage(nn.Module):
-    """x (N, inputs, S, S), style (N, inputs) -> (N, channels, S, S), float32: a styled 1 x 1 convolution whose size is
-    not divided out.
+    """x (N, inputs, S, S), style w (N, styles) -> (N, channels, S, S), float32: a styled 1 x 1 convolution whose size
+    is not divided out.
+
+    gain: size of what it makes at the start.
     """
 
-    def __init__(self, inputs: int, channels: int, gain: float) -> None:
+    def __init__(self, inputs: int, channels: int, styles: int, gain: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels, inputs, 1, 1))
+        self.affine = EqualLinear(styles, inputs, start=1.0)
+        self.weight = nn.Parameter(gain * torch.randn(channels, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.scale = gain * inputs**-0.5
+        self.scale = inputs**-0.5
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        with float32(style):
-            h = x.float() * (style * self.scale)[:, :, None, None]
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        with float32(w):
+            h = x.float() * (self.affine(w) * self.scale)[:, :, None, None]
             return F.conv2d(h, self.weight, self.bias)
 
 
@@ -158,7 +186,10 @@ class Mapping(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(n_classes, latent_dim) if n_classes else None
         sizes = [latent_dim * (2 if n_classes else 1), *[width] * layers]
-        self.layers = nn.ModuleList(EqualLinear(a, b, gain=GAIN, rate=0.01) for a, b in pairwise(sizes))
+        known = [latent_dim, *sizes[1:]]
+        self.layers = nn.ModuleList(
+            EqualLinear(a, b, gain=GAIN, rate=0.01, known=k) for (a, b), k in zip(pairwise(sizes), known, strict=False)
+        )
 
     def forward(self, z: Tensor, c: Tensor | None) -> Tensor:
         h = _normalised(z)
@@ -170,7 +201,7 @@ class Mapping(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1], float32.
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, height, width) in [-1, 1], float32.
 
     styles: length of w; layers: those of the mapping.
     """
@@ -189,20 +220,28 @@ class StyleGenerator(nn.Module):
         layers: int = 2,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)
+        self.widths = widths = stage_widths(resolution, width, widths)
         styles = styles or widths[0]
-        base = base_of(resolution)
+        self.base = base = base_of(resolution)
         self.mapping = Mapping(latent_dim, n_classes, styles, layers)
         self.constant = nn.Parameter(torch.randn(widths[0], base.height, base.width))
-        convs, self.sizes = [StyledConv(widths[0], widths[0])], [widths[0], widths[0]]
+        convs = [StyledConv(widths[0], widths[0], styles)]
         for a, b in pairwise(widths):
-            convs += [StyledConv(a, b, up=True), StyledConv(b, b)]
-            self.sizes += [a, b, b]  # of what the two convolutions and ToImage are given
+            convs += [StyledConv(a, b, styles, up=True), StyledConv(b, b, styles)]
         self.convs = nn.ModuleList(convs)
         gain = len(widths) ** -0.5  # the sum starts at size 1
-        self.images = nn.ModuleList(ToImage(w, channels, gain) for w in widths)
-        self.affine = EqualLinear(styles, sum(self.sizes), start=1.0)
+        self.images = nn.ModuleList(ToImage(w, channels, styles, gain) for w in widths)
         self.blur = Blur(channels)
+
+    def places(self) -> dict[str, str]:
+        """See models/places.py. Sides are those of what a layer makes."""
+        low = self.base.height
+        found = {"constant": f"constant {low}", "mapping.layers.0": f"{LATENT} {low}", "convs.0": f"conv {low}"}
+        for i in range(len(self.images)):
+            found |= {f"images.{i}": f"{IMAGE} {low * 2**i}", f"images.{i}.affine": f"style {low * 2**i}"}
+            if i:
+                found |= {f"convs.{2 * i - 1}": f"up {low * 2**i}", f"convs.{2 * i}": f"conv {low * 2**i}"}
+        return found
 
     def map(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z (N, latent_dim), c int64 (N,) -> styles w (N, styles), float32."""
@@ -211,17 +250,15 @@ class StyleGenerator(nn.Module):
         return w
 
     def synthesize(self, w: Tensor) -> Tensor:
-        """Styles w (N, styles) -> x (N, channels, resolution, resolution) in [-1, 1], float32."""
-        with float32(w):
-            styles = iter(self.affine(w).split(self.sizes, dim=1))
+        """Styles w (N, styles) -> x (N, channels, height, width) in [-1, 1], float32."""
         first = cast("StyledConv", self.convs[0])
         h = laid_out(self.constant.expand(w.shape[0], -1, -1, -1), first.weight)
-        h = first(h, next(styles))
-        x = self.images[0](h, next(styles))
+        h = first(h, w)
+        x = self.images[0](h, w)
         for i in range(1, len(self.images)):
             for conv in self.convs[2 * i - 1 : 2 * i + 1]:
-                h = conv(h, next(styles))
-            part = self.images[i](h, next(styles))
+                h = conv(h, w)
+            part = self.images[i](h, w)
             with float32(w):
                 x = self.blur.up(x) + part
         return torch.tanh(x)
@@ -249,7 +286,7 @@ class DownBlock(nn.Module):
 
 
 class StyleDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,), float32."""
+    """x (N, channels, height, width), c int64 (N,) -> logits (N,), float32."""
 
     def __init__(
         self,
@@ -263,20 +300,32 @@ class StyleDiscriminator(Discriminator):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = stage_widths(resolution, width, widths)[::-1]
-        features = widths[-1]
-        self.first = EqualConv2d(channels, widths[0], 1, gain=GAIN)
-        self.blocks = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(widths))
+        self.height, self.widths, base = (
+            sides(resolution)[0],
+            stage_widths(resolution, width, widths),
+            base_of(resolution),
+        )
+        widths, features = self.widths[::-1], self.widths[0]
+        self.first = EqualConv2d(channels, widths[0], 1, gain=GAIN, known=1)
+        self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in pairwise(widths)))
         self.last = EqualConv2d(features, features, 3, gain=GAIN)
-        self.dense = EqualLinear(features * base_of(resolution).area, features, gain=GAIN)
+        self.dense = EqualLinear(features * base.area, features, gain=GAIN)
         self.head = Head(features, n_classes, conditioning, "none", _unit)
         self.scale = features**-0.5
+
+    def places(self) -> dict[str, str]:
+        """Sides are those of what a layer reads."""
+        heights = [self.height // 2**i for i in range(len(self.widths))]
+        found = {"first": f"{IMAGE} {heights[0]}", "dense": f"dense {heights[-1]}", "head": f"head {heights[-1]}"}
+        return found | {f"blocks.{i}": f"down {height}" for i, height in enumerate(heights[:-1])}
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[self.first], *([block] for block in self.blocks), [self.last, self.dense]]
 
     def features(self, x: Tensor) -> Tensor:
         with float32(x):
             h = leaky_relu(laid_out(self.first(x.float()), self.last.weight), SLOPE, inplace=True)
-        for block in self.blocks:
-            h = block(h)
+        h = self.blocks(h)
         with float32(x):
             h = leaky_relu(self.last(h.float()), SLOPE, inplace=True)
             return leaky_relu(self.dense(flat(h)), SLOPE, inplace=True)

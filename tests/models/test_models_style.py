@@ -33,7 +33,8 @@ def inner(x):
 
 @pytest.mark.parametrize("up", [False, True])
 def test_a_styled_convolution_is_one_with_a_kernel_for_each_sample(up):
-    layer, x, style = StyledConv(4, 5, up=up), torch.randn(3, 4, 8, 8), torch.randn(3, 4)
+    layer, x, w = StyledConv(4, 5, 6, up=up), torch.randn(3, 4, 8, 8), torch.randn(3, 6)
+    style = layer.affine(w)
     nn.init.normal_(layer.bias)
     weight = layer.weight.transpose(0, 1).flip(2, 3) if up else layer.weight  # (outputs, inputs, 3, 3)
     kernels = weight * style[:, None, :, None, None]  # Karras et al., 2020, eq. 1
@@ -41,13 +42,16 @@ def test_a_styled_convolution_is_one_with_a_kernel_for_each_sample(up):
     h = F.interpolate(x, scale_factor=2, mode="bilinear") if up else x
     h = F.conv2d(h.reshape(1, -1, *h.shape[2:]), kernels.flatten(0, 1), padding=1, groups=3).view(3, 5, *h.shape[2:])
     expected = F.leaky_relu(GAIN * h + layer.bias[:, None, None], SLOPE)
-    found = layer(x, style)
+    found = layer(x, w)
     assert found.shape == expected.shape
     torch.testing.assert_close(*(map(inner, (found, expected)) if up else (found, expected)), atol=1e-4, rtol=1e-4)
     # The size of a style is divided out, in an image it is not
-    torch.testing.assert_close(layer(x, 7 * style), found, atol=1e-4, rtol=1e-4)
-    image = ToImage(4, 3, 1.0)
-    torch.testing.assert_close(image(x, 7 * style), 7 * image(x, style), atol=1e-4, rtol=1e-4)
+    image = ToImage(4, 3, 6, 1.0)
+    before = image(x, w)
+    for part in (layer, image):
+        nn.init.constant_(part.affine.bias, 7)  # it starts at 1
+    torch.testing.assert_close(layer(x, 7 * w), found, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(image(x, 7 * w), 7 * before, atol=1e-4, rtol=1e-4)
 
 
 def test_maps_are_doubled_bilinearly_and_halved_by_means():
@@ -67,7 +71,7 @@ def test_upsampling_leaves_no_pattern_of_its_own():
         return float(h.detach().std((2, 3)).mean() / h.detach().std())
 
     flat = torch.ones(1, 8, 6, 6)
-    assert pattern(StyledConv(8, 8, up=True)(flat, torch.rand(1, 8) + 0.5)) < 1e-5
+    assert pattern(StyledConv(8, 8, 4, up=True)(flat, torch.randn(1, 4))) < 1e-5
     assert pattern(up_conv(8, 8, he_init)(flat)) > 0.1
 
 
@@ -150,7 +154,7 @@ def test_bf16_is_for_the_wide_maps():
 
     for name, module in {
         "mapping": G.mapping,
-        "styles": G.affine,
+        "styles": G.convs[2].affine,
         "a convolution": G.convs[2],
         "an image": G.images[1],
         "the first layer": D.first,
