@@ -66,7 +66,7 @@ def test_few_pictures_are_augmented_and_few_of_them_held_out(tmp_path):
     passed = validate(config.model_dump(mode="json", exclude_unset=True))  # as Ray's workers get it
     for each in (config, passed):
         made, _ = decide(each, open_samples(config.data), Context(CPU), Folder(tmp_path / "run3"))
-        assert (made.optim.g.lr, made.augment.kind, made.augment.target is None) == (3e-3, "diffaugment", False)
+        assert (made.augment.kind, made.augment.target is None) == ("diffaugment", False)
     chosen = load_config(overrides=AUTO | {"data.name": str(tmp_path), "data.resolution": 16, "augment.kind": "none"})
     made, _ = decide(chosen, open_samples(chosen.data), Context(CPU), Folder(tmp_path / "run2"))
     assert (made.augment.kind, made.augment.target) == ("none", None)

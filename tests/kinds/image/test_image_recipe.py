@@ -31,6 +31,7 @@ SPEC = image_spec("anything", 1, 28)
 def test_the_recipe_follows_the_data_unless_something_is_given(typed, upsampling):
     config = with_recipe(load_config(overrides=typed), SPEC)
     assert config.model.g_upsampling == upsampling
+    assert config.optim.g.lr == (3e-3 if upsampling == "bilinear" else 6e-3)
     # and a description that was resolved once stays as it is, whatever is changed in it
     resolved = config.model_dump(mode="json")
     again = with_recipe(load_config(base=resolved, overrides={"data.name": "mnist10k", "model.name": "dcgan"}), SPEC)
