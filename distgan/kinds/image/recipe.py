@@ -24,7 +24,8 @@ POLICY, OVERFITTING = ["translate", "scale", "colour", "cutout"], 0.2
 """How few images are augmented, and the overfitting r_v that this is steered to."""
 RATE = 3e-3
 """G's learning rate with bilinear upsampling, half the general one: a pixel there is a sum over 9 places of the map
-below in place of 4, and a step of Adam moves it that much further. At the general rate G was lost on icons without labels.
+below in place of 4, and a step of Adam moves it that much further. At the general rate G was lost on icons without
+labels.
 """
 NARROW = 16
 """Width of both networks for pictures in colour on processors: as good as twice the width for the same images, at 2.4
