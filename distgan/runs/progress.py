@@ -87,7 +87,7 @@ class ProgressLine:
             parts.append(f"{values['images_per_s']:.0f} images/s")
         # The whole pace, with measuring and saving, tells better than the training rate when the run will end.
         since, kimg = self._first or (now, 0.0)
-        elapsed, done = now - since, status["kimg"] - kimg
+        elapsed, done = now - since - status.get("step_s", 0), status["kimg"] - kimg
         pace = done / elapsed if elapsed > 0 else 0.0
         pace = pace or values.get("images_per_s", 0.0) / 1000
         if pace > 0:

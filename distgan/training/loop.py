@@ -103,7 +103,7 @@ def train(
     def alive(nimg: int, step_s: float = 0.0) -> None:
         """By the clock, and rank 0's alone: no decision and no line of the log depends on it."""
         if log is not None and log.silent_s >= config.log.every_s:
-            rate = {"images_per_s": (nimg - logged) / watch.elapsed} if nimg > logged else {}
+            rate = {"images_per_s": (nimg - logged) / (watch.elapsed - step_s)} if nimg > logged else {}
             now = status | {"nimg": nimg, "kimg": nimg / 1000, "values": status["values"] | rate, "step_s": step_s}
             log.status(now)
             if on_tick is not None:
