@@ -130,7 +130,7 @@ class AdamConfig(Section):
 
 
 class GeneratorAdamConfig(AdamConfig):
-    """Adam for the generator: twice the discriminator's rate, by measurement, or the same with bilinear upsampling."""
+    """Adam for the generator: twice the discriminator's rate, by measurement; see the recipes."""
 
     lr: Number = setting(6e-3, "learning rate", gt=0, le=10)
 

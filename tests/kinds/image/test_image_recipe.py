@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,6 @@ SPEC = image_spec("anything", 1, 28)
 def test_the_recipe_follows_the_data_unless_something_is_given(typed, upsampling):
     config = with_recipe(load_config(overrides=typed), SPEC)
     assert config.model.g_upsampling == upsampling
-    assert config.optim.g.lr == (3e-3 if upsampling == "bilinear" else 6e-3)
     # and a description that was resolved once stays as it is, whatever is changed in it
     resolved = config.model_dump(mode="json")
     again = with_recipe(load_config(base=resolved, overrides={"data.name": "mnist10k", "model.name": "dcgan"}), SPEC)
@@ -125,3 +125,20 @@ def test_pictures_in_colour_have_a_recipe_of_their_own(monkeypatch):
     here.append("/dev/nvidia0")
     assert made() == (32, 32)
     assert made(**{"ray.gpus_per_worker": 0}) == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n", "typed", "rate"),
+    [
+        (9, 5000, {}, 6e-3),
+        (0, 5000, {}, 3e-3),  # without labels
+        (9, 5000, {"data.labels": False}, 3e-3),
+        (9, 5000, {"model.conditioning": "none"}, 3e-3),
+        (9, 90, {}, 3e-3),  # few images
+        (0, 5000, {"optim.g.lr": 6e-3}, 6e-3),  # given
+        (0, 5000, {"model.name": "r3gan"}, 6e-3),
+    ],
+)
+def test_the_rate_of_g_follows_labels_and_numbers(n_classes, n, typed, rate):
+    spec = replace(image_spec("photos", 3, 32), classes=tuple(map(str, range(n_classes))), n=n)
+    assert with_recipe(load_config(overrides={"data.name": "./photos", **typed}), spec).optim.g.lr == rate
