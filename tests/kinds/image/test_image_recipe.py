@@ -15,7 +15,7 @@ from distgan.kinds.image.image_set import image_spec
 from distgan.kinds.image.recipe import smaller, spread
 from distgan.runs.prepare import prepare
 
-SPEC = image_spec("anything", 1, 28)
+SPEC = replace(image_spec("anything", 1, 28), classes=("a", "b"), n=10_000)
 
 
 @pytest.mark.parametrize(
@@ -128,17 +128,20 @@ def test_pictures_in_colour_have_a_recipe_of_their_own(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n_classes", "n", "typed", "rate"),
+    ("n_classes", "n", "typed", "found"),
     [
-        (9, 5000, {}, 6e-3),
-        (0, 5000, {}, 3e-3),  # without labels
-        (9, 5000, {"data.labels": False}, 3e-3),
-        (9, 5000, {"model.conditioning": "none"}, 3e-3),
-        (9, 90, {}, 3e-3),  # few images
-        (0, 5000, {"optim.g.lr": 6e-3}, 6e-3),  # given
-        (0, 5000, {"model.name": "r3gan"}, 6e-3),
+        (9, 5000, {}, ("bilinear", 6e-3)),
+        (0, 5000, {}, ("transposed", 6e-3)),  # without labels
+        (9, 5000, {"data.labels": False}, ("transposed", 6e-3)),
+        (9, 5000, {"model.conditioning": "none"}, ("transposed", 6e-3)),
+        (9, None, {}, ("bilinear", 6e-3)),
+        (9, 90, {}, ("bilinear", 3e-3)),  # few images
+        (0, 90, {}, ("bilinear", 3e-3)),
+        (0, 90, {"optim.g.lr": 1e-3, "model.g_upsampling": "transposed"}, ("transposed", 1e-3)),  # given
+        (9, 90, {"model.name": "r3gan"}, ("transposed", 6e-3)),
     ],
 )
-def test_the_rate_of_g_follows_labels_and_numbers(n_classes, n, typed, rate):
+def test_upsampling_and_rate_follow_labels_and_numbers(n_classes, n, typed, found):
     spec = replace(image_spec("photos", 3, 32), classes=tuple(map(str, range(n_classes))), n=n)
-    assert with_recipe(load_config(overrides={"data.name": "./photos", **typed}), spec).optim.g.lr == rate
+    config = with_recipe(load_config(overrides={"data.name": "./photos", **typed}), spec)
+    assert (config.model.g_upsampling, config.optim.g.lr) == found
