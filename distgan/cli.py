@@ -183,14 +183,15 @@ def sample(arguments: list[str]) -> int:
         type=int,
         metavar="STEPS",
         help="each sample turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x "
-        "STEPS x H x W [x C]), "
-        "or a folder of frames",
+        "STEPS x H x W [x C]), or a folder of frames",
     )
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
+    told = "below 1: styles nearer to their mean, samples more regular and less varied; for model.name style"
+    parser.add_argument("--truncation", type=float, default=1.0, metavar="SHARE", help=told)
     options = parser.parse_args(arguments)
     from distgan.export.sample import write_samples
 
-    where = {"storage": options.storage, "walk": options.walk}
+    where = {"storage": options.storage, "walk": options.walk, "truncation": options.truncation}
     print(write_samples(options.source, options.n, options.out, seed=options.seed, label=options.label, **where))
     return 0
 
@@ -205,10 +206,8 @@ def export(arguments: list[str]) -> int:
     parser.add_argument(
         "--out",
         required=True,
-        help=(
-            "FILE.onnx (needs distgan[onnx]), FILE.pt2 (torch.export), or a folder for generator.safetensors and "
-            "generator.json"
-        ),
+        help="FILE.onnx (needs distgan[onnx]), FILE.pt2 (torch.export), or a folder for generator.safetensors and "
+        "generator.json",
     )
     parser.add_argument("--storage", default="./runs", help="where runs lie (default: %(default)s)")
     options = parser.parse_args(arguments)

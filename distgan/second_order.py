@@ -23,7 +23,7 @@ Where a network is compiled or exported, and inside `first_order`, all of them a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +55,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tens
     """
     if not _differentiated(x):
         return F.conv2d(x, weight, bias, shape.stride, shape.padding, 1, shape.groups)
-    if torch.is_autocast_enabled(x.device.type):
+    if autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     return _apply(_Forward, x, weight, bias, shape)
@@ -106,6 +106,16 @@ def leaky_relu(x: Tensor, slope: float, *, inplace: bool = False) -> Tensor:
     return F.leaky_relu(x, slope, inplace and not torch.compiler.is_compiling() and not x._is_view())
 
 
+def autocasts(x: Tensor) -> bool:
+    """Whether operations on x are under autocast. PyTorch's meta device, which sizes are computed on, knows none."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A region without autocast for operations on x."""
+    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
+
+
 def halve(x: Tensor) -> Tensor:
     """The mean over 2 x 2 pixels: (N, C, H, W) -> (N, C, H / 2, W / 2), for even H and W."""
     return _apply(_Halve, x) if _differentiated(x) else F.avg_pool2d(x, 2)
@@ -122,10 +132,8 @@ def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
     stride, padding, groups = shape
-    if torch.is_autocast_enabled(
-        x.device.type
-    ):  # `conv2d` has converted what is to be converted; float32 layers stay it backwards too
-        with torch.autocast(x.device.type, enabled=False):
+    if autocasts(x):  # `conv2d` has converted what is to be converted; float32 layers stay it backwards too
+        with no_autocast(x):
             return _forward(x, weight, bias, shape)
     y: Tensor = torch.ops.aten.convolution(x, weight, bias, stride, padding, (1, 1), False, (0, 0), groups)
     return y

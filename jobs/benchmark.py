@@ -19,6 +19,7 @@
     python jobs/benchmark.py data                                decoding, the cache, batches; beside ImageFolder and
     DataLoader
     python jobs/benchmark.py memory                              what a worker holds by stage, and what workers share
+    python jobs/benchmark.py own-images ./photos --minutes 10    quality on folders, three seeds each
     python jobs/benchmark.py tune                                seconds a trial, beside Ray's documented patterns
     python jobs/benchmark.py stacked-mnist                       modes and KL of the preset, of a plain DCGAN, of parts
     of the recipe
@@ -40,6 +41,7 @@ from benchmarks import (
     data,
     evaluate,
     memory,
+    own_images,
     profiles,
     scaling,
     stacked,
@@ -55,6 +57,7 @@ COMMANDS = {
     "data": (data.add_arguments, data.run),
     "evaluate": (evaluate.add_arguments, evaluate.run),
     "memory": (memory.add_arguments, memory.run),
+    "own-images": (own_images.add_arguments, own_images.run),
     "profile": (profiles.add_arguments, profiles.run),
     "scaling": (scaling.add_arguments, scaling.run),
     "stacked-mnist": (stacked.add_arguments, stacked.run),

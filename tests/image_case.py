@@ -20,7 +20,7 @@ class Case:
     """`refused`: a pattern of the error in the place of images."""
 
     path: Path
-    images: list[np.ndarray] = field(default_factory=list)  # uint8 (C, SIDE, SIDE)
+    images: list[np.ndarray] = field(default_factory=list)  # uint8 (C, H, W), SIDE x SIDE unless settings say so
     names: list[str | None] = field(default_factory=list)  # of their classes
     tolerances: list[int] = field(default_factory=list)  # 0 where none is given
     skipped: int = 0
@@ -31,7 +31,7 @@ class Case:
 
 def check(case: Case) -> None:
     """The product reads the set as the case says, or refuses it as it says."""
-    config = DataConfig(name=str(case.path), resolution=SIDE, **case.settings)
+    config = DataConfig(**{"name": str(case.path), "resolution": SIDE, **case.settings})
     if case.refused:
         with pytest.raises(ConfigError, match=f"(?s)data.name.*({case.refused})"):
             open_samples(config)

@@ -45,14 +45,18 @@ BAD = [
     ("workers", "0", ["auto", "a whole number", "min", "max", ">= 1"]),
     ("workers", "many", ["auto", "a whole number"]),
     ("engine", "rey", ["ray", "local", "did you mean ray?"]),
-    ("model.name", "dcgn", ["mlp", "dcgan", "resnet", "r3gan", "did you mean dcgan?"]),
+    ("model.name", "dcgn", ["mlp", "dcgan", "resnet", "r3gan", "style", "did you mean dcgan?"]),
     ("model.generator", "mymodule", ["package.module:Class"]),
     ("loss.name", "hing", ["hinge", "wasserstein", "did you mean hinge?"]),
     ("loss.name", "non_saturating", ["did you mean non-saturating?"]),
     ("loss.gp_target", "2", ["0, 1"]),
     ("data.resolution", "2", [">= 4", "<= 1024"]),
     ("data.resolution", "28.5", ["a whole number"]),
-    ("data.channels", "2", ["1, 3"]),
+    ("data.resolution", "48x", ["HEIGHTxWIDTH", "48x64"]),
+    ("data.resolution", "48x64x3", ["HEIGHTxWIDTH", "48x64"]),
+    ("data.resolution", "48x2000", [">= 4", "<= 1024"]),
+    ("data.resolution", "-48x64", [">= 4", "<= 1024"]),
+    ("data.channels", "2", ["1, 3, 4"]),
     ("data.fit", "stretch", ["crop", "pad"]),
     ("data.background", "white", ["#ffffff"]),
     ("data.mirror", "perhaps", ["true or false"]),
@@ -290,10 +294,34 @@ def test_allowed_text():
     assert allowed("data.fit") == "crop, pad"
     assert allowed("data.mirror") == "true or false"
     assert allowed("data.root") == "text, or null"
-    assert allowed("data.resolution") == "a whole number >= 4 and <= 1024, or null"
+    assert allowed("data.resolution") == "HEIGHTxWIDTH, a whole number >= 4 and <= 1024, or null"
     assert allowed("workers") == "auto, a whole number, {min, max} >= 1"
     assert allowed("metrics.names").startswith("a list of class-kl, density-coverage, fid")
     assert allowed("training.ema_half_life_kimg") == "a list of numbers"
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept", "size"),
+    [
+        ("64", 64, 64),
+        (64, 64, 64),
+        (64.0, 64, 64),
+        ("64x64", 64, 64),
+        ("48x64", "48x64", (48, 64)),
+        (" 48 X 64 ", "48x64", (48, 64)),
+        ("48\N{MULTIPLICATION SIGN}64", "48x64", (48, 64)),
+        ([48, 64], "48x64", (48, 64)),
+        ("none", None, None),
+    ],
+)
+def test_sizes_have_one_spelling(tmp_path, typed, kept, size):
+    config = load_config(overrides={"data.resolution": typed})
+    assert (config.data.resolution, config.data.size) == (kept, size)
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    assert load_config(file) == config
+    file.write_text(f"data: {{resolution: {typed}}}" if typed != "none" else "data: {resolution: null}")
+    assert load_config(file).data.size == size
 
 
 def test_sections_cannot_be_changed_in_place():
@@ -322,7 +350,9 @@ SHAPES = {
     "sngan-cifar10": (3, 32, 10),
     "folder": (3, 64, 0),
     "r3gan-ffhq64": (3, 64, 0),
+    **{f"r3gan-{side}": (3, side, 0) for side in (128, 256, 512, 1024)},
     "r3gan-ffhq256": (3, 256, 0),
+    "style-256": (3, 256, 0),
 }
 PRESETS = {
     "r3gan-cifar10": "1.96",

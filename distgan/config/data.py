@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import field_validator
 
-from distgan.config.base import Count, Number, OneOf, Section, setting
+from distgan.config.base import Count, Number, OneOf, Section, Sides, setting
 from distgan.registry import DATA_SETS, EXTRACTORS, KINDS, LOG_WRITERS, METRICS, objectives
 
 
@@ -25,18 +25,23 @@ class DataConfig(Section):
     split: Literal["train", "test", "val", "all", "extra", "unlabeled"] = setting(
         "train", "part of a known set, or of a folder or .zip that has sub-folders train, test, val or the like"
     )
-    resolution: Count | None = setting(
+    resolution: Annotated[int | str | None, Sides(4, 1024)] = setting(
         None,
-        "side of the square images; empty = the set's own, or for folders a power of two from 16 to 64 that fits them",
+        "side of the square images, or height and width: 48x64; empty = the set's own side, or for folders a power of "
+        "two from 16 to 64 that fits them",
         unit="pixels",
-        ge=4,
-        le=1024,
     )
-    channels: Literal[1, 3] | None = setting(None, "1 = grey, 3 = RGB; empty = as in the data")
+    channels: Literal[1, 3, 4] | None = setting(
+        None, "1 = grey, 3 = RGB, 4 = RGB and opacity, which is generated too; empty = grey or RGB, as in the data"
+    )
     fit: Literal["crop", "pad"] = setting(
-        "crop", "how images that are not square become so: centre crop, or pad with the background"
+        "crop",
+        "how images of another shape get that of data.resolution: centre crop, or pad with the background (of 4 "
+        "channels: with transparency)",
     )
-    background: str = setting("#ffffff", "colour behind transparent pixels and around padded images, #rrggbb")
+    background: str = setting(
+        "#ffffff", "colour behind transparent pixels (of 1 and 3 channels) and around padded images, #rrggbb"
+    )
     labels: bool = setting(True, "read class labels where there are any (sub-folders, or StyleGAN's dataset.json)")
     max_bad_share: Number = setting(0.05, "share of unreadable files above which the run is refused", ge=0, le=1)
     download: bool = setting(True, "fetch a known set that is not in root (one process a node does it)")
@@ -45,7 +50,22 @@ class DataConfig(Section):
     device_mib: Count = setting(
         2048, "sets up to this size are kept on the training device, larger ones are memory-mapped", unit="MiB", ge=0
     )
+    holdout: Number = setting(
+        0.1,
+        "share of the samples that is not trained on, where they are needed: to measure an auxiliary classifier's "
+        "accuracy, or for augment.target",
+        ge=0,
+        le=0.5,
+    )
     mirror: bool = setting(False, "show each image flipped left to right half of the time")
+
+    @property
+    def size(self) -> int | tuple[int, int] | None:
+        """data.resolution as numbers: the side of square images, (height, width) of others, None where it is empty."""
+        if not isinstance(self.resolution, str):
+            return self.resolution
+        height, width = map(int, self.resolution.split("x"))
+        return height, width
 
     @field_validator("background")
     @classmethod
@@ -69,9 +89,6 @@ class MetricsConfig(Section):
         "auto", "feature extractor; auto = what suits the data"
     )
     weights: str | None = setting(None, "file with the extractor's weights")
-    holdout: Number = setting(
-        0.1, "auxiliary classifier: share of the samples that is not trained on, to measure its accuracy", ge=0, le=0.5
-    )
     batch_size: Count = setting(500, "images a worker pushes through the networks at once", unit="images", ge=1)
 
 
@@ -94,6 +111,12 @@ class LogConfig(Section):
     """What is written down."""
 
     every_kimg: Number = setting(1.0, "images between two lines of metrics.jsonl and TensorBoard", unit="kimg", gt=0)
+    every_s: Number = setting(
+        20.0,
+        "time between two signs of life, where lines are further apart: status.json and the console",
+        unit="s",
+        gt=0,
+    )
     samples_every_kimg: Number = setting(20.0, "images between two sample grids", unit="kimg", gt=0)
     grid: Count = setting(100, "images in a sample grid", ge=1, le=4096)
     writers: list[Annotated[str, OneOf(LOG_WRITERS)]] = setting(

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from distgan.config.base import ConfigError, OneOf
+from distgan.config.base import ConfigError, OneOf, Sides
 from distgan.config.renamed import hint
 from distgan.config.settings import RunConfig
 from distgan.text import did_you_mean, nearest, suggest
@@ -179,7 +179,7 @@ def allowed_text(info: FieldInfo) -> str:
                     limit = getattr(piece, attribute, None)
                     if limit is not None and f"{sign} {limit}" not in bounds:
                         bounds.append(f"{sign} {limit}")
-    kinds = [name for holder in info.metadata if isinstance(holder, OneOf) for name in holder.allowed]
+    kinds = [name for holder in info.metadata if isinstance(holder, OneOf | Sides) for name in holder.allowed]
     for member in _members(info.annotation):
         if member is str and kinds:
             continue
@@ -233,7 +233,8 @@ def _typed(value: Any, info: FieldInfo | None) -> Any:
     members = _members(info.annotation) if info is not None else []
     if value.lower() in ("null", "none") and (type(None) in members or not members):
         return None
-    if str in members and list not in [typing.get_origin(m) for m in members]:
+    sides = info is not None and any(isinstance(holder, Sides) for holder in info.metadata)
+    if str in members and not sides and list not in [typing.get_origin(m) for m in members]:
         return value
     if any(typing.get_origin(m) is Literal and value in typing.get_args(m) for m in members):
         return value

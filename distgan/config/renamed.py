@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-RENAMED = {"tune.trials": "tune.num_samples", "tune.concurrent": "tune.max_concurrent_trials"}
+RENAMED = {
+    "tune.trials": "tune.num_samples",
+    "tune.concurrent": "tune.max_concurrent_trials",
+    "metrics.holdout": "data.holdout",
+}
 
 GONE = {
     "training.compile": "CUDA graphs are training.cuda_graphs (auto, on, off); torch.compile gained nothing",
@@ -28,9 +32,12 @@ def modernise(values: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for old, new in RENAMED.items():
         section, name = old.split(".")
+        now, renamed = new.split(".")
         inner = found.get(section)
         if isinstance(inner, dict) and name in inner:
-            inner.setdefault(new.split(".")[1], inner.pop(name))
+            value, target = inner.pop(name), found.setdefault(now, {})
+            if isinstance(target, dict):
+                target.setdefault(renamed, value)
     training = found.get("training")
     if isinstance(training, dict):
         training.pop("channels_last", None)

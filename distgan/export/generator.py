@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ FORMAT = 2
 """1 was for images alone: channels and resolution in place of kind and spec."""
 EACH: Literal["each"] = "each"
 Label = int | Literal["each"] | None
+MEAN_OF = 4096
+"""Styles that the mean one is taken of."""
 GRID_CLASSES = 20
 """Up to so many classes a preview has a column for each."""
 
@@ -38,6 +40,7 @@ class Generator:
     spec: SampleSpec
     """Of a sample; its classes are those that G takes labels of."""
     info: dict[str, Any]
+    _means: dict[int | None, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -65,18 +68,54 @@ class Generator:
         ends = torch.tensor(self.class_counts, device=index.device).cumsum(0)
         return torch.searchsorted(ends, integers(seed, "sample/label", index, int(ends[-1])), right=True)
 
+    @property
+    def has_styles(self) -> bool:
+        """Whether G is in two parts, w = G.map(z, c) of shape (N, F) and x = G.synthesize(w), as model.name "style" is,
+        and a class of one's own may be.
+        """
+        return all(callable(getattr(self.G, name, None)) for name in ("map", "synthesize"))
+
+    def decoded(self, z: Tensor, c: Tensor | None, truncation: float = 1.0) -> Tensor:
+        """Samples as stored (N, ...), from noise z (N, latent_dim) and classes c int64 (N,).
+
+        truncation below 1 moves styles towards the mean one of their class: 1 - truncation of the way (Karras et al., A
+        style-based generator architecture, 2019, appendix B). Only where `has_styles`.
+        """
+        if truncation == 1:
+            return self.kind.decode(self.G(z, c))
+        G: Any = self.G
+        w = G.map(z, c)
+        labels = [None] if c is None else c.tolist()
+        mean = torch.cat([self._mean_style(label, z.device) for label in labels])
+        return self.kind.decode(G.synthesize(mean + truncation * (w - mean)))
+
+    def _mean_style(self, label: int | None, device: torch.device) -> Tensor:
+        """(1, F), of one class. Always from the same noise: nothing has to be kept while training, and an exported
+        generator of any age has it.
+        """
+        if label not in self._means:
+            index, G = torch.arange(MEAN_OF, device=device), cast("Any", self.G)
+            z = latents(0, "truncation/z", index, self.model.latent_dim, self.model.latent)
+            c = None if label is None else torch.full_like(index, label)
+            self._means[label] = G.map(z, c).double().mean(0, keepdim=True).float()
+        return self._means[label]
+
     @torch.inference_mode()
-    def sample(self, index: Tensor, seed: int = 0, label: Label = None) -> Tensor:
-        """Samples as stored (N, ...), for sample indices int64 (N,): sample i of a seed is always the same one."""
+    def sample(self, index: Tensor, seed: int = 0, label: Label = None, truncation: float = 1.0) -> Tensor:
+        """Samples as stored (N, ...), for sample indices int64 (N,): sample i of a seed is always the same one.
+        truncation: see `decoded`.
+        """
         device = next(self.G.parameters()).device
         index = index.to(device)
         z = latents(seed, "sample/z", index, self.model.latent_dim, self.model.latent)
-        return self.kind.decode(self.G(z, self.labels(index, seed, label)))
+        return self.decoded(z, self.labels(index, seed, label), truncation)
 
-    def batches(self, n: int, seed: int = 0, label: Label = None, batch_size: int = 250) -> Iterator[Tensor]:
+    def batches(
+        self, n: int, seed: int = 0, label: Label = None, batch_size: int = 250, truncation: float = 1.0
+    ) -> Iterator[Tensor]:
         """Samples 0..n-1 as stored, (<= batch_size, ...) at a time, on the CPU."""
         for start in range(0, n, batch_size):
-            yield self.sample(torch.arange(start, min(n, start + batch_size)), seed, label).cpu()
+            yield self.sample(torch.arange(start, min(n, start + batch_size)), seed, label, truncation).cpu()
 
 
 def save_generator(
@@ -105,6 +144,7 @@ def save_generator(
                     "value_range": list(spec.value_range),
                     "classes": list(spec.classes),
                     "class_counts": list(spec.class_counts),
+                    **({"meaning": spec.meaning} if spec.meaning else {}),
                 },
                 "input": {
                     "z": [model.latent_dim],
@@ -159,7 +199,8 @@ def _read_spec(meta: dict[str, Any]) -> tuple[Kind, SampleSpec]:
     shape, classes, counts = (tuple(spec.get(key, ())) for key in ("shape", "classes", "class_counts"))
     if counts and (len(counts) != len(classes) or min(counts) < 0 or not sum(counts)):
         raise ValueError(f"{len(classes)} classes with the counts {counts}")
-    return find_kind(meta["kind"]), SampleSpec(spec["name"], shape, (low, high), classes, class_counts=counts)
+    meaning = str(spec.get("meaning", ""))
+    return find_kind(meta["kind"]), SampleSpec(spec["name"], shape, (low, high), classes, None, counts, meaning)
 
 
 def find_generator(where: str, storage: str = "./runs") -> Folder:

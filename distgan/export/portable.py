@@ -2,9 +2,10 @@
 back and compared.
 
 Inputs are `z` float32 (N, latent_dim) and, for a generator with classes, `label` int64 (N,); the output, named as the
-kind of sample calls several of them (`images`), is float32 (N, *shape): images (N, C, H, W) in [-1, 1]. N is free. What
-else one must know (distribution of z, shape and range, classes, origin) travels inside the file, as the text of
-generator.json: in ONNX as the metadata entry `generator.json`, in a .pt2 as the extra file of that name.
+kind of sample calls several of them (`images`), is float32 (N, *shape): images (N, C, H, W) in [-1, 1]; the fourth
+channel, if any, is opacity, and multiplies the others. N is free. What else one must know (distribution of z, shape
+and range, classes, origin) travels inside the file, as the text of generator.json: in ONNX as the metadata entry
+`generator.json`, in a .pt2 as the extra file of that name.
 """
 
 from __future__ import annotations

@@ -26,20 +26,25 @@ def write_samples(
     label: str | None = None,
     storage: str = "./runs",
     walk: int | None = None,
+    truncation: float = 1.0,
 ) -> str:
     """Write n samples of the generator at `source` (see `find_generator`) and say what was written.
 
     out: a file in one of the formats of the kind of sample, or where it has that a folder. Images: FILE.png, a grid;
-    FILE.npy, uint8 (N, H, W) for grey or (N, H, W, 3); FILE.npz, that and the classes; a folder of PNG files. Sample i
-    of a seed is always the same, whatever n. label: a class, "each" for all in turn (a grid has a column for each),
-    None for classes as often as in the data. With `walk` steps, each sample turns into another: see `write_walk`, which
-    makes FILE.gif too.
+    FILE.npy, uint8 (N, H, W) for grey, (N, H, W, 3) or, with opacity, (N, H, W, 4); FILE.npz, that and the classes; a
+    folder of PNG files. Sample i of a seed is always the same, whatever n. label: a class, "each" for all in turn (a
+    grid has a column for each), None for classes as often as in the data. With `walk` steps, each sample turns into
+    another: see `write_walk`, which makes FILE.gif too. truncation: see `Generator.decoded`.
     ConfigError for a bad number, seed, label or place.
     """
     if n < 1:
         raise ConfigError(f"-n {n}: allowed: at least 1")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"--seed {seed}: allowed: a whole number from 0 to 2^63 - 1")
+    if not 0 <= truncation <= 1:
+        raise ConfigError(
+            f"--truncation {truncation:g}: allowed: 0 (every sample the mean one of its class) to 1 (all as drawn)"
+        )
     target = Path(os.path.expanduser(out))
     suffix = target.suffix.lower()
     if suffix == ".gif" and walk is None:
@@ -47,6 +52,11 @@ def write_samples(
     generator = load_generator(
         find_generator(source, storage), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     )
+    if truncation != 1 and not generator.has_styles:
+        raise ConfigError(
+            f"--truncation {truncation:g}: the generator of {generator.model.generator or generator.model.name} has no "
+            "styles to move towards the mean; allowed for runs with --model.name style; leave --truncation out"
+        )
     kind, suffixes = generator.kind, generator.kind.suffixes
     known = suffixes if walk is None else (".png", ".gif", "", *(s for s in suffixes if s == ".npy"))
     if "://" in out or suffix not in known or (target.is_dir() if suffix else target.is_file()):
@@ -62,11 +72,11 @@ def write_samples(
     try:
         with written_aside(target) as aside:
             if walk is not None:
-                write_walk(generator, aside, n, walk, seed=seed, label=chosen)
+                write_walk(generator, aside, n, walk, seed=seed, label=chosen, truncation=truncation)
             else:
                 labels = generator.labels(torch.arange(n), seed, chosen)
                 kind.save(
-                    (batch.numpy() for batch in generator.batches(n, seed, chosen)),
+                    (batch.numpy() for batch in generator.batches(n, seed, chosen, truncation=truncation)),
                     n,
                     aside,
                     columns,

@@ -38,7 +38,9 @@ def between(a: Tensor, b: Tensor, t: Tensor, kind: str) -> Tensor:
 
 
 @torch.inference_mode()
-def walk(generator: Generator, n: int, steps: int, seed: int = 0, label: Label = None) -> Tensor:
+def walk(
+    generator: Generator, n: int, steps: int, seed: int = 0, label: Label = None, truncation: float = 1.0
+) -> Tensor:
     """Samples as stored (N, steps, ...) on the CPU: walk i goes from sample i of the seed to the noise of sample
     n + i.
     """
@@ -48,27 +50,33 @@ def walk(generator: Generator, n: int, steps: int, seed: int = 0, label: Label =
     start, end = (latents(seed, "sample/z", index + shift, settings.latent_dim, settings.latent) for shift in (0, n))
     path = between(start, end, torch.linspace(0, 1, steps, device=device), settings.latent)  # (steps, N, dim)
     c = generator.labels(index, seed, label)
-    return torch.stack([torch.cat(list(_samples(generator, z, c))) for z in path], dim=1)
+    return torch.stack([torch.cat(list(_samples(generator, z, c, truncation))) for z in path], dim=1)
 
 
-def _samples(generator: Generator, z: Tensor, c: Tensor | None, size: int = 250) -> Iterator[Tensor]:
+def _samples(generator: Generator, z: Tensor, c: Tensor | None, truncation: float, size: int = 250) -> Iterator[Tensor]:
     for start in range(0, len(z), size):
         part = slice(start, start + size)
-        yield generator.kind.decode(generator.G(z[part], c[part] if c is not None else None)).cpu()
+        yield generator.decoded(z[part], c[part] if c is not None else None, truncation).cpu()
 
 
-def write_walk(generator: Generator, target: Path, n: int, steps: int, *, seed: int, label: Label) -> None:
+def write_walk(
+    generator: Generator, target: Path, n: int, steps: int, *, seed: int, label: Label, truncation: float = 1.0
+) -> None:
     """Write walks as the file's suffix asks: .gif (a preview that goes there and back), .png (one walk a row), .npy, or
     a folder of frames.
 
     The array is (N, steps, ...), samples as the kind's own .npy has them: images (N, steps, H, W), or (N, steps, H, W,
-    3) for colour. Raises ConfigError for what is too much, or for another suffix, OSError.
+    3 or 4) for colour. Raises ConfigError for what is too much, or for another suffix, OSError.
     """
     if steps < 2:
         raise ConfigError(f"--walk {steps}: allowed: at least 2 steps")
     if n * steps > MOST_SAMPLES:
         raise ConfigError(f"-n {n} --walk {steps}: {n * steps} {generator.kind.noun}; allowed: {MOST_SAMPLES} together")
-    samples, kind, suffix = walk(generator, n, steps, seed, label).numpy(), generator.kind, target.suffix.lower()
+    samples, kind, suffix = (
+        walk(generator, n, steps, seed, label, truncation).numpy(),
+        generator.kind,
+        target.suffix.lower(),
+    )
     flat = samples.reshape(-1, *samples.shape[2:])
     if suffix == ".npy" and ".npy" in kind.suffixes:
         kind.save([flat], len(flat), target)

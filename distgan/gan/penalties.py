@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distgan.second_order import images_only
+from distgan.second_order import images_only, no_autocast
 
 
 def input_gradients(logits: Tensor, samples: Sequence[Tensor]) -> list[Tensor]:
@@ -30,7 +30,7 @@ def input_gradients(logits: Tensor, samples: Sequence[Tensor]) -> list[Tensor]:
     logits: (M,), of any number of stacked samples. One inner gradient serves all of them at once: the sum's derivative
     in a sample is its own logit's, as long as no layer mixes samples.
     """
-    with torch.autocast(logits.device.type, enabled=False), images_only():
+    with no_autocast(logits), images_only():
         return [g.float() for g in torch.autograd.grad(logits.float().sum(), list(samples), create_graph=True)]
 
 

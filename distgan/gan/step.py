@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from distgan.config import LossConfig
@@ -50,9 +51,9 @@ def d_step_loss(
     x_real: (N, *shape) in the range of the data; z: (N, latent_dim); c_real, c_fake: int64 (N,) or None. penalty_scale:
     the present factor of loss.r1_gamma and loss.r2_gamma, a number or a scalar tensor. with_penalty: whether this is
     one of every loss.penalty_every steps. alpha: (N,) from U[0, 1), where loss.gp_lambda > 0 mixes real and generated
-    samples. Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, sign_stat (mean sign of real logits), and where
-    they apply r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real
-    samples).
+    samples. A D with an attribute `penalised` is penalised in what it reads there, tensors (M, ...) for all M samples
+    of its pass, and not in the images. Stats: d_loss, d_real, d_fake (mean sigmoid), logit_gap, and where they apply
+    r1, r2, gp (mean squared gradient, mean squared gap; unweighted), d_aux_loss, aux_accuracy (on real samples).
     """
     c_fake = fake_labels(c_real, c_fake, loss)
     with torch.no_grad(), _derivatives(loss):
@@ -61,7 +62,7 @@ def d_step_loss(
     # Images of which the input gradient is penalised. Weights are of the penalties' means; a step in n carries n times
     # the weight.
     samples, labels, names = [x_real, x_fake], [c_real, c_fake], ["real", "fake"]
-    factors = [loss.r1_gamma / 2, loss.r2_gamma / 2]
+    factors = [gamma / 2 for gamma in loss.gammas]
     at_all = isinstance(penalty_scale, Tensor) or penalty_scale > 0  # a tensor's value is the device's to know
     weights = [penalty_scale * (f * loss.penalty_every) if f and at_all and with_penalty else 0.0 for f in factors]
     if loss.gp_lambda > 0 and with_penalty:
@@ -70,7 +71,10 @@ def d_step_loss(
         samples, labels, names = [*samples, mix(x_real, x_fake, alpha)], [*labels, c_real], [*names, "mixed"]
         weights = [*weights, loss.gp_lambda * loss.penalty_every]
     penalised = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w > 0]
-    samples = [x.detach().requires_grad_(i in penalised) for i, x in enumerate(samples)]
+    # Where D says with an attribute `penalised` what it reads in place of the images, it is penalised there
+    network: Any = D.module if isinstance(D, DistributedDataParallel) else D
+    outer = not hasattr(network, "penalised")
+    samples = [x.detach().requires_grad_(outer and i in penalised) for i, x in enumerate(samples)]
 
     seen = [augment(x, name) if augment else x for x, name in zip(samples, names, strict=True)]
     with _derivatives(loss):
@@ -80,7 +84,12 @@ def d_step_loss(
     adversarial = LOSSES[loss.name].d(real, fake)
     total, stats = adversarial, _d_stats(adversarial, real, fake)
     if penalised:
-        gradients = input_gradients(torch.cat([logits[i] for i in penalised]), [samples[i] for i in penalised])
+        points = [samples[i] for i in penalised] if outer else network.penalised
+        gradients = input_gradients(torch.cat([logits[i] for i in penalised]), points)
+        if not outer:  # a long row for each sample of all that was read, as one pass has seen all samples
+            rows = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+            parts = torch.split(rows, [len(x) for x in samples])
+            gradients, network.penalised = [parts[i] for i in penalised], []
         for i, gradient in zip(penalised, gradients, strict=True):
             size = (squared_norm(gradient) if i < 2 else gradient_gap(gradient, loss.gp_target)).mean()
             total = total + weights[i] * size
@@ -201,5 +210,4 @@ def _d_stats(loss: Tensor, real: Tensor, fake: Tensor) -> Stats:
             "d_real": real.sigmoid().mean(),
             "d_fake": fake.sigmoid().mean(),
             "logit_gap": real.mean() - fake.mean(),
-            "sign_stat": real.sign().mean(),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from distgan.config import ConfigError, DataConfig, RunConfig
+from distgan.config import ConfigError, DataConfig, RunConfig, get_dotted
 from distgan.kinds.base import Kind, Progress, SampleSet, SampleSpec
 from distgan.registry import KINDS, by_path, refusal
 
@@ -18,9 +18,14 @@ __all__ = [
     "get_kind",
     "kind_name",
     "open_samples",
+    "settled",
+    "undecided",
     "with_recipe",
+    "with_values",
 ]
 
+SETTLED = ("loss.r1_gamma", "loss.r2_gamma", "augment.kind")
+"""Settings that may be `auto` until the samples are open."""
 DEFAULT = "image"
 """What data is taken for that no other kind claims."""
 
@@ -79,10 +84,32 @@ def with_recipe(config: RunConfig, spec: SampleSpec | None = None) -> RunConfig:
     """
     kind = get_kind(config.data)
     recipe = kind.recipe(config, spec or kind.describe(config.data))
-    values = config
-    for dotted, value in recipe.items():
-        values = _with_default(values, dotted.split("."), value)
-    return values
+    return with_values(config, recipe)
+
+
+def settled(config: RunConfig, samples: SampleSet) -> tuple[RunConfig, dict[str, Any]]:
+    """The same run with a value for each setting that is `auto` until the samples are open, and what was decided,
+    dotted name -> value.
+    """
+    open_ones = undecided(config)
+    if not open_ones:
+        return config, {}
+    found = get_kind(config.data).decide(config, samples)
+    found = {name: value for name, value in found.items() if name not in SETTLED or name in open_ones}
+    made = with_values(config, found)
+    return made, {name: value for name, value in found.items() if get_dotted(made, name) != get_dotted(config, name)}
+
+
+def undecided(config: RunConfig) -> list[str]:
+    """The settings that are `auto` until the samples are open."""
+    return [name for name in SETTLED if get_dotted(config, name) == "auto"]
+
+
+def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """The same run with these values, by dotted name, in place of `auto` and of defaults; what was given stays."""
+    for dotted, value in values.items():
+        config = _with_default(config, dotted.split("."), value)
+    return config
 
 
 def _with_default(section: Any, path: list[str], value: Any) -> Any:
@@ -90,7 +117,8 @@ def _with_default(section: Any, path: list[str], value: Any) -> Any:
     name, *rest = path
     if rest:
         return section.model_copy(update={name: _with_default(getattr(section, name), rest, value)})
-    return section if name in section.model_fields_set else section.model_copy(update={name: value})
+    given = name in section.model_fields_set and getattr(section, name) != "auto"
+    return section if given else section.model_copy(update={name: value})
 
 
 def _members() -> Mapping[str, Any]:

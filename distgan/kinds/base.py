@@ -51,6 +51,8 @@ class SampleSpec:
     """Samples in the set; None where only opening it tells."""
     class_counts: tuple[int, ...] = ()
     """Samples of each class; () without labels, or where only opening the set tells."""
+    meaning: str = ""
+    """What one must know of the numbers beside their range, in words; it goes where generators go."""
 
     @property
     def n_classes(self) -> int:
@@ -173,6 +175,12 @@ class Kind(Protocol):
 
     def recipe(self, config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
         """Defaults for this data, dotted name -> value, for settings that nobody gave."""
+
+    def decide(self, config: RunConfig, samples: SampleSet) -> dict[str, Any]:
+        """Values, dotted name -> value, for the settings that may be `auto` and that only the samples tell:
+        loss.r1_gamma, loss.r2_gamma, augment.kind, and what goes with an augmentation that was chosen so. The same on
+        every machine; of those that are not `auto`, nothing is taken. None of them is left `auto`.
+        """
 
     def network_arguments(self, spec: SampleSpec) -> dict[str, Any]:
         """Keyword arguments of every generator's and discriminator's constructor that tell what a sample is."""

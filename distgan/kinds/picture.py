@@ -14,7 +14,7 @@ FRAME_MS = 60
 
 
 def png(picture: Picture) -> bytes:
-    """PNG bytes of a picture uint8 (H, W) or (H, W, 3)."""
+    """PNG bytes of a picture uint8 (H, W), (H, W, 3) or (H, W, 4)."""
     from PIL import Image
 
     buffer = io.BytesIO()

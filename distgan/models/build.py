@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from distgan.config import ConfigError, ModelConfig
+from distgan.models.pretrained import needs_trial
 from distgan.randomness import stream_key
 from distgan.registry import NETWORKS, by_path
+
+PROJECTED = "distgan.models.projected:ProjectedDiscriminator"
+"""The discriminator on frozen features, of model.pretrained."""
 
 
 def build_generator(model: ModelConfig, *, n_classes: int = 0, seed: int = 0, **arguments: Any) -> nn.Module:
@@ -25,6 +29,8 @@ def build_generator(model: ModelConfig, *, n_classes: int = 0, seed: int = 0, **
     kwargs["n_classes"] = n_classes if model.conditioned_on(n_classes) != "none" else 0
     if model.generator is None:
         kwargs |= {"width": model.g_width, "norm": model.g_norm}
+        if NETWORKS[model.name].upsamplings:
+            kwargs["upsampling"] = model.g_upsampling
     return _build("generator", model, kwargs | model.g_args, stream_key(seed, "init/generator"))
 
 
@@ -38,6 +44,12 @@ def build_discriminator(model: ModelConfig, *, n_classes: int = 0, seed: int = 0
     kwargs["n_classes"] = n_classes if model.conditioned_on(n_classes) != "none" else 0
     if model.discriminator is None:
         kwargs |= {"width": model.d_width, "norm": model.d_norm, "conditioning": model.conditioned_on(n_classes)}
+    if model.pretrained != "none":
+        if not {"channels", "resolution"} <= set(arguments):
+            raise ConfigError(
+                f"model.pretrained = {model.pretrained!r}: it sees pictures, and the data are none; allowed here: none"
+            )
+        kwargs |= {"backbone": model.pretrained, "weights": model.pretrained_weights}
     return _build("discriminator", model, kwargs | model.d_args, stream_key(seed, "init/discriminator"))
 
 
@@ -75,7 +87,7 @@ def try_out(
                 f"model.generator = {where!r}: samples from {float(x.min()):.3g} to {float(x.max()):.3g}; expected "
                 f"finite values in [{low:g}, {high:g}]{tanh}"
             )
-    if model.discriminator is not None or model.d_args:
+    if model.discriminator is not None or model.d_args or needs_trial(model):
         output = _try("discriminator", model.discriminator, build_discriminator(model, **size), torch.zeros(samples), c)
         if model.conditioning == "auxiliary":
             if not isinstance(output, tuple) or len(output) != 2:
@@ -92,7 +104,9 @@ def try_out(
 
 def _build(kind: str, model: ModelConfig, kwargs: dict[str, Any], init_seed: int) -> nn.Module:
     path = getattr(model, kind)
-    if path is None:
+    if path is None and kind == "discriminator" and model.pretrained != "none":
+        cls = by_path(PROJECTED)
+    elif path is None:
         cls = by_path(getattr(NETWORKS[model.name], kind))
     else:
         cls = _import(kind, path)
@@ -100,6 +114,8 @@ def _build(kind: str, model: ModelConfig, kwargs: dict[str, Any], init_seed: int
         torch.manual_seed(init_seed)
         try:
             network = cls(**kwargs)
+        except ConfigError:
+            raise
         except Exception as error:
             own = model.g_args if kind == "generator" else model.d_args
             if path is None and not own:

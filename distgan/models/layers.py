@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from distgan.second_order import Conv2d
+from distgan.second_order import Conv2d, autocasts, no_autocast
 
 Init = Callable[[Tensor, int], None]
 Pairs = tuple[tuple[int, int], ...]
@@ -80,8 +81,8 @@ class Head(nn.Module):
             self.classify = linear(features, n_classes, norm, init)
 
     def forward(self, h: Tensor, c: Tensor | None) -> Tensor | DiscriminatorOutput:
-        if torch.is_autocast_enabled(h.device.type):
-            with torch.autocast(h.device.type, enabled=False):  # logits in float32
+        if autocasts(h):
+            with float32(h):  # logits too
                 return self.forward(h.float(), c)
         rows = [self.logit.weight]
         if self.embed is not None and self.embed.num_embeddings <= FEW:
@@ -272,6 +273,11 @@ def pixels(h: Tensor) -> Tensor:
     return h.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def float32(x: Tensor) -> AbstractContextManager[Any]:
+    """A region without autocast, on x's device."""
+    return no_autocast(x)
+
+
 def _thin(x: Tensor) -> bool:
     """Where oneDNN is slow on one channel: on CPUs. What is exported keeps the plain layers."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -312,6 +318,20 @@ def up_conv(inputs: int, outputs: int, init: Init, *, bias: bool = True) -> nn.C
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class BilinearConv(nn.Module):
+    """Doubles the side by bilinear interpolation, then a 3 x 3 convolution: each pixel is made in the same way, so that
+    no pattern of every second one is left (Odena et al., Deconvolution and Checkerboard Artifacts, 2016).
+    """
+
+    def __init__(self, inputs: int, outputs: int, init: Init, *, bias: bool = True) -> None:
+        super().__init__()
+        self.conv = conv(inputs, outputs, 3, 1, "none", init, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+        return h
 
 
 def linear(inputs: int, outputs: int, norm: str, init: Init, *, bias: bool = True) -> nn.Linear:

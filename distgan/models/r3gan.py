@@ -1,9 +1,9 @@
 """Grouped residual networks without any normalisation (Huang et al., R3GAN, 2024, config E), for RpGAN with R1 and R2.
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
-side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. A block is an inverted bottleneck: 1
-x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input. The settings g_norm and
-d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
+Powers of two from 16 to 1024. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width` (16 times from 512 pixels on); `widths` names all of them instead, from 4 pixels up. A block
+is an inverted bottleneck: 1 x 1 to twice the channels, 3 x 3 in groups of 16 channels, 1 x 1 back, added to its input.
+The settings g_norm and d_norm have no meaning here. Unlike the paper's, the generator ends in tanh.
 
 Under autocast the blocks and resamplings above 4 pixels run in bf16, where nearly all the work is. Both ends stay in
 float32: the 4-pixel stage, the layers that meet noise, images and logits, where rounding to 8 bits would be seen in
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from distgan.models.layers import (
     Head,
     LatentInput,
     conv,
+    float32,
     he_init,
     is_channels_last,
     laid_out,
@@ -35,6 +36,7 @@ from distgan.models.layers import (
 )
 from distgan.models.places import IMAGE, LATENT
 from distgan.models.resnet import stage_widths
+from distgan.models.sides import Resolution, base_of
 from distgan.second_order import Shape, conv2d, leaky_relu
 
 _EXPANSION, _GROUP = 2, 16
@@ -89,14 +91,16 @@ class Resample(nn.Module):
 
 
 class R3GANGenerator(nn.Module):
-    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1], float32."""
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, height, width) in [-1, 1], float32. For images that are not
+    square see models/sides.py.
+    """
 
     def __init__(
         self,
         *,
         latent_dim: int,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "none",
@@ -106,9 +110,10 @@ class R3GANGenerator(nn.Module):
         super().__init__()
         self.widths, self.blocks = stage_widths(resolution, width, widths), blocks
         widths = self.widths
+        self.base = base = base_of(resolution)
         depth = blocks * len(widths)
         self.input = LatentInput(latent_dim, n_classes)
-        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.basis = nn.Parameter(torch.randn(widths[0], base.height, base.width))
         self.project = linear(self.input.features, widths[0], "none", _unit_init, bias=False)
         layers: list[nn.Module] = [Block(widths[0], depth) for _ in range(blocks)]
         for a, b in pairwise(widths):
@@ -118,33 +123,34 @@ class R3GANGenerator(nn.Module):
 
     def places(self) -> dict[str, str]:
         """See models/places.py. Sides are those of what a layer reads."""
-        found, number = {"project": f"{LATENT} 4", "output": f"{IMAGE} {4 * 2 ** (len(self.widths) - 1)}"}, 0
+        low, number = self.base.height, 0
+        found = {"project": f"{LATENT} {low}", "output": f"{IMAGE} {low * 2 ** (len(self.widths) - 1)}"}
         for i in range(len(self.widths)):
-            side = 4 * 2**i
+            side = low * 2**i
             found |= {f"body.{number + j}": f"block {side} {j}" for j in range(self.blocks)}
             found |= {f"body.{number + self.blocks}": f"up {side}"}
             number += self.blocks + 1
         return found
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        with _float32(z):
+        with float32(z):
             weights = self.project(self.input(z.float(), c))
             h = self.body[: self.first](
                 laid_out(weights[:, :, None, None] * self.basis, cast("Block", self.body[0]).mix.weight)
             )
         h = self.body[self.first :](h)
-        with _float32(z):
+        with float32(z):
             return torch.tanh(self.output(h.float()))
 
 
 class R3GANDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,), float32."""
+    """x (N, channels, height, width), c int64 (N,) -> logits (N,), float32."""
 
     def __init__(
         self,
         *,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "none",
@@ -153,7 +159,7 @@ class R3GANDiscriminator(Discriminator):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.resolution, self.widths, self.blocks = resolution, stage_widths(resolution, width, widths), blocks
+        self.widths, self.blocks = stage_widths(resolution, width, widths), blocks
         widths = self.widths[::-1]
         depth = blocks * len(widths)
         layers: list[nn.Module] = [conv(channels, widths[0], 1, 1, "none", _unit_init)]
@@ -161,13 +167,15 @@ class R3GANDiscriminator(Discriminator):
             layers += [*(Block(a, depth) for _ in range(blocks)), Resample(a, b, up=False)]
         self.body = nn.Sequential(*layers, *(Block(widths[-1], depth) for _ in range(blocks)))
         self.last = len(layers)
-        self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
+        self.base = base = base_of(resolution)
+        self.basis = nn.Parameter(torch.randn(widths[-1], base.height, base.width) / base.area**0.5)
         self.head = Head(widths[-1], n_classes, conditioning, "none", _unit_init)
 
     def places(self) -> dict[str, str]:
-        found, number = {"body.0": f"{IMAGE} {self.resolution}"}, 1
+        height, number = self.base.height * 2 ** (len(self.widths) - 1), 1
+        found = {"body.0": f"{IMAGE} {height}"}
         for i in range(len(self.widths)):
-            side = self.resolution // 2**i
+            side = height // 2**i
             found |= {f"body.{number + j}": f"block {side} {j}" for j in range(self.blocks)}
             found |= {f"body.{number + self.blocks}": f"down {side}"}
             number += self.blocks + 1
@@ -179,10 +187,10 @@ class R3GANDiscriminator(Discriminator):
         return [layers[start:end] for start, end in pairwise(ends)]
 
     def features(self, x: Tensor) -> Tensor:
-        with _float32(x):
+        with float32(x):
             h: Tensor = laid_out(self.body[:1](x.float()), cast("Block", self.body[1]).mix.weight)
         h = self.body[1 : self.last](h)
-        with _float32(x):
+        with float32(x):
             h = self.body[self.last :](h.float())
             if is_channels_last(h):
                 return (pixels(h) * self.basis.flatten(1).t().contiguous()).sum(1)
@@ -190,14 +198,9 @@ class R3GANDiscriminator(Discriminator):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor | DiscriminatorOutput:
         h = self.features(x)
-        with _float32(x):
+        with float32(x):
             output: Tensor | DiscriminatorOutput = self.head(h, c)
         return output
-
-
-def _float32(x: Tensor) -> Any:
-    """A region without autocast."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _unit_init(weight: Tensor, fan_in: int) -> None:

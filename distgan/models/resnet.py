@@ -1,9 +1,10 @@
 """Residual networks with pre-activation, as in SNGAN (Miyato et al., Spectral normalization, 2018, tables 3 and 4).
 
-Powers of two from 16 to 256. `width` is the number of channels at full resolution; it doubles with each halving of the
-side, up to 8 times `width`; `widths` names all of them instead, from 4 pixels up. The paper's pair is g_norm "batch",
-d_norm "spectral". Without normalisation the second convolution of each block starts at 0 (Zhang et al., Fixup, 2019),
-so that the net starts as its skips, whatever its depth.
+Powers of two from 16 to 1024. `width` is the number of channels at full resolution; it doubles with each halving of the
+side, up to 8 times `width` (16 times from 512 pixels on); `widths` names all of them instead, from 4 pixels up. The
+paper's pair is g_norm "batch", d_norm "spectral". Without normalisation the second convolution of each block starts at
+0 (Zhang et al., Fixup, 2019), so that the net starts as its skips, whatever its depth. Images that are not square:
+models/sides.py.
 """
 
 from __future__ import annotations
@@ -29,15 +30,22 @@ from distgan.models.layers import (
     pixels,
 )
 from distgan.models.places import IMAGE, LATENT
+from distgan.models.sides import Resolution, base_of, sides
 from distgan.second_order import halve, leaky_relu
 
 
-def stage_widths(resolution: int, width: int, widths: Sequence[int] | None = None) -> list[int]:
-    """Channels at the sides 4, 8, ..., resolution: `widths` if given, which must be as many (ValueError)."""
-    count = (resolution // 4).bit_length()
+def stage_widths(resolution: Resolution, width: int, widths: Sequence[int] | None = None) -> list[int]:
+    """Channels from the smallest maps to the resolution, 4, 8, ... where it is a power of two: `widths` if given, which
+    must be as many (ValueError).
+
+    From 512 pixels on the cap is 16 times `width`: with 32 that is 32 at 1024 pixels and 512 from 64 down, as in Karras
+    et al., Analyzing and improving the image quality of StyleGAN, 2020.
+    """
+    base = base_of(resolution)
+    count, most = base.doublings + 1, 8 if max(sides(resolution)) < 512 else 16
     if widths is None:
-        return [width * min(8, 2**i) for i in reversed(range(count))]
-    return checked_widths(widths, [4 * 2**i for i in range(count)])
+        return [width * min(most, 2**i) for i in reversed(range(count))]
+    return checked_widths(widths, [base.height * 2**i for i in range(count)])
 
 
 class UpBlock(nn.Module):
@@ -86,24 +94,24 @@ class DownBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """z (N, latent_dim), c int64 (N,) -> x (N, channels, resolution, resolution) in [-1, 1]."""
+    """z (N, latent_dim), c int64 (N,) -> x (N, channels, height, width) in [-1, 1]."""
 
     def __init__(
         self,
         *,
         latent_dim: int,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "batch",
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.resolution, self.widths = resolution, stage_widths(resolution, width, widths)
-        widths = self.widths
+        self.widths = widths = stage_widths(resolution, width, widths)
         self.input = LatentInput(latent_dim, 0 if norm == "batch" else n_classes)
-        self.project = linear(self.input.features, widths[0] * 16, "none", he_init)
+        self.base = base_of(resolution)
+        self.project = linear(self.input.features, widths[0] * self.base.area, "none", he_init)
         self.blocks = nn.ModuleList(UpBlock(a, b, norm, n_classes) for a, b in pairwise(widths))
         self.norm = Norm(norm, widths[-1])
         self.output = conv(widths[-1], channels, 3, 1, "none", he_init)
@@ -111,12 +119,14 @@ class ResNetGenerator(nn.Module):
 
     def places(self) -> dict[str, str]:
         """See models/places.py. Sides are those of what a layer reads."""
-        found = {"project": f"{LATENT} 4", "norm": f"norm {self.resolution}", "output": f"{IMAGE} {self.resolution}"}
-        return found | {f"blocks.{i}": f"up {4 * 2**i}" for i in range(len(self.blocks))}
+        low = self.base.height
+        height = low * 2 ** len(self.blocks)
+        found = {"project": f"{LATENT} {low}", "norm": f"norm {height}", "output": f"{IMAGE} {height}"}
+        return found | {f"blocks.{i}": f"up {low * 2**i}" for i in range(len(self.blocks))}
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.project(self.input(z, c))
-        h = h.view(h.shape[0], -1, 4, 4)  # len(h) would be a constant to torch.export
+        h = h.view(h.shape[0], -1, self.base.height, self.base.width)  # len(h) would be a constant to torch.export
         h = laid_out(h, self.output.weight)
         for block in self.blocks:
             h = block(h, c)
@@ -124,13 +134,13 @@ class ResNetGenerator(nn.Module):
 
 
 class ResNetDiscriminator(Discriminator):
-    """x (N, channels, resolution, resolution), c int64 (N,) -> logits (N,)."""
+    """x (N, channels, height, width), c int64 (N,) -> logits (N,)."""
 
     def __init__(
         self,
         *,
         channels: int,
-        resolution: int,
+        resolution: Resolution,
         n_classes: int = 0,
         width: int = 64,
         norm: str = "spectral",
@@ -138,7 +148,7 @@ class ResNetDiscriminator(Discriminator):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.resolution, self.widths = resolution, stage_widths(resolution, width, widths)
+        self.height, self.widths = sides(resolution)[0], stage_widths(resolution, width, widths)
         widths = self.widths[::-1]
         self.blocks = nn.Sequential(
             DownBlock(channels, widths[1], norm, first=True),
@@ -148,13 +158,13 @@ class ResNetDiscriminator(Discriminator):
         self.norm = Norm(norm, widths[-1])
         self.head = Head(widths[-1], n_classes, conditioning, norm, he_init)
         self.slope = 0.2 if norm == "none" else 0.0
-        # The paper sums over the 4 x 4 pixels, which a spectrally normalised net needs to reach logits beyond 1.
+        # The paper sums over the pixels (4 x 4), which a spectrally normalised net needs to reach logits beyond 1.
         self.pool = torch.sum if norm == "spectral" else torch.mean
 
     def places(self) -> dict[str, str]:
         last = len(self.blocks) - 1
-        found = {f"blocks.{i}": f"down {self.resolution // 2**i}" for i in range(last)}
-        reads = {f"blocks.0.{layer}": f"{IMAGE} {self.resolution} {layer}" for layer in ("conv1", "skip")}
+        found = {f"blocks.{i}": f"down {self.height // 2**i}" for i in range(last)}
+        reads = {f"blocks.0.{layer}": f"{IMAGE} {self.height} {layer}" for layer in ("conv1", "skip")}
         return found | reads | {f"blocks.{last}": "last"}
 
     def stages(self) -> list[list[nn.Module]]:

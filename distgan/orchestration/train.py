@@ -172,7 +172,8 @@ def _fit(
     trainer = TorchTrainer(
         train_loop_per_worker,
         train_loop_config={
-            "config": config.model_dump(mode="json"),
+            # Without what is left at its default, so that a worker knows what was given: `kinds.settled` keeps that
+            "config": config.model_dump(mode="json", exclude_unset=True),
             "folder": folder.uri,
             "cpus": placement.cpus,
             "gpus": placement.gpus,

@@ -22,7 +22,10 @@ from distgan.training.identity import DATA
 if TYPE_CHECKING:
     from distgan.training.finetune import Source
 
-INHERITED = ("name", "generator", "discriminator", "latent_dim", "latent", "g_width", "d_width", "g_norm", "d_norm")
+INHERITED = (
+    *("name", "generator", "discriminator", "pretrained", "pretrained_weights"),
+    *("latent_dim", "latent", "g_width", "d_width", "g_norm", "d_norm", "g_upsampling"),
+)
 COPY = "finetune"
 """Folder in a search's folder with the weights that its trials begin with."""
 
@@ -180,10 +183,12 @@ def _read_data(folder: Folder, name: str) -> dict[str, Any]:
 # Settings that follow from the source
 
 
-def _with_networks(config: RunConfig, model: ModelConfig, resolution: int | None) -> RunConfig:
+def _with_networks(config: RunConfig, model: ModelConfig, resolution: Any) -> RunConfig:
     given = config.model.model_fields_set
     names = [*INHERITED, "g_args", "d_args"]
     change = {name: getattr(model, name) for name in names if name not in given}
+    if isinstance(resolution, tuple):
+        resolution = "x".join(map(str, resolution))
     if config.data.resolution is None and resolution is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"resolution": resolution})})
     if model.conditioning == "auxiliary" and "conditioning" not in given and config.data.labels:
@@ -197,7 +202,7 @@ def _with_widths(config: RunConfig, typed: RunConfig, source: Source) -> RunConf
     would mean other channels for the same side.
     """
     old, new = source.arguments.get("resolution"), config.data.resolution
-    if not old or not new or old == new or config.model.name != source.model.name:
+    if not isinstance(old, int) or not isinstance(new, int) or old == new or config.model.name != source.model.name:
         return config
     from distgan.models import build_discriminator, build_generator
 

@@ -60,7 +60,7 @@ def evaluate_source(
         kind: Kind = get_kind(data)
         data = kind.like(data, None)
         real = kind.open(data)
-        stored = DataConfig(name=source, labels=False, kind=data.kind, split="all")
+        stored = DataConfig(name=source, labels=False, kind=data.kind, split="all", channels=data.channels)
         spec = kind.describe(kind.like(stored, None))
         generated = kind.open(kind.like(stored, real.spec))
     else:

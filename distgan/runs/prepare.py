@@ -12,7 +12,7 @@ import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
 from distgan.config.renamed import modernise
-from distgan.kinds import Kind, SampleSet, get_kind, with_recipe
+from distgan.kinds import SETTLED, Kind, SampleSet, get_kind, with_recipe, with_values
 from distgan.runs.beginning import check_source, inherited, same_source
 from distgan.runs.lease import wait_until_free
 from distgan.runs.listing import SEARCH
@@ -44,6 +44,7 @@ _FREE = (
     "data.cache",
     "data.device_mib",
     "data.max_bad_share",
+    "model.pretrained_weights",
     "training.on_divergence",
     "training.on_blow_up",
     "training.max_rollbacks",
@@ -79,10 +80,13 @@ def prepare(config: RunConfig) -> Prepared:
     if config.engine == "local":
         check_workers(config)
     folder = Folder(config.storage).child(config.run_name)
-    config, source = inherited(at_home(config), _begun(folder))
+    begun = _begun(folder)
+    config, source = inherited(at_home(config), begun)
     kind = get_kind(config.data)
     spec = kind.describe(config.data)
     n_classes = spec.n_classes if config.data.labels else 0
+    if begun is not None:  # recipes change from version to version, and a run stays what it was
+        config = with_values(config, {name: get_dotted(begun, name) for name in (*kind.recipe(config, spec), *SETTLED)})
     config = with_recipe(config, spec).for_classes(n_classes)
     kind.check(config, spec)
     Folder(config.storage).check_writable()
@@ -152,7 +156,8 @@ def at_home(config: RunConfig) -> RunConfig:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return config
     known = get_kind(config.data).knows(config.data.name)
-    for section, key in (("data", "name"), ("data", "root"), ("data", "cache"), ("metrics", "weights")):
+    paths = [("data", key) for key in ("name", "root", "cache")]
+    for section, key in (*paths, ("model", "pretrained_weights"), ("metrics", "weights")):
         part = getattr(config, section)
         path = getattr(part, key)
         if not path or (key == "name" and known):

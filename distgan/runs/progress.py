@@ -47,10 +47,12 @@ class ProgressLine:
             return
         for event in status.get("events", ()):
             self.tell(event["nimg"], event["text"])
-        if not status.get("values") or status.get("nimg") == self._shown.get("nimg"):
+        waits = status.get("step_s", 0) > 0  # told in the middle of a long step
+        place = [status.get("nimg"), status.get("step_s", 0)]
+        if not (status.get("values") or waits) or place == [self._shown.get("nimg"), self._shown.get("step_s", 0)]:
             return
         now = time.monotonic()
-        if self._first is None:
+        if self._first is None and not waits:
             self._first = (now, status["kimg"])
         self._shown = status
         if self.live:
@@ -80,15 +82,19 @@ class ProgressLine:
 
     def _text(self, now: float) -> str:
         status, values = self._shown, self._shown["values"]
-        assert self._first is not None
         parts = [f"{status['kimg']:8.1f} / {status['total_kimg']:g} kimg"]
         if "images_per_s" in values:
             parts.append(f"{values['images_per_s']:.0f} images/s")
         # The whole pace, with measuring and saving, tells better than the training rate when the run will end.
-        elapsed, done = now - self._first[0], status["kimg"] - self._first[1]
-        if elapsed > 0 and done > 0:
-            parts.append(f"ETA {clock((status['total_kimg'] - status['kimg']) * elapsed / done)}")
+        since, kimg = self._first or (now, 0.0)
+        elapsed, done = now - since - status.get("step_s", 0), status["kimg"] - kimg
+        pace = done / elapsed if elapsed > 0 else 0.0
+        pace = pace or values.get("images_per_s", 0.0) / 1000
+        if pace > 0:
+            parts.append(f"ETA {clock((status['total_kimg'] - status['kimg']) / pace)}")
         parts += [f"{label} {values[key]:.3f}" for label, key in (("D", "d_loss"), ("G", "g_loss")) if key in values]
+        if status.get("step_s", 0) > 0:
+            parts.append(f"in a step for {clock(status['step_s'])}")
         if status.get("best"):
             parts.append(f"best {status['best']['metric'].upper()} {status['best']['value']:.3g}")
         return "  ".join(parts)

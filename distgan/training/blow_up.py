@@ -52,18 +52,19 @@ class Watchdog:
         self._sum = torch.zeros((), device=context.device)
         self._steps = 0
 
-    def blown_up(self, stats: Mapping[str, Tensor], *, read: bool) -> bool:
+    def blown_up(self, stats: Mapping[str, Tensor] | None, *, read: bool) -> bool:
         """Take in a step's statistics; True where a window ends that was a blow-up. All workers call it together and
         hear the same.
 
-        read: this is a moment at which a checkpoint may be written.
+        stats: None where no step was made. read: this is a moment at which a checkpoint may be written.
         """
         state = self.state
         if not self.active or state.rate_factor <= SLOWEST:
             return False
-        self._sum += stats["d_loss"]
-        self._steps += 1
-        ends = state.nimg // WINDOW > (state.nimg - self._step) // WINDOW
+        ends = stats is not None and state.nimg // WINDOW > (state.nimg - self._step) // WINDOW
+        if stats is not None:
+            self._sum += stats["d_loss"]
+            self._steps += 1
         if not (ends or read):
             return False
         total = float(self.context.all_reduce_sum(self._sum * self.share_weight)) / self.context.world_size

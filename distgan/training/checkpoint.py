@@ -108,7 +108,7 @@ class CheckpointStore:
         count of the checkpoint to keep beside the newest; `then` is called with the copy when it is in storage.
         """
         self._saved_at = time.monotonic()
-        job = _Job(nimg, _to_host(state), best, then)
+        job = _Job(nimg, to_host(state), best, then)
         with self._lock:
             self._lock.wait_for(lambda: self._job is None or self._failing_since is not None)
             self._job = job  # an older one that could not be written yet gives way
@@ -354,14 +354,14 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
-def _to_host(value: Any) -> Any:
+def to_host(value: Any) -> Any:
     """A copy of nested containers with every tensor copied to the CPU."""
     import torch
 
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {k: _to_host(v) for k, v in value.items()}
+        return {k: to_host(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_host(v) for v in value]
+        return [to_host(v) for v in value]
     return value

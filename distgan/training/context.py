@@ -28,13 +28,19 @@ STOP_SIGNALS = tuple(
 """Signals that ask a run to end with a checkpoint."""
 
 
+SLOW_S = 1.0
+"""Where a step takes longer on any worker, all look for requests at every step."""
+
+
 class Requests(NamedTuple):
-    """What somebody outside asks of the run; the same on all ranks."""
+    """What somebody outside asks of the run, and whether to ask again at the next step; the same on all ranks."""
 
     stop: bool
     """Write a checkpoint and end."""
     checkpoint: bool
     """Write a checkpoint and go on: a node will be taken away."""
+    slow: bool = False
+    """Some worker's last step took more than SLOW_S."""
 
 
 class Context:
@@ -125,17 +131,25 @@ class Context:
     def request_stop(self) -> None:
         self._stop.set()
 
-    def requests(self) -> Requests:
-        """What was asked for since this was called last, on any rank. All ranks call it together."""
-        stop, checkpoint = self._asked()
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this rank alone has been asked to stop."""
+        return self._stop.is_set()
+
+    def requests(self, step_s: float = 0.0) -> Requests:
+        """What was asked for since this was called last, on any rank. All ranks call it together.
+
+        step_s: how long this rank's last step took.
+        """
+        (stop, checkpoint), slow = self._asked(), step_s > SLOW_S
         if self.world_size > 1:
-            asked = torch.tensor([float(stop), float(checkpoint)], device=self.device)
-            stop, checkpoint = (bool(value) for value in self.all_reduce_sum(asked) > 0)
-        return self._decide(stop, checkpoint)
+            asked = torch.tensor([float(stop), float(checkpoint), float(slow)], device=self.device)
+            stop, checkpoint, slow = (bool(value) for value in self.all_reduce_sum(asked) > 0)
+        return self._decide(stop, checkpoint)._replace(slow=slow)
 
     def _asked(self) -> tuple[bool, bool]:
         """(stop, checkpoint) as this rank alone knows."""
-        return self._stop.is_set(), False
+        return self.stop_requested, False
 
     def _decide(self, stop: bool, checkpoint: bool) -> Requests:
         """From what any rank knows, known to all, to a decision."""

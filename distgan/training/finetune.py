@@ -71,8 +71,9 @@ def first_state(
     where the networks are too different.
     """
     classes = tuple(classes) if config.model.conditioning != "none" else ()
-    _check_settings(config.model, classes, arguments, source)
+    _check_settings(config.model, source)
     state = TrainState(config, n_classes=len(classes), device=torch.device("cpu"), **arguments)
+    _check_layers(state, classes, arguments, source)
     places = {name: number for number, name in enumerate(source.classes)}
     rows = [places.get(name) for name in classes]
     shape = {"n_classes": len(source.classes), **source.arguments}
@@ -109,10 +110,10 @@ def told(folder: Folder) -> list[str]:
 # What can be fitted
 
 
-def _check_settings(model: ModelConfig, classes: Sequence[str], arguments: dict[str, Any], source: Source) -> None:
-    names = ["name", "generator", "latent_dim", "g_norm"]
+def _check_settings(model: ModelConfig, source: Source) -> None:
+    names = ["name", "generator", "latent_dim", "g_norm", "g_upsampling"]
     if source.D is not None:
-        names += ["discriminator", "d_norm"]
+        names += ["discriminator", "d_norm", "pretrained"]
     pairs = [(f"model.{name}", getattr(source.model, name), getattr(model, name)) for name in names]
     for player in "gd" if source.D is not None else "g":
         name = f"{player}_args"
@@ -125,13 +126,17 @@ def _check_settings(model: ModelConfig, classes: Sequence[str], arguments: dict[
             + f"\nfinetune = {source.name}: needs networks of the same family; without these settings they are the "
             "source's"
         )
-    if (model.generator or (model.discriminator and source.D is not None)) and (
-        (tuple(classes), arguments) != (source.classes, source.arguments)
-    ):
+
+
+def _check_layers(state: TrainState, classes: Sequence[str], arguments: dict[str, Any], source: Source) -> None:
+    """Refuse other samples where the networks do not say which of their layers depend on them."""
+    networks = [state.G] if source.D is None else [state.G, state.D]
+    silent = [network for network in networks if not hasattr(network, "places")]
+    if silent and (tuple(classes), arguments) != (source.classes, source.arguments):
         raise ConfigError(
-            f"finetune = {source.name}: its networks are classes of its own, for {source.arguments} and "
-            f"{len(source.classes)} classes (here {arguments} and {len(classes)}); allowed: the same, as nobody knows "
-            "which of their layers depend on them"
+            f"finetune = {source.name}: {type(silent[0]).__name__} is made for {source.arguments} and "
+            f"{len(source.classes)} classes (here {arguments} and {len(classes)}); allowed: the same, as it does not "
+            "say which of its layers depend on them (a method places(), see distgan/models/places.py)"
         )
 
 

@@ -86,7 +86,7 @@ class Health:
         state = self._episode("collapse", nimg, varies < ALIKE and main < SAME, varies > DIVERSE or main > VARIED, main)
         ratio = f"{main:.2f} times as much as the data's along its main directions, {varies:.2f} times over all"
         if state == "told":
-            rates, gamma = self._lower("d", "g"), min(self.config.loss.r1_gamma, self.config.loss.r2_gamma)
+            rates, gamma = self._lower("d", "g"), min(self.config.loss.gammas)
             more = f", loss.r1_gamma and loss.r2_gamma of 1 (now {gamma:g})" if gamma < 1 else ""
             fix = rates + more if self._steady else STEADIER
             within = " of a class" if self.config.model.conditioning != "none" else ""
@@ -123,8 +123,8 @@ class Health:
         wins = d_loss < WON * self.draw and not self._suspects("collapse")
         state = self._episode("won", nimg, wins, d_loss > FAIR * self.draw, d_loss)
         if state == "told":
-            loss, n_dis = self.config.loss, self.config.training.n_dis
-            gamma = f"a larger loss.r1_gamma and loss.r2_gamma (now {loss.r1_gamma:g} and {loss.r2_gamma:g})"
+            (r1, r2), n_dis = self.config.loss.gammas, self.config.training.n_dis
+            gamma = f"a larger loss.r1_gamma and loss.r2_gamma (now {r1:g} and {r2:g})"
             more = ", training.n_dis = 1" if n_dis > 1 else ""
             told.append(
                 f"the discriminator wins: its loss over a kimg is {d_loss:.3f} ({draw}), and it teaches little. Try "
@@ -190,7 +190,7 @@ class Health:
     @property
     def _steady(self) -> bool:
         loss = self.config.loss
-        return loss.name == "relativistic" and loss.r1_gamma > 0 and loss.r2_gamma > 0
+        return loss.name == "relativistic" and min(loss.gammas) > 0
 
     def _lower(self, *players: str) -> str:
         """Half the learning rates, as settings; of two the one alone that is far above the other."""

@@ -1,5 +1,5 @@
-"""Generation and classification in one: how well D's auxiliary classifier names the classes of samples it was never
-shown.
+"""Samples that D is never shown: how well its auxiliary classifier names their classes, and whether it has learnt the
+others by heart.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from distgan.training.context import Context
 
 
 class HeldOut:
-    """The samples that are kept out of training; none unless model.conditioning = auxiliary.
+    """The samples that are kept out of training; none unless model.conditioning = auxiliary, or augmentation is steered
+    (augment.target).
 
     `index` int64 (M,) of them, the same for a seed and a set whatever the run does; `rest` is all others, or None = the
     whole set.
     """
 
     def __init__(self, config: RunConfig, samples: SampleSet, kind: Kind) -> None:
-        self.samples, self.kind, self.rest = samples, kind, None
-        wanted = (
-            config.metrics.holdout if config.model.conditioning == "auxiliary" and samples.labels is not None else 0.0
-        )
+        self.config, self.samples, self.kind, self.rest = config, samples, kind, None
+        named = config.model.conditioning == "auxiliary" and samples.labels is not None
+        steered = config.augment.kind != "none" and config.augment.target is not None
+        wanted = config.data.holdout if named or steered else 0.0
         count = min(len(samples) - 1, math.ceil(wanted * len(samples)))
         generator = torch.Generator().manual_seed(stream_key(config.seed, "held out") & (2**63 - 1))
         order = torch.randperm(len(samples), generator=generator) if count else torch.empty(0, dtype=torch.int64)
@@ -40,9 +41,8 @@ class HeldOut:
         """{"aux_accuracy_held_out": share of held-out samples named right}, {} if none are held out. All workers call
         it together.
         """
-        if not len(self.index):
+        if not len(self.index) or self.config.model.conditioning != "auxiliary" or self.samples.labels is None:
             return {}
-        assert self.samples.labels is not None
         right = torch.zeros((), dtype=torch.float64)
         training = D.training
         D.eval()

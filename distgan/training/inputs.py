@@ -98,14 +98,17 @@ class Inputs:
 
     def augmentation(self, nimg: int, *, on_device: bool) -> tuple[Tensor | None, float | Tensor | None]:
         """(sample numbers int64 (N,), probability) of the step's augmentations; both None without any."""
-        config = self.config.augment
-        if config.kind == "none":
+        if self.config.augment.kind == "none":
             return None, None
-        index = nimg + self.draws.own
+        p = self.augment_p()
+        return nimg + self.draws.own, p if isinstance(p, Tensor) else self._scalar("p", p, on_device)
+
+    def augment_p(self) -> float | Tensor:
+        """The probability of each augmentation now: steered by overfitting, a scalar tensor, or scheduled."""
+        config = self.config.augment
         if config.target is not None:
-            return index, self.state.augment_p
-        p = value(config.p, config.p_schedule, self.state.nimg, self.config.total_images)
-        return index, self._scalar("p", p, on_device)
+            return self.state.augment_p
+        return value(config.p, config.p_schedule, self.state.nimg, self.config.total_images)
 
     def penalty_scale(self, *, on_device: bool) -> float | Tensor:
         """The factor of the penalties' weights now, after loss.gamma_schedule."""

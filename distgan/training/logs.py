@@ -68,8 +68,13 @@ class RunLog:
         recorded, and told at once.
         """
         for text in texts:
-            self._events = [*self._events[1 - EVENTS :], {"nimg": nimg, "text": text}]
             self._each(lambda writer, text=text: writer.event(nimg, text))  # type: ignore[misc]
+        self.tell(nimg, *texts)
+
+    def tell(self, nimg: int, *texts: str) -> None:
+        """An event that is not recorded: what depends on this machine and the clock."""
+        for text in texts:
+            self._events = [*self._events[1 - EVENTS :], {"nimg": nimg, "text": text}]
             if self._tell is not None:
                 self._tell(nimg, text)
         if texts and self._values:
@@ -87,6 +92,11 @@ class RunLog:
     def _each(self, action: Callable[[LogWriter], None]) -> None:
         for writer in self._writers:
             _try(lambda writer=writer: action(writer))  # type: ignore[misc]
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last status."""
+        return time.time() - self._last_status
 
     def status(self, values: dict[str, Any], *, urgent: bool = False) -> None:
         """The run's heartbeat, status.json; at most every 5 s in an object store, and never in the training loop's

@@ -26,15 +26,19 @@ from distgan.training.best import export_best, export_generator, measure_average
 from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
-from distgan.training.context import Context
+from distgan.training.context import Context, Requests
+from distgan.training.decide import decide
 from distgan.training.finetune import told
+from distgan.training.forecast import Forecast, introduce
 from distgan.training.health import Health
 from distgan.training.holdout import HeldOut
 from distgan.training.logs import RunLog, Tell
+from distgan.training.long_steps import LongSteps
 from distgan.training.measurement import Measurement
 from distgan.training.meter import Meter, Stopwatch
 from distgan.training.recovery import restore, roll_back, slow_down
 from distgan.training.state import TrainState, choose_kernels
+from distgan.training.steered_augmentation import SteeredAugmentation
 from distgan.training.train_step import TrainStep
 from distgan.training.variety import Variety
 
@@ -56,6 +60,7 @@ def train(
     # The real samples
     samples = context.together(lambda: open_samples(config.data))
     kind, config = get_kind(config.data), config.for_classes(len(samples.classes))
+    config, decided = decide(config, samples, context, folder)
     held_out = HeldOut(config, samples, kind)
     order, device_mib = DataOrder(len(samples), config.seed, held_out.rest), config.data.device_mib
     loader = Loader(samples, kind, context.device, order, device_mib=device_mib, config=config.data, seed=config.seed)
@@ -78,6 +83,7 @@ def train(
     # What is measured and written down
     meter, watch, health = Meter(), Stopwatch(), Health(config, state.health, kind.noun)
     variety, watchdog = Variety(config, context, samples, kind), Watchdog(config, context, state, step)
+    steered = SteeredAugmentation(config, context, state, step, held_out)
     measure = Measurement(config, context, samples, kind, folder)
     log = RunLog(folder, state.nimg, config.log, tell) if context.is_main else None
     if log is not None and state.nimg == 0:
@@ -87,29 +93,53 @@ def train(
     status = _status("training", state, total, {}, context)
     if log is not None:
         if state.nimg == 0:
-            log.event(0, *told(folder), *samples.notes, *([planned] if planned else []))
+            log.event(0, *told(folder), *samples.notes, *filter(None, (decided, planned)))
         log.event(state.nimg, *store.notes())
+        log.tell(0, *introduce(config, state, context, samples.spec.shape, arguments))
         log.status(status, urgent=True)
         if state.nimg == 0:
             store.save(0, state.state_dict())  # so that there is always a state to go back to
+
+    def alive(nimg: int, step_s: float = 0.0) -> None:
+        """By the clock, and rank 0's alone: no decision and no line of the log depends on it."""
+        if log is not None and log.silent_s >= config.log.every_s:
+            rate = {"images_per_s": (nimg - logged) / (watch.elapsed - step_s)} if nimg > logged else {}
+            now = status | {"nimg": nimg, "kimg": nimg / 1000, "values": status["values"] | rate, "step_s": step_s}
+            log.status(now)
+            if on_tick is not None:
+                on_tick(now)
+
+    run_step, slow, forecast = LongSteps(step, state, context, alive), True, Forecast(config, state.nimg)
     watch.lap()
 
     with context.stop_on_signals():
         while state.nimg < total:
             due = Due.at(state.nimg, step.samples, total, config)
-            # Workers agree at log lines; a worker that is alone looks at every step
-            asked = context.requests() if due.log or context.world_size == 1 else None
-            stopping = asked is not None and asked.stop
+            # Workers agree at log lines, and at every step where steps are slow; a worker that is alone always looks
+            look = due.log or slow or context.world_size == 1
+            asked = context.requests(run_step.seconds) if look else Requests(stop=False, checkpoint=False)
+            stopping, slow = asked.stop, asked.slow
+            reading = due.log or stopping or asked.checkpoint
 
-            stats = step(with_norms=due.log or stopping)
-            meter.add(stats)
-            if watchdog.blown_up(stats, read=due.log or stopping):
+            # A stop does not wait for a slow step: none is begun, or the one that has begun is taken back
+            stats = None if stopping and slow else run_step(with_norms=reading)
+            if stats is None:
+                stopping = reading = True
+                due = Due()
+            else:
+                meter.add(stats)
+            if watchdog.blown_up(stats, read=reading):
                 slow_down(state, store, context, log)
                 meter, logged = Meter(), state.nimg
                 watchdog.forget()
                 watch.lap()
                 continue
-            if not (due.log or stopping):
+            if stats is not None:
+                steered.look()
+            if log is not None and not planned and (length := forecast(state.nimg)):
+                log.tell(0, length)
+            if not reading:
+                alive(state.nimg)
                 continue
 
             # Here alone do numbers leave the device
@@ -120,7 +150,11 @@ def train(
                 logged = state.nimg
                 watch.lap()
                 continue
-            values |= {"images_per_s": (state.nimg - logged) / watch.lap(), **step.rates()}
+            if steps:
+                rate = {"images_per_s": (state.nimg - logged) / watch.lap()}
+                values |= rate | step.rates() | steered.values()
+            else:  # a stop right after a log line, which told all
+                values = dict(status["values"])
             logged = state.nimg
             with watch.paused():
                 if due.samples and log is not None:
@@ -133,7 +167,8 @@ def train(
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
                 warnings = []
-                health.add(steps, state.nimg, values)
+                if steps:
+                    health.add(steps, state.nimg, values)
                 if due.log:
                     values |= (varies := variety(step.G.module))
                     best = state.best.get("value")
@@ -141,13 +176,14 @@ def train(
                         state.nimg, of_step | varies, measured, best, measure.counts, samples.classes
                     )
                 if log is not None:
-                    wanted = is_best or stopping or (asked is not None and asked.checkpoint)
+                    wanted = is_best or stopping or asked.checkpoint
                     if wanted or (due.checkpoint and (due.last or store.idle_s >= config.checkpoint.pause_s)):
                         _save(state, store, log, samples, config)
                     store.hold()
                 status = _status("stopped" if stopping and not due.last else "training", state, total, values, context)
                 if log is not None:
-                    log.scalars(state.nimg, values)
+                    if steps:
+                        log.scalars(state.nimg, values)
                     log.event(state.nimg, *store.notes(), *warnings)
                     log.status(status)
                     if on_tick is not None:
@@ -187,11 +223,11 @@ def train(
 class Due:
     """What is to be done after a step. All of it depends on the number of samples alone."""
 
-    last: bool
-    log: bool
-    samples: bool
-    measure: bool
-    checkpoint: bool
+    last: bool = False
+    log: bool = False
+    samples: bool = False
+    measure: bool = False
+    checkpoint: bool = False
 
     @classmethod
     def at(cls, nimg: int, step: int, total: int, config: RunConfig) -> Due:

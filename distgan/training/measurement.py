@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from distgan.kinds.picture import Picture
 from distgan.randomness import integers, latents
 from distgan.storage import Folder
 from distgan.training.context import Context
+
+NUMBERS = 2**23
+"""In the samples that are made at once: 682 of 64 x 64 pixels in colour, 2 of 1,024 x 1,024."""
 
 
 class Measurement:
@@ -48,7 +52,7 @@ class Measurement:
         index = index.to(self.context.device)
         settings = self.config.model
         z = latents(self.config.seed, "measure/z", index, settings.latent_dim, settings.latent)
-        return self.kind.decode(G(z, self.labels(index) if self._labels is not None else None))
+        return self._make(G, z, self.labels(index) if self._labels is not None else None)
 
     def labels(self, index: Tensor) -> Tensor:
         """The classes asked for in measuring indices int64 (N,)."""
@@ -63,8 +67,14 @@ class Measurement:
         settings = self.config.model
         z = latents(self.config.seed, "grid/z", index, settings.latent_dim, settings.latent)
         c = index % (self.columns or len(self.samples.classes)) if self._labels is not None else None
-        parts = [G(z[i : i + 256], c[i : i + 256] if c is not None else None) for i in range(0, n, 256)]
-        return self.kind.decode(torch.cat(parts)).cpu().numpy()
+        return self._make(G, z, c).cpu().numpy()
+
+    def _make(self, G: nn.Module, z: Tensor, c: Tensor | None) -> Tensor:
+        """Samples as stored; large ones in parts, as the networks' layers between are larger still."""
+        most = max(1, NUMBERS // max(1, math.prod(self.samples.spec.shape)))
+        labels = torch.split(c, most) if c is not None else [None] * len(z)
+        pairs = zip(torch.split(z, most), labels, strict=False)
+        return torch.cat([self.kind.decode(G(part, label)) for part, label in pairs])
 
     def preview(self, G: nn.Module) -> Picture:
         """The grid as a picture."""

@@ -67,9 +67,12 @@ class Stopwatch:
         finally:
             self._idle += time.perf_counter() - start
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training since the last lap; above 0."""
+        return max(time.perf_counter() - self._since - self._idle, 1e-9)
+
     def lap(self) -> float:
-        """Seconds of training since the last lap."""
-        now = time.perf_counter()
-        elapsed = now - self._since - self._idle
-        self._since, self._idle = now, 0.0
-        return max(elapsed, 1e-9)
+        """The same, and the next lap begins."""
+        elapsed, self._since, self._idle = self.elapsed, time.perf_counter(), 0.0
+        return elapsed

@@ -22,14 +22,15 @@ class DivergedError(RunError):
 def restore(state: TrainState, store: CheckpointStore, context: Context, samples: SampleSet) -> None:
     """Continue from the newest intact checkpoint. Rank 0 decides which one that is; the others read the same.
 
-    Raises ConfigError, on all ranks, where they do not read the same samples, or not those that the run was started on.
+    Raises ConfigError, on all ranks, where they do not read the same samples, or not those that the run was started on;
+    and the same for pretrained weights that D looks through.
     """
-    first = context.broadcast((samples.fingerprint, len(samples)))
-    context.together(lambda: _compare(samples, *first))
+    first = context.broadcast((samples.fingerprint, len(samples), state.pretrained))
+    context.together(lambda: _compare(samples, state.pretrained, *first))
     found = store.newest() if context.is_main else None
     nimg = context.broadcast(found[0] if found else None)
     if nimg is not None:
-        state.load_state_dict(found[1] if found else store.load(nimg)[1])
+        context.together(lambda: state.load_state_dict(found[1] if found else store.load(nimg)[1]))
     elif (source := state.config.finetune) is not None:
         raise ConfigError(
             f"finetune = {source}: {store.folder} has no intact checkpoint to begin with, where every worker can read "
@@ -51,11 +52,16 @@ def _agree(before: str, samples: SampleSet, folder: Folder) -> None:
         )
 
 
-def _compare(samples: SampleSet, fingerprint: str, n: int) -> None:
+def _compare(samples: SampleSet, pretrained: str, fingerprint: str, n: int, first_pretrained: str) -> None:
     if samples.fingerprint != fingerprint:
         raise ConfigError(
             f"data.name: the workers read different samples of {samples.spec.name} ({len(samples):,} here, {n:,} at "
             "the first worker); allowed: the same files on every node, for example a folder that all of them mount"
+        )
+    if pretrained != first_pretrained:
+        raise ConfigError(
+            "model.pretrained: the workers read different weights; allowed: the same package, or the same file for "
+            "model.pretrained_weights, on every node"
         )
 
 

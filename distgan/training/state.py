@@ -47,6 +47,8 @@ class TrainState:
         """What learning rates are multiplied by: halved at each blow-up."""
         self.window = [0.0, 0.0]
         """D's losses since the watchdog last judged: their sum, and of how many steps."""
+        self.overfitting = [0.0, 0.0]
+        """The numerator and denominator of r_v, averaged over the last windows; see `SteeredAugmentation`."""
         self.health: dict[str, list[float]] = {}
         self.data = ""  # hash of the real images
 
@@ -55,6 +57,12 @@ class TrainState:
         total = self.config.total_images
         apply_adam(self.g_opt, self.config.optim.g, self.nimg, total, self.rate_factor)
         apply_adam(self.d_opt, self.config.optim.d, self.nimg, total, self.rate_factor)
+
+    @property
+    def pretrained(self) -> str:
+        """Hash of what D looks through and nobody trains, in hexadecimal; "" without model.pretrained."""
+        digest = self.D.digest if self.config.model.pretrained != "none" else None
+        return bytes(digest.tolist()).hex() if isinstance(digest, torch.Tensor) else ""
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -69,6 +77,7 @@ class TrainState:
             "rollbacks": self.rollbacks,
             "rate_factor": self.rate_factor,
             "window": list(self.window),
+            "overfitting": list(self.overfitting),
             "data": self.data,
             "health": {rule: list(entry) for rule, entry in self.health.items()},
         }
@@ -86,6 +95,7 @@ class TrainState:
         self.rollbacks = int(state["rollbacks"])
         self.rate_factor = float(state.get("rate_factor", 1.0))  # checkpoints of before have neither
         self.window = list(state.get("window", [0.0, 0.0]))
+        self.overfitting = list(state.get("overfitting", [0.0, 0.0]))
         self.data = str(state.get("data", ""))
         self.health.clear()
         self.health.update(state.get("health", {}))  # checkpoints of before have none

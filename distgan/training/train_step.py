@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from distgan.config import RunConfig
-from distgan.gan.adaptive_augment import adapt_p
 from distgan.gan.step import Augmentation, d_step_loss, frozen, g_step_loss
 from distgan.kinds.loader import Loader
 from distgan.training.context import Context
@@ -61,7 +60,6 @@ class TrainStep:
             batch = Batch(x, c, z, c_fake, inputs.alpha(nimg), index, scale, p)
             stats = self.D.update(batch, with_norm=with_norms, rollbacks=state.rollbacks, **penalty)
             state.nimg += config.batch_size
-            self._adapt_augmentation(stats)
 
         if not self.reuse:
             z, c_fake = inputs.noise("g", nimg)
@@ -112,20 +110,10 @@ class TrainStep:
             return None
         return lambda x, kind: augment(x, index, p, stream(f"{player}/augment/{kind}"))
 
-    def _adapt_augmentation(self, stats: Stats) -> None:
-        """ADA: the probability of augmentation follows D's certainty about real samples."""
-        config = self.config.augment
-        if config.target is None:
-            return
-        weight = self.inputs.share_weight
-        sign = self.context.all_reduce_sum(stats["sign_stat"] * weight) / self.context.world_size
-        p = adapt_p(self.state.augment_p, sign, config.target, self.config.batch_size, config.ramp_kimg)
-        self.state.augment_p.copy_(p)
-
     def rates(self) -> dict[str, float]:
         """What the schedules have come to: learning rates, probability of augmentation."""
         rates = {"g_lr": self.state.g_opt.param_groups[0]["lr"], "d_lr": self.state.d_opt.param_groups[0]["lr"]}
-        return rates | ({"augment_p": float(self.state.augment_p)} if self.augment else {})
+        return rates | ({"augment_p": float(self.inputs.augment_p())} if self.augment else {})
 
 
 class CachedGenerator:

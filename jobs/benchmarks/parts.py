@@ -109,11 +109,7 @@ def settle(device: Any) -> None:
 
 def describe_run(config: Any, images: Any) -> str:
     """In words: what was trained."""
-    penalty = (
-        f", R1 {config.loss.r1_gamma:g}, R2 {config.loss.r2_gamma:g}"
-        if config.loss.r1_gamma or config.loss.r2_gamma
-        else ""
-    )
+    penalty = f", R1 {config.loss.gammas[0]:g}, R2 {config.loss.gammas[1]:g}" if any(config.loss.gammas) else ""
     return (
         f"{config.model.name} (widths {config.model.g_width}, {config.model.d_width}), {config.loss.name}{penalty}, "
         f"{' x '.join(map(str, images.spec.shape))}"

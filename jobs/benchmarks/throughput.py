@@ -320,11 +320,7 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
     g, d, loss, n_dis = config.optim.g, config.optim.d, config.loss, config.training.n_dis
     g_opt = torch.optim.Adam(G.parameters(), lr=g.lr, betas=(g.beta1, g.beta2))
     d_opt = torch.optim.Adam(D.parameters(), lr=d.lr, betas=(d.beta1, d.beta2))
-    classic = (
-        loss.name == "non-saturating"
-        and n_dis == 1
-        and not (loss.r1_gamma or loss.r2_gamma or loss.gp_lambda or labelled)
-    )
+    classic = loss.name == "non-saturating" and n_dis == 1 and not (any(loss.gammas) or loss.gp_lambda or labelled)
     criterion = nn.BCELoss()
     loader = DataLoader(
         Pictures(), batch_size=config.batch_size, shuffle=True, num_workers=loader_workers, drop_last=True
@@ -339,10 +335,11 @@ def _textbook(config: Any, loader_workers: int) -> Iterator[int]:
 
     def penalties(x: Any, fake: Any, c: Any) -> Any:
         total = x.new_zeros(())
-        if loss.r1_gamma:
-            total = total + loss.r1_gamma / 2 * inner(x, c).square().sum(1).mean()
-        if loss.r2_gamma:
-            total = total + loss.r2_gamma / 2 * inner(fake, c).square().sum(1).mean()
+        r1, r2 = loss.gammas
+        if r1:
+            total = total + r1 / 2 * inner(x, c).square().sum(1).mean()
+        if r2:
+            total = total + r2 / 2 * inner(fake, c).square().sum(1).mean()
         if loss.gp_lambda:
             share = torch.rand(len(x), 1, 1, 1, device=device)
             total = (

@@ -27,5 +27,13 @@ def test_compile_becomes_cuda_graphs(how, now):
 @pytest.mark.parametrize("name", [*RENAMED, *GONE])
 def test_an_old_name_is_answered(name):
     assert find_field(name) is None
-    with pytest.raises(ConfigError, match=r"did you mean tune|it is gone: "):
+    with pytest.raises(ConfigError, match=r"did you mean (tune|data)\.|it is gone: "):
         load_config(overrides=TINY | {name: 3})
+
+
+def test_a_run_of_before_has_its_share_of_held_out_samples_in_the_new_place():
+    assert modernise({"metrics": {"holdout": 0.2, "samples": 9}}) == {
+        "metrics": {"samples": 9},
+        "data": {"holdout": 0.2},
+    }
+    assert modernise({"metrics": {"holdout": 0.2}, "data": {"holdout": 0.3}})["data"] == {"holdout": 0.3}

@@ -15,26 +15,29 @@ from distgan.export.generator import load_generator, save_generator
 from distgan.export.portable import export_generator, program_difference, to_program
 from distgan.kinds.image.image_set import image_spec
 from distgan.models import build_generator
+from distgan.registry import NETWORKS
 from distgan.storage import Folder
 
-FAMILIES = ("mlp", "dcgan", "resnet", "r3gan")
+FAMILIES = tuple(NETWORKS)
 
 
-def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch"):
+def export(folder, name="dcgan", classes=("cat", "dog", "axolotl"), norm="batch", channels=3, resolution=16):
     """A generator on disk that shows what goes in: no weight is as small as at the start of training, none is 0."""
     model = ModelConfig(
         name=name, g_norm=norm, latent_dim=6, g_width=4, d_width=4, conditioning="projection" if classes else "none"
     )
-    G = build_generator(model, channels=3, resolution=16, n_classes=len(classes), seed=3)
+    G = build_generator(model, channels=channels, resolution=resolution, n_classes=len(classes), seed=3)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in (*G.parameters(), *(b for b in G.buffers() if b.is_floating_point() and b.ndim == 1)):
             noise = torch.randn(tensor.shape, generator=draw)
+            if name == "style" and tensor.ndim > 1:
+                continue  # starts at N(0, 1) and is scaled where it is used: other sizes would hide what goes in
             if tensor.ndim == 1:
                 tensor.add_(0.1 * noise.abs())
             else:
                 tensor.copy_(noise * (1.5 * (tensor.shape[0] / tensor.numel()) ** 0.5))
-    spec = image_spec("tiny", 3, 16, classes)
+    spec = image_spec("tiny", channels, resolution, classes)
     save_generator(folder, G.state_dict(), model, kind="image", spec=spec, info={"run": "tiny", "kimg": 1.5})
     generator = load_generator(folder)
     images = generator.sample(torch.arange(8)).float()
@@ -53,6 +56,13 @@ def test_every_family_can_be_traced_with_any_number_of_images(tmp_path, name, no
         for parameter in generator.G.parameters():
             parameter.mul_(1.1)  # the comparison must see another network
     assert program_difference(generator, data) > 1e-4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_can_be_traced_with_opacity_and_sides_that_differ(tmp_path, name):
+    generator = export(Folder(tmp_path), name, (), "none", channels=4, resolution=(16, 24))
+    assert generator.sample(torch.arange(2)).shape == (2, 4, 16, 24)
+    assert program_difference(generator, to_program(generator, "{}")) < 1e-5
 
 
 def test_the_exported_program_needs_nothing_of_this_package(tmp_path):
@@ -75,11 +85,13 @@ def test_the_exported_program_needs_nothing_of_this_package(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "x.npy"), generator.G(z, label).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [(), ("cat", "dog", "axolotl")], ids=["plain", "classes"])
-def test_onnx(tmp_path, classes):
+@pytest.mark.parametrize(
+    ("name", "classes"), [("dcgan", ()), ("dcgan", ("cat", "dog", "axolotl")), ("style", ("cat", "dog", "axolotl"))]
+)
+def test_onnx(tmp_path, name, classes):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    generator = export(Folder(tmp_path / "g"), classes=classes)
+    generator = export(Folder(tmp_path / "g"), name, classes)
     export_generator(str(tmp_path / "g"), str(tmp_path / "g.onnx"))
     onnx.checker.check_model(str(tmp_path / "g.onnx"))
     session = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"))

@@ -62,6 +62,7 @@ NETS = {
         "model.conditioning": "projection",
     },
     "r3gan": {"model.name": "r3gan", "model.conditioning": "projection"},
+    "style": {"model.name": "style", "model.conditioning": "projection"},
 }
 STATISTICS = (
     "dcgan-batchnorm",
@@ -76,6 +77,7 @@ SOME = [
     ("dcgan-spectral", "wasserstein", "gp"),
     ("resnet", "hinge", "r1"),
     ("r3gan", "relativistic", "r1r2"),
+    ("style", "non-saturating", "r1"),
     ("mlp", "relativistic", "lazy"),
 ]
 

@@ -25,6 +25,7 @@ CASES = {
     "auxiliary": SMALL | {"model.name": "dcgan", "model.conditioning": "auxiliary", "loss.gp_lambda": 1},
     "spectral": SMALL | {"model.name": "dcgan", "model.d_norm": "spectral", "loss.name": "hinge", "training.n_dis": 2},
     "r3gan": SMALL | PENALISED | {"model.name": "r3gan", "data.resolution": 32},
+    "style": SMALL | PENALISED | {"model.name": "style", "data.resolution": 32},
     "resnet": {"model.name": "resnet", "data.resolution": 32, "model.d_norm": "spectral", "loss.name": "hinge"},
     "lazy penalties": SMALL
     | PENALISED
@@ -134,7 +135,7 @@ def test_no_step_waits_for_the_device(build, case, how):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("case", ["dcgan", "r3gan", "resnet", "dcgan, batch norm"])
+@pytest.mark.parametrize("case", ["dcgan", "r3gan", "style", "resnet", "dcgan, batch norm"])
 def test_bf16_points_the_way_float32_does(build, case):
     gradients = []
     for precision in ("fp32", "bf16"):

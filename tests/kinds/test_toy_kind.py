@@ -20,6 +20,7 @@ from distgan.storage import Folder
 from distgan.training import loop
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
+from distgan.training.decide import read_decisions
 
 OWN = {
     **{name: value for name, value in TINY.items() if not name.startswith("loss.")},
@@ -68,7 +69,7 @@ def test_it_trains_and_is_measured_in_its_own_features(run):
     assert measured[0]["real_samples"] == 300
     assert all("r1" in line and "gp" in line for line in lines if "d_loss" in line)  # the kind's recipe has a penalty
     config = load_config(run.path("config.yaml"))
-    assert (config.loss.r1_gamma, config.loss.r2_gamma) == (0.5, 1)
+    assert read_decisions(run) == {"loss.r1_gamma": 0.5, "loss.r2_gamma": 1.0}
     assert config.model.latent_dim == 8  # given
 
 

@@ -10,22 +10,24 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.config import ConfigError, ModelConfig
-from distgan.gan.step import has_batch_statistics
+from distgan.config import ConfigError, LossConfig, ModelConfig
+from distgan.gan.step import d_step_loss, frozen, g_step_loss, has_batch_statistics
 from distgan.models import allowed_resolutions, build_discriminator, build_generator, check_models, layers
+from distgan.models.resnet import stage_widths
 from distgan.registry import NETWORKS as MODELS
 
 SIZES = {name: [s for s in allowed_resolutions(name) or (4, 17, 28) if s <= 64] for name in MODELS}
 CONDITIONING = ["none", "projection", "auxiliary"]
 NORMS = ["batch", "none"]
 SIZE_3 = {"channels": 3, "resolution": 32, "n_classes": 3}
-# d_norm "spectral" is refused for r3gan; g_norm and d_norm mean nothing there
+NORMLESS = {"r3gan", "style"}
+"""Families in which g_norm and d_norm mean nothing."""
 CASES = [
     (name, resolution, conditioning, g_norm, d_norm)
     for name in MODELS
     for resolution, conditioning in product(SIZES[name], CONDITIONING)
     for g_norm, d_norm in (
-        [("none", "none")] if name == "r3gan" else [("batch", "batch"), ("batch", "spectral"), ("none", "none")]
+        [("none", "none")] if name in NORMLESS else [("batch", "batch"), ("batch", "spectral"), ("none", "none")]
     )
 ]
 
@@ -90,7 +92,7 @@ def test_shapes_and_gradients(name, resolution, conditioning, g_norm, d_norm):
             assert float(p.grad.abs().sum()) > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", ["dcgan", "resnet", "r3gan"])
+@pytest.mark.parametrize("name", ["dcgan", "resnet", "r3gan", "style"])
 @pytest.mark.parametrize("resolution", [128, 256])
 @pytest.mark.parametrize("norm", NORMS)
 def test_large_images(name, resolution, norm):
@@ -99,6 +101,33 @@ def test_large_images(name, resolution, norm):
     x = G(torch.randn(2, 5))
     assert x.shape == (2, 3, resolution, resolution)
     assert D(x).shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["resnet", "r3gan"])
+@pytest.mark.parametrize("resolution", [512, 1024])
+def test_the_largest_images_have_networks_of_sensible_widths(name, resolution):
+    with torch.device("meta"):  # sizes without numbers
+        G, D = build(classic_model(name=name, latent_dim=64, g_width=32, d_width=32), channels=3, resolution=resolution)
+        assert G(torch.zeros(2, 64)).shape == (2, 3, resolution, resolution)
+        assert D(torch.zeros(2, 3, resolution, resolution)).shape == (2,)
+    widths = [512, 512, 512, 512, 512, 256, 128, 64, 32]  # StyleGAN2's at 1024 pixels
+    assert stage_widths(resolution, 32) == widths[-(resolution // 4).bit_length() :]
+    assert G.output.in_channels == 32
+    assert sum(p.numel() for p in (*G.parameters(), *D.parameters())) < 100e6
+
+
+@pytest.mark.parametrize("name", ["resnet", "r3gan"])
+def test_a_step_at_512_pixels(name):
+    """Both players learn, with the penalties' second derivatives, from the first step on."""
+    model = ModelConfig(name=name, latent_dim=5, g_width=1, d_width=1, g_norm="none", d_norm="none")
+    G, D = build(model, channels=3, resolution=512)
+    x, z = torch.rand(2, 3, 512, 512) * 2 - 1, torch.randn(2, 5)
+    loss = LossConfig()
+    d_step_loss(G, D, x, None, z, None, loss)[0].backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in D.parameters())
+    with frozen(D):
+        g_step_loss(G, D, x, None, z, None, loss)[0].backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in G.parameters())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -189,15 +218,17 @@ def refused(model, channels=1, resolution=28, n_classes=0):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_good_configs_pass(name):
-    check_models(classic_model(name=name, conditioning="projection"), channels=3, resolution=32, n_classes=10)
+    d_norm = "batch" if "batch" in MODELS[name].d_norms else "none"
+    model = classic_model(name=name, d_norm=d_norm, conditioning="projection")
+    check_models(model, channels=3, resolution=32, n_classes=10)
 
 
 def test_resolutions_are_told_with_the_nearest_and_the_able():
     text = refused({"name": "r3gan"})
     assert "data.resolution = 28" in text
-    assert "16, 32, 64, 128, 256" in text
+    assert "16, 32, 64, 128, 256, 512, 1024" in text
     assert "set data.resolution to 32" in text
-    assert "dcgan or mlp" in text
+    assert "dcgan or mlp or style" in text
     assert "set data.resolution to 64" in refused({}, resolution=48)  # the larger of two equally near
 
 
@@ -206,8 +237,9 @@ def test_conditioning_needs_labels():
     assert "one class" in refused({"conditioning": "auxiliary"}, n_classes=1)
 
 
-def test_spectral_r3gan_is_refused():
-    assert "d_norm" in refused({"name": "r3gan", "d_norm": "spectral"}, resolution=32)
+@pytest.mark.parametrize(("name", "norm"), [("r3gan", "spectral"), ("style", "spectral"), ("style", "batch")])
+def test_norms_that_a_family_has_not_are_refused(name, norm):
+    assert f"model.d_norm = {norm!r}" in refused({"name": name, "d_norm": norm}, resolution=32)
 
 
 def test_family_arguments():
@@ -320,14 +352,14 @@ def test_limits_are_known_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["resnet", "r3gan"])
+@pytest.mark.parametrize("name", ["resnet", "r3gan", "style"])
 def test_widths_can_be_named_one_by_one(name):
     given = {"name": name, "g_norm": "none", "d_norm": "none"}
     given |= {"g_args": {"widths": [24, 16, 40, 8]}, "d_args": {"widths": [12, 12, 12, 20]}}
     model, size = classic_model(**given), {"channels": 1, "resolution": 32}
     check_models(model, **size)
     G, D = build(model, **size)
-    assert G.output.in_channels == 8
+    assert len(next(p for n, p in G.named_parameters() if n in ("output.weight", "images.3.weight"))[0]) == 8
     assert D.head.logit.in_features == 12
     for wrong in ([24, 16, 40], [24, 16, 40, 0], [24, 16, 40, 8.0]):
         told = refused(given | {"g_args": {"widths": wrong}}, resolution=32)

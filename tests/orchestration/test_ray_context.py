@@ -58,18 +58,18 @@ def test_a_notice_of_preemption_asks_for_one_checkpoint(monkeypatch, tmp_path):
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: notice[0])
     monkeypatch.setattr(ray_context, "PREEMPTION_S", 0.0)
     here = context(tmp_path, report_every_s=0, watch_preemption=True)
-    assert here.requests() == (False, False)
+    assert here.requests()[:2] == (False, False)
     notice[0] = "the node goes in a minute"
-    assert here.requests() == (False, True)
-    assert here.requests() == (False, False)  # told once
+    assert here.requests()[:2] == (False, True)
+    assert here.requests()[:2] == (False, False)  # told once
     notice[0] = None
-    assert here.requests() == (False, False)
+    assert here.requests()[:2] == (False, False)
     notice[0] = "another one"
-    assert here.requests() == (False, True)
+    assert here.requests()[:2] == (False, True)
 
 
 def test_who_does_not_watch_never_asks(monkeypatch, tmp_path):
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: pytest.fail("asked"))
     here = context(tmp_path, report_every_s=0)
     here.request_stop()
-    assert here.requests() == (True, False)
+    assert here.requests()[:2] == (True, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,53 @@ def test_a_run_s_own_samples_must_still_be_there(capsys: pytest.CaptureFixture[s
     with pytest.raises(ConfigError, match=r"small is not what .*own was started on.*--against PATH measures"):
         evaluate_source("own", n=100, metrics="fid")
     assert main(["evaluate", "own", "--against", "small", "-n", "100", "--metrics", "fid"]) == 0
+
+
+def test_icons_with_opacity_that_are_not_square_from_training_to_measuring() -> None:
+    """A run of the default networks is interrupted and goes on, and its files measure as the generator itself does."""
+    draw = np.random.default_rng(0)
+    Path("icons").mkdir()
+    for i in range(96):
+        pixels = np.zeros((32, 48, 4), np.uint8)
+        pixels[..., 1] = 255  # nobody sees it
+        top, left = draw.integers(0, 16, 2)
+        pixels[top : top + 12, left : left + 20] = [*draw.integers(0, 256, 3), 255]
+        Image.fromarray(pixels).save(f"icons/{i}.png")
+    changes: dict[str, Any] = {
+        "data": {"name": "icons", "limit": "null", "channels": 4, "resolution": "16x24", "mirror": True},
+        "model": {"name": "dcgan", "g_norm": "none", "d_norm": "none", "g_width": 4, "d_width": 4},
+        "loss": {"name": "relativistic", "r1_gamma": 1, "r2_gamma": 1},
+        "augment": {"kind": "ada", "policy": "[flip, rotate90, translate, rotate, scale, colour, cutout]", "p": 0.5},
+        "metrics": {"extractor": "random-conv"},
+        "checkpoint": {"every_kimg": 0.096},
+        "ray": {"cpus_per_worker": 1},
+    }
+    dotted = {f"{section}.{key}": value for section, values in changes.items() for key, value in values.items()}
+
+    def train(name: str, kimg: float) -> Any:
+        prepared = prepare(load_config(overrides={**TINY, **dotted, "kimg": kimg, "storage": "runs", "name": name}))
+        assert run(prepared) == 0
+        return prepared
+
+    whole = train("whole", 0.192)
+    train("parts", 0.096)
+    parts = train("parts", 0.192)
+    logs = [[json.loads(line) for line in p.folder.read("metrics.jsonl").splitlines()] for p in (whole, parts)]
+    ends = [next(line for line in reversed(log) if "d_loss" in line) for log in logs]
+    assert all(ends[0][key] == ends[1][key] for key in ("nimg", "d_loss", "g_loss", "d_grad_norm", "fid"))
+    grid = np.asarray(Image.open(sorted(Path("runs/whole/samples").glob("0*.png"))[-1]))
+    assert grid.shape == (2 * 36 + 4, 2 * 52 + 4, 3)
+
+    own = evaluate_source("whole", n=80, metrics="fid", extractor="random-conv")
+    assert main(["sample", "whole", "-n", "80", "--out", "made"]) == 0
+    files = evaluate_source(
+        "made",
+        against="icons",
+        metrics="fid",
+        extractor="random-conv",
+        overrides={"data.channels": 4, "data.resolution": "16x24"},
+    )
+    assert files["fid"] == pytest.approx(own["fid"], rel=1e-3)
+    assert "converted" not in files
+    seen = evaluate_source("whole", against="icons", n=80, metrics="fid")
+    assert seen["converted"].endswith("from (4, 16, 24) to (3, 32, 48), as the real ones are")

@@ -69,7 +69,7 @@ def test_held_out_images_are_those_that_were_never_fitted_and_say_where_they_are
     assert sorted([*fit.tolist(), *held.tolist()]) == list(range(256))
     assert len(held) == 51
 
-    kept = load_config(overrides=TINY | {"model.conditioning": "auxiliary", "metrics.holdout": 0.25})
+    kept = load_config(overrides=TINY | {"model.conditioning": "auxiliary", "data.holdout": 0.25})
     fit, (_, held), where = probe._parts(real, KIND, kept.data, kept)
     assert torch.equal(held, HeldOut(kept, real, KIND).index)
     assert torch.equal(fit, HeldOut(kept, real, KIND).rest)

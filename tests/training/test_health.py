@@ -193,6 +193,7 @@ RUN = {
     "optim.g.beta2": 0.99,
     "optim.d.beta2": 0.99,
     "model.conditioning": "projection",
+    "model.g_upsampling": "transposed",
     "log.every_kimg": 0.5,
     "metrics.every_kimg": 1000,
     "checkpoint.every_kimg": 100,

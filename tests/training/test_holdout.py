@@ -14,7 +14,7 @@ from distgan.training.context import Context
 from distgan.training.holdout import HeldOut, encoded
 
 CPU = torch.device("cpu")
-AUXILIARY = TINY | {"model.conditioning": "auxiliary", "metrics.holdout": 0.25}
+AUXILIARY = TINY | {"model.conditioning": "auxiliary", "data.holdout": 0.25}
 
 
 class Knowing(torch.nn.Module):

@@ -225,7 +225,7 @@ def test_decisions_are_taken_together(two):
     assert "the workers read different samples of mnist10k (224 here, 256 at the first worker)" in a["told"][1]
     assert "not finite at 0.128 kimg (rollbacks so far: 1)" in a["told"][2]
     assert a["stopped"]["state"] == b["stopped"]["state"] == "stopped"
-    assert a["stopped"]["nimg"] == b["stopped"]["nimg"] == 128
+    assert a["stopped"]["nimg"] == b["stopped"]["nimg"] == 0  # before the first step, which may take minutes
 
 
 def test_workers_with_batch_norm_hold_the_same_network(two):

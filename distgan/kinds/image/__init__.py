@@ -1,4 +1,5 @@
-"""Images: known sets, folders, zip archives and arrays, stored as uint8 (N, C, H, W), C of 1 (grey) or 3 (RGB), H = W.
+"""Images: known sets, folders, zip archives and arrays, stored as uint8 (N, C, H, W), C of 1 (grey), 3 (RGB) or 4
+(RGB and opacity, the colours multiplied by it).
 
 Importing this package imports neither torch nor Pillow, which the drivers of clusters do without.
 """
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from distgan.config import AugmentConfig, ConfigError, DataConfig, RunConfig
 from distgan.kinds.base import Augmentation, Progress, SampleSet, SampleSpec, some
-from distgan.kinds.image.grid import enlarged, make_grid
-from distgan.kinds.image.recipe import recipe
+from distgan.kinds.image.grid import columns_of, enlarged, make_grid, over_two
+from distgan.kinds.image.opacity import straight
+from distgan.kinds.image.recipe import decide, recipe
 from distgan.kinds.image.sources import hint, is_known, source
 from distgan.kinds.picture import png
 
@@ -49,8 +51,9 @@ class Images:
 
     def like(self, config: DataConfig, spec: SampleSpec | None) -> DataConfig:
         if spec is not None:
-            return config.model_copy(update={"channels": spec.shape[0], "resolution": spec.shape[1]})
-        return config if config.resolution else config.model_copy(update={"resolution": _side(config.name)})
+            channels, height, width = spec.shape
+            return config.model_copy(update={"channels": channels, "resolution": _written(height, width)})
+        return config if config.resolution else config.model_copy(update={"resolution": _own_size(config.name)})
 
     def describe(self, config: DataConfig) -> SampleSpec:
         return source(config).describe()
@@ -70,10 +73,15 @@ class Images:
         return stored.float().mul_(2 / 255).sub_(1)
 
     def decode(self, x: Tensor) -> Tensor:
-        """[-1, 1] to 0..255, rounded to the nearest."""
+        """[-1, 1] to 0..255, rounded to the nearest. No colour, multiplied by the opacity, is more than that."""
         import torch
 
-        return (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
+        stored = (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
+        return (
+            torch.cat([stored[:, :3].minimum(stored[:, 3:]), stored[:, 3:]], 1)
+            if x.ndim == 4 and x.shape[1] == 4
+            else stored
+        )
 
     def vary(self, x: Tensor, position: Tensor, config: DataConfig, seed: int) -> Tensor:
         """Flips left to right with probability 1/2, where data.mirror asks for it."""
@@ -87,13 +95,20 @@ class Images:
         return torch.where(flipped[:, None, None, None], x.flip(3), x)
 
     def preview(self, samples: NDArray[Any], columns: int | None = None) -> NDArray[np.uint8]:
-        """A grid of the images in rows, pixels repeated until small ones can be seen."""
-        return enlarged(make_grid(samples, columns), samples.shape[-1])
+        """A grid of the images in rows, pixels repeated until small ones can be seen. Transparent ones lie over white
+        and black in turn, as the squares of a chessboard.
+        """
+        if samples.shape[1] == 4:
+            columns = columns_of(len(samples), columns)
+            samples = over_two(samples, columns)
+        return enlarged(make_grid(samples, columns), max(samples.shape[2:]))
 
     def convert(self, stored: NDArray[Any], spec: SampleSpec) -> NDArray[Any]:
+        """Transparent parts become white where `spec` has no opacity."""
         from distgan.kinds.image.pixels import Target, convert
 
-        return convert(stored, Target(spec.shape[0], spec.shape[1]))
+        channels, height, width = spec.shape
+        return convert(straight(stored) if stored.shape[1] == 4 else stored, Target(channels, (height, width)))
 
     def save(
         self,
@@ -104,15 +119,18 @@ class Images:
         labels: NDArray[np.int64] | None = None,
         classes: tuple[str, ...] = (),
     ) -> None:
-        """.png: a grid; .npy: uint8 (N, H, W) for grey or (N, H, W, 3); .npz: that as `images`, and the names of the
-        classes (N,) as `labels`; a folder: PNG files named by number, and dataset.json with their classes.
+        """.png: a grid; .npy: uint8 (N, H, W) for grey, (N, H, W, 3) or (N, H, W, 4); .npz: that as `images`, and the
+        names of the classes (N,) as `labels`; a folder: PNG files named by number, and dataset.json with their classes.
+        Images with opacity are RGBA as usual, their colours not multiplied by it.
         """
+        batches = (straight(batch) if batch.shape[1] == 4 else batch for batch in batches)
         if target.suffix == "":
             save_folder(batches, n, target, labels, classes)
         elif target.suffix.lower() == ".png":
             if n > MOST_IN_A_GRID:
                 raise ConfigError(f"-n {n}: a grid holds at most {MOST_IN_A_GRID} images; write FILE.npy or a folder")
-            target.write_bytes(png(self.preview(np.concatenate(list(batches)), columns)))
+            images = np.concatenate(list(batches))
+            target.write_bytes(png(enlarged(make_grid(images, columns), max(images.shape[2:]))))
         else:
             array = np.concatenate(list(batches)).transpose(0, 2, 3, 1)
             array = array[..., 0] if array.shape[-1] == 1 else array
@@ -132,7 +150,7 @@ class Images:
             device,
             settings.weights,
             data_channels=spec.shape[0],
-            resolution=spec.shape[1],
+            resolution=_resolution(spec),
             data_name=config.data.name,
         )
 
@@ -146,8 +164,12 @@ class Images:
     def recipe(self, config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
         return recipe(config, spec)
 
+    def decide(self, config: RunConfig, samples: SampleSet) -> dict[str, Any]:
+        return decide(config, samples)
+
     def network_arguments(self, spec: SampleSpec) -> dict[str, Any]:
-        return {"channels": spec.shape[0], "resolution": spec.shape[1]}
+        """`resolution`: the side of square images, (height, width) of others."""
+        return {"channels": spec.shape[0], "resolution": _resolution(spec)}
 
     def check(self, config: RunConfig, spec: SampleSpec) -> None:
         from distgan.models import check_models
@@ -166,6 +188,11 @@ class Images:
         # there; trying it would import torch, seconds that every start would take longer.
         if settings.names and (settings.weights is not None or settings.extractor != "auto"):
             self.extractor(config, spec, "cpu")
+
+
+def _resolution(spec: SampleSpec) -> int | tuple[int, int]:
+    _, height, width = spec.shape
+    return height if height == width else (height, width)
 
 
 def _bare_classes(data: SampleSet) -> str:
@@ -207,13 +234,29 @@ def save_folder(
         (folder / "dataset.json").write_text(json.dumps(known), encoding="utf-8")
 
 
-def _side(name: str) -> int | None:
-    """The side of the first image of a folder or archive, up to MEASURED, so that images are measured as they are."""
+def _written(height: int, width: int) -> int | str:
+    """As data.resolution has it."""
+    return height if height == width else f"{height}x{width}"
+
+
+def _own_size(name: str) -> int | str | None:
+    """The size of a set's images, up to MEASURED a side, so that they are measured as they are: of a folder or archive
+    whose images have several sizes the side of the first one.
+    """
+    from distgan.kinds.image.arrays import ArraySource
     from distgan.kinds.image.folder import FolderSource
 
     found = source(DataConfig(name=name, split="all", labels=False))
-    side = found.first_side() if isinstance(found, FolderSource) else None
-    return None if side is None else max(4, min(side, MEASURED))
+    if not isinstance(found, ArraySource | FolderSource):
+        return None
+    size = found.own_size()
+    if size is None:
+        return None
+    height, width = size
+    if height == width and isinstance(found, ArraySource):
+        return None
+    share = min(1.0, MEASURED / max(height, width))
+    return _written(*(max(4, round(side * share)) for side in (height, width)))
 
 
 KIND = Images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from distgan.kinds.image.cache import Writer, cached
 from distgan.kinds.image.depth import DIM, Range, Scale
 from distgan.kinds.image.image_set import Labels, Pixels, first, image_spec, in_memory
 from distgan.kinds.image.labels import class_labels
+from distgan.kinds.image.opacity import remark, transparent_images
 from distgan.kinds.image.pixels import Target, in_chunks
 from distgan.kinds.image.stamps import identity
 
@@ -24,6 +26,7 @@ LABEL_KEYS = (
     *("labels", "label", "y", "targets", "target", "classes", "class", "class_labels", "category", "categories"),
     *("y_train", "train_labels", "train_label", "arr_1"),
 )
+SAMPLE = 200  # images that are looked at for transparent parts
 IN_MEMORY = 1 << 28  # bytes; results up to this size are made anew at every start, larger ones go through the cache
 
 
@@ -49,16 +52,13 @@ class ArraySource:
         """The images as uint8. Large ones are memory-mapped, from the file itself if it has the wanted form."""
         n, target = first(self.config, len(self._pixels)), self._target
         labels, classes = self._labels
-        remarks = [text for text in (self._scale.said, *self._remarks) if text]
-        size = n * target.channels * target.resolution**2
+        remarks = [text for text in (self._scale.said, *self._remarks, self._transparency()) if text]
+        size = n * target.channels * math.prod(target.size)
         if size <= IN_MEMORY:
             return in_memory(np.concatenate(list(self._parts(progress))), labels, classes, self.name, remarks)
         key = {"file": identity(self.path), "target": vars(target), "settings": (n, self.config.labels)}
-        fits = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (
-            target.channels,
-            target.resolution,
-            target.resolution,
-        )
+        fits = self._pixels.dtype == np.uint8 and self._pixels.shape[1:] == (target.channels, *target.size)
+        fits = fits and target.channels != 4  # colours are stored multiplied by the opacity
 
         def build(writer: Writer) -> None:
             in_place = (
@@ -75,6 +75,15 @@ class ArraySource:
             writer.labels, writer.classes, writer.remarks = labels, classes, remarks
 
         return cached(self.config, self.name, key, build)
+
+    def _transparency(self) -> str:
+        """A remark on transparent parts, from up to SAMPLE of the images; "" where there is nothing to tell."""
+        n = first(self.config, len(self._pixels))
+        looked = self._pixels[:n][:: -(-n // SAMPLE)]
+        with_parts = 0
+        if looked.shape[1] == 4:
+            with_parts = transparent_images(self._bytes(np.ascontiguousarray(looked)))
+        return remark(self._target.channels, with_parts, len(looked), self.config.background)
 
     def _parts(self, progress: Progress | None) -> Iterator[Pixels]:
         n, done = first(self.config, len(self._pixels)), 0
@@ -171,13 +180,16 @@ class ArraySource:
             )
         return raw.transpose(0, 3, 1, 2) if last else raw
 
+    def own_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        height, width = self._pixels.shape[2:]
+        return height, width
+
     @cached_property
     def _target(self) -> Target:
         config, (channels, height, width) = self.config, self._pixels.shape[1:]
         own = min(height, width) if config.fit == "crop" else max(height, width)
-        return Target(
-            config.channels or (1 if channels == 1 else 3), config.resolution or own, config.fit, config.background
-        )
+        return Target(config.channels or (1 if channels == 1 else 3), config.size or own, config.fit, config.background)
 
     @cached_property
     def _scale(self) -> Scale:

@@ -7,14 +7,18 @@ restart.
 
                 DiffAugment                              ADA
     flip        left to right, every second              the same
-    rotate90    by a random multiple of 90 degrees       the same
+    rotate90    by a random multiple of 90 degrees (180  the same
+                where height and width differ)
     translate   whole pixels, up to 1/8 of the side      the same
     rotate      up to 15 degrees                         any angle
     scale       up to a factor of 1.25 either way        factor 2^N(0, 0.2)
     outside     0 (grey)                                 mirrored
     colour      brightness + U(-0.5, 0.5), contrast      brightness + N(0, 0.2), contrast and
                 x U(0.5, 1.5), saturation x U(0, 2)      saturation x 2^N(0, 0.5)
-    cutout      a square of half the side, 0 (grey)      the same
+    cutout      half of height and width, 0 (grey)       the same
+
+Of images with opacity, colour changes the colours alone, which are multiplied by it; outside and cutout are half
+transparent.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ class Augment:
         self.policy = frozenset(config.policy) if config.kind != "none" else frozenset()
 
     def __call__(self, x: Tensor, index: Tensor, p: float | Tensor, stream: str) -> Tensor:
-        """Images (N, C, S, S) in [-1, 1] -> the same shape, possibly beyond [-1, 1].
+        """Images (N, C, H, W) in [-1, 1] -> the same shape, possibly beyond [-1, 1].
 
         index: int64 (N,), sample indices; p: probability of each transformation, a number or a scalar tensor; stream:
         name that sets draws for the same index apart ("d/real", "g/fake", ...). Images that no transformation meets
@@ -59,7 +63,9 @@ class Augment:
 
     def _geometry(self, x: Tensor, draws: Iterator[Tensor], p: float | Tensor) -> Tensor:
         """Everything that moves pixels, as one affine warp: A maps places in the new image to places in the old one."""
-        n, side, ada = len(x), x.shape[-1], self.config.kind == "ada"
+        n, ada = len(x), self.config.kind == "ada"
+        height, width = x.shape[2:]
+        side = max(height, width)  # A's unit is half of it in both directions, so that a turn keeps shapes
         one, zero = x.new_ones(n), x.new_zeros(n)
         A, touched = torch.eye(3, dtype=x.dtype, device=x.device).expand(n, 3, 3), zero > 0
 
@@ -77,10 +83,15 @@ class Augment:
         met, u = next(draws) < p, next(draws)
         apply("flip", met & (u < 0.5), [-one, zero, zero, zero, one, zero])
         met, u = next(draws) < p, next(draws)
-        turn("rotate90", met & (u >= 0.25), (u * 4).floor() * (math.pi / 2))
+        if height == width:
+            turn("rotate90", met & (u >= 0.25), (u * 4).floor() * (math.pi / 2))
+        else:  # a quarter turn would leave the frame
+            turn("rotate90", met & (u >= 0.5), torch.full_like(u, math.pi))
         met, u, v = next(draws) < p, next(draws), next(draws)
-        reach = math.floor(side / 8 + 0.5)
-        dx, dy = (((t * (2 * reach + 1)).floor() - reach) * (2 / side) for t in (u, v))
+        dx, dy = (
+            ((t * (2 * reach + 1)).floor() - reach) * (2 / side)
+            for t, reach in ((u, math.floor(width / 8 + 0.5)), (v, math.floor(height / 8 + 0.5)))
+        )
         apply("translate", met, [one, zero, dx, zero, one, dy])
         met, u = next(draws) < p, next(draws)
         turn("rotate", met, (2 * u - 1) * (math.pi if ada else math.pi / 12))
@@ -90,16 +101,24 @@ class Augment:
 
         if self.policy.isdisjoint(("flip", "rotate90", "translate", "rotate", "scale")):
             return x
+        if height != width:  # from and to the places of affine_grid, where each direction has its own unit
+            unit = torch.cat([x.new_full((1,), share) for share in (width / side, height / side, 1)])
+            A = A * unit / unit[:, None]
         grid = F.affine_grid(A[:, :2], list(x.shape), align_corners=False)
         warped: Tensor = _Warp.apply(x, grid, "reflection" if ada else "zeros")
         return torch.where(touched.view(-1, 1, 1, 1), warped, x)
 
     def _colour(self, x: Tensor, draws: Iterator[Tensor], p: float | Tensor) -> Tensor:
         """Brightness, contrast around the image's mean, saturation around the pixel's mean; each with probability p."""
-        ada = self.config.kind == "ada"
-        (met_b, met_c, met_s), (b, c, s) = ([v.view(-1, 1, 1, 1) for v in group] for group in _six(draws, p))
+        met, values = ([v.view(-1, 1, 1, 1) for v in group] for group in _six(draws, p))
         if "colour" not in self.policy:
             return x
+        if x.shape[1] == 4:
+            return torch.cat([self._colours(x[:, :3], met, values), x[:, 3:]], 1)
+        return self._colours(x, met, values)
+
+    def _colours(self, x: Tensor, met: list[Tensor], values: list[Tensor]) -> Tensor:
+        (met_b, met_c, met_s), (b, c, s), ada = met, values, self.config.kind == "ada"
         x = torch.where(met_b, x + (_normal(b) * 0.2 if ada else b - 0.5), x)
         mean = x.mean((1, 2, 3), keepdim=True)
         x = torch.where(met_c, torch.lerp(mean, x, torch.exp2(_normal(c) * 0.5) if ada else c + 0.5), x)
@@ -112,8 +131,10 @@ class Augment:
         met, u, v = next(draws) < p, next(draws), next(draws)
         if "cutout" not in self.policy:
             return x
-        place = (torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) + 0.5) / x.shape[-1]
-        inside_x, inside_y = ((place - centre[:, None]).abs() < 0.25 for centre in (u, v))
+        inside_y, inside_x = (
+            ((torch.arange(side, device=x.device, dtype=x.dtype) + 0.5) / side - centre[:, None]).abs() < 0.25
+            for side, centre in ((x.shape[2], v), (x.shape[3], u))
+        )
         hole = met.view(-1, 1, 1) & inside_y[:, :, None] & inside_x[:, None, :]
         return x.masked_fill(hole[:, None], 0.0)
 

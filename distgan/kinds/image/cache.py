@@ -180,5 +180,5 @@ def _read(entry: Path) -> SampleSet | None:
     if images.ndim != 4 or (labels is not None and len(labels) != len(images)):
         return None
     n = int(meta["n"])
-    spec = image_spec(meta["name"], images.shape[1], images.shape[2], tuple(meta["classes"]), n)
+    spec = image_spec(meta["name"], images.shape[1], images.shape[2:], tuple(meta["classes"]), n)
     return SampleSet(spec, images[:n], labels, meta["fingerprint"], tuple(meta["skipped"]), tuple(meta["remarks"]))

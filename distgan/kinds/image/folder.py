@@ -29,9 +29,11 @@ from distgan.kinds.image.depth import Range, Scale
 from distgan.kinds.image.files import Entry, FolderReader, Found
 from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels, first, image_spec
+from distgan.kinds.image.opacity import remark
 from distgan.kinds.image.parts import Placed, below_common, choose_part
 from distgan.kinds.image.pixels import (
     FRAMES,
+    TRANSPARENT,
     DeepPixelsError,
     Target,
     check_size,
@@ -39,10 +41,12 @@ from distgan.kinds.image.pixels import (
     decode,
     deep_range,
     flatten,
+    orientation_of,
     processors,
 )
 from distgan.text import count, printable
 
+ALIKE = 20  # files whose size must be the same for all to be taken as of that size
 SAMPLE = 200  # files that resolution and channels are derived from where they are not set
 
 
@@ -158,19 +162,25 @@ class FolderSource:
         if not sides:
             raise ConfigError(f"data.name = {self.path}: none of {len(sample)} files could be read: {some(problems)}")
         derived = min(64, max(16, 1 << (int(statistics.median(sides)).bit_length() - 1)))
-        return Target(
-            config.channels or (1 if grey else 3), config.resolution or derived, config.fit, config.background
-        )
+        return Target(config.channels or (1 if grey else 3), config.size or derived, config.fit, config.background)
 
-    def first_side(self) -> int | None:
-        """The shorter side of the first image that can be read."""
+    def own_size(self) -> tuple[int, int] | None:
+        """(height, width) of the images, where the first few that can be read agree; else the shorter side of the first
+        one, twice.
+        """
+        sizes: list[tuple[int, int]] = []
         with closing(self.reader()) as reader, _quiet():
             for entry in self.listing.entries:
                 try:
-                    return min(_look(reader.read(entry), Target(3, 1), colours=False)[0])
+                    sizes.append(_look(reader.read(entry), Target(3, 1), colours=False)[0])
                 except Exception:  # is met again, and counted, when it is decoded
                     continue
-        return None
+                if len(sizes) == ALIKE:
+                    break
+        if not sizes:
+            return None
+        width, height = sizes[0] if len(set(sizes)) == 1 else (min(sizes[0]), min(sizes[0]))
+        return height, width
 
     def _decode(self, writer: Writer, progress: Progress | None) -> None:
         listing, target = self.listing, self.target
@@ -217,6 +227,8 @@ class FolderSource:
         writer.remarks += [scale.said] if scale is not None and scale.said else []
         if several := noticed.count(FRAMES):
             writer.remarks.append(f"{count(several, 'file')} of several pages or frames: the first is taken")
+        told = remark(target.channels, noticed.count(TRANSPARENT), len(kept), target.background)
+        writer.remarks += [told] if told else []
         if listing.label_of is not None:
             writer.labels = np.array(listing.label_of, np.int64)[kept]
             writer.classes = listing.classes
@@ -274,14 +286,15 @@ def _without_images(found: Found, placed: list[Placed]) -> list[str]:
 
 
 def _look(data: bytes, wanted: Target, colours: bool) -> tuple[tuple[int, int], bool]:
-    """Size of an image file, and whether it is grey (decoded for that only where `colours` asks and the mode does not
-    tell).
+    """Size (width, height) of an image file, and whether it is grey (decoded for that only where `colours` asks and
+    the mode does not tell).
     """
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
         check_size(image)
-        size = image.size
+        lies = image.format in ("JPEG", "MPO") and orientation_of(image) > 4
+        size = image.size[::-1] if lies else image.size
         if not colours or (
             (image.mode in ("1", "L", "F") or image.mode.startswith("I")) and "transparency" not in image.info
         ):

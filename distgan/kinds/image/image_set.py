@@ -11,18 +11,30 @@ from numpy.typing import NDArray
 
 from distgan.config import DataConfig
 from distgan.kinds.base import Progress, SampleSet, SampleSpec
+from distgan.models.sides import Resolution, sides
 from distgan.text import printable
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
+RGBA = "red, green and blue, multiplied by opacity, and opacity; each 0..1 as -1..1"
+
+
 def image_spec(
-    name: str, channels: int, resolution: int, classes: tuple[str, ...] = (), n: int | None = None
+    name: str, channels: int, resolution: Resolution, classes: tuple[str, ...] = (), n: int | None = None
 ) -> SampleSpec:
-    """Square images of 1 (grey) or 3 (RGB) channels, as networks see them."""
-    shape = (int(channels), int(resolution), int(resolution))
-    return SampleSpec(printable(name), shape, (-1.0, 1.0), tuple(map(printable, classes)), n)
+    """Images of 1 (grey), 3 (RGB) or 4 (RGB multiplied by opacity, and opacity) channels, as networks see them."""
+    height, width = sides(resolution)
+    meaning = RGBA if channels == 4 else ""
+    return SampleSpec(
+        printable(name),
+        (int(channels), int(height), int(width)),
+        (-1.0, 1.0),
+        tuple(map(printable, classes)),
+        n,
+        meaning=meaning,
+    )
 
 
 class Source(Protocol):
@@ -61,7 +73,7 @@ def in_memory(
     mark = Fingerprint()
     mark.add(images)
     known = classes if labels is not None else ()
-    spec = image_spec(name, images.shape[1], images.shape[2], known, len(images))
+    spec = image_spec(name, images.shape[1], images.shape[2:], known, len(images))
     return SampleSet(spec, np.ascontiguousarray(images), labels, mark.hex(images.shape, labels), (), tuple(remarks))
 
 

@@ -31,6 +31,10 @@ class KnownSource:
 
     def __init__(self, config: DataConfig, known: Known) -> None:
         self.config, self.name, self.known = config, known.name, known
+        if config.channels == 4:
+            raise ConfigError(
+                f"data.channels = 4: {self.name} has no transparent parts; allowed: 1, 3, or leave it empty"
+            )
         self._found: dict[str, tuple[Layout, list[Path]]] = {}
         if config.split not in (*self.known.sizes, "all"):
             raise ConfigError(
@@ -91,7 +95,7 @@ class KnownSource:
     def target(self) -> Target:
         """What the images become."""
         channels, height, _ = self.known.shape
-        resolution = self.config.resolution or height
+        resolution = self.config.size or height
         return Target(
             self.config.channels or channels,
             resolution,

@@ -1,7 +1,10 @@
-"""From whatever an image file or an array holds to square uint8 pixels of the wanted size and channels.
+"""From whatever an image file or an array holds to uint8 pixels of the wanted size and channels.
 
-Order: upright (EXIF), 8 bits, opaque, channels, square, antialiased resize. An image that fits already keeps its
-pixels.
+Order: upright (EXIF), 8 bits, opaque, channels, shape, antialiased resize. An image that fits already keeps its pixels.
+
+Of 4 channels, images are not made opaque: their colours are multiplied by the opacity ("premultiplied"), in files and
+arrays alike before anything is resized, and stored so. Whatever colour a transparent pixel has in a file, here it is
+black: networks learn no colours that nobody sees, and none of them bleeds into its neighbours.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from distgan.kinds.image.deep_values import colour_of, deep_values
 from distgan.kinds.image.depth import Range, Scale
 from distgan.kinds.image.headers import readable_formats
 from distgan.kinds.image.image_set import Pixels
+from distgan.kinds.image.opacity import has_opacity, has_transparency, premultiplied, with_opacity
+from distgan.models.sides import Resolution, sides
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-FRAMES = "frames"
+FRAMES, TRANSPARENT = "frames", "transparent"
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,15 @@ class Target:
     """
 
     channels: int
-    resolution: int
+    resolution: Resolution
     fit: str = "crop"
     background: str = "#ffffff"
     zero_pad: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)"""
+        return sides(self.resolution)
 
     @property
     def colour(self) -> tuple[int, int, int]:
@@ -59,11 +69,11 @@ class DeepPixelsError(ValueError):
 def decode(
     data: bytes, target: Target, scale: Scale | None = None, notice: Callable[[str], None] | None = None
 ) -> Pixels:
-    """An image file's bytes as uint8 (channels, resolution, resolution). Raises whatever Pillow raises if it is
+    """An image file's bytes as uint8 (channels, height, width). Raises whatever Pillow raises if it is
     damaged.
 
     scale: what the numbers of deep images mean; without one they raise DeepPixelsError. notice: told FRAMES of a file
-    of several pages or frames, of which the first is taken.
+    of several pages or frames, of which the first is taken, and TRANSPARENT of one that has transparent parts.
     """
     from PIL import Image
 
@@ -78,15 +88,17 @@ def decode(
             picture = turned(Image.fromarray(_scaled(deep, scale, image)), orientation_of(image))
         else:
             # JPEG can be decoded at a fraction of its size; twice the wanted side leaves the quality to the filter
-            # below.
-            image.draft(None, (2 * target.resolution, 2 * target.resolution))  # type: ignore[arg-type]
+            # below. It may be turned later.
+            image.draft(None, (2 * max(target.size), 2 * max(target.size)))  # type: ignore[arg-type]
             picture = upright(image)
             if is_deep_colour(image) and np.asarray(picture.convert("RGB")).max() < 64:
                 raise ValueError(
                     "more than 8 bits a channel, of which Pillow reads the upper 8, and these are almost black; "
                     "convert it to 8 bits, or to PNG"
                 )
-        return planes(square(flatten(picture, target), target))
+        if notice is not None and has_transparency(picture):
+            notice(TRANSPARENT)
+        return planes(fitted(flatten(picture, target), target))
 
 
 def deep_range(data: bytes) -> Range | None:
@@ -164,10 +176,14 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def flatten(image: Image.Image, target: Target) -> Image.Image:
-    """Mode L (channels 1) or RGB (channels 3) from any mode, transparent parts over the background."""
+    """Mode L (channels 1) or RGB (channels 3) from any mode, transparent parts over the background; RGBa (channels 4),
+    which is RGBA with colours multiplied by the opacity.
+    """
     from PIL import Image
 
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if target.channels == 4:
+        return (image if has_opacity(image) else image.convert("RGB")).convert("RGBA").convert("RGBa")
+    if has_opacity(image):
         layer = image.convert("RGBA")
         image = Image.new("RGB", layer.size, target.colour)
         image.paste(layer, mask=layer.getchannel("A"))
@@ -177,28 +193,58 @@ def flatten(image: Image.Image, target: Target) -> Image.Image:
     return image if image.mode == wanted else image.convert(wanted)
 
 
-def square(image: Image.Image, target: Target) -> Image.Image:
-    """A square image of the wanted size from one in mode L or RGB."""
+def fitted(image: Image.Image, target: Target) -> Image.Image:
+    """An image of the wanted size from one in mode L, RGB or RGBa: the largest part of that shape in its middle, or all
+    of it in the middle of a border.
+    """
     from PIL import Image
 
     width, height = image.size
-    if width != height and target.fit == "crop":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    elif width != height:
-        side = max(width, height)
-        sheet = Image.new("RGB", (side, side), target.colour).convert(image.mode)
-        sheet.paste(image, ((side - width) // 2, (side - height) // 2))
-        image = sheet
-    size = (target.resolution, target.resolution)
+    if target.fit == "crop":
+        tall, wide = shape_within(height, width, target)
+        left, top = (width - wide) // 2, (height - tall) // 2
+        image = image.crop((left, top, left + wide, top + tall)) if (tall, wide) != (height, width) else image
+    else:
+        tall, wide = shape_around(height, width, target)
+        if (tall, wide) != (height, width):
+            border = Image.new("RGB", (wide, tall), target.colour) if image.mode != "RGBa" else None
+            sheet = border.convert(image.mode) if border else Image.new("RGBa", (wide, tall), (0, 0, 0, 0))
+            sheet.paste(image, ((wide - width) // 2, (tall - height) // 2))
+            image = sheet
+    size = target.size[::-1]
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
+def shape_within(height: int, width: int, target: Target) -> tuple[int, int]:
+    """(height, width) of the largest part of an image that has the target's shape, to the nearest pixel."""
+    tall, wide = target.size
+    if width * tall > height * wide:
+        return height, _share(height, wide, tall)
+    return _share(width, tall, wide), width
+
+
+def shape_around(height: int, width: int, target: Target) -> tuple[int, int]:
+    """(height, width) of the smallest sheet of the target's shape that holds an image, to the nearest pixel."""
+    tall, wide = target.size
+    if width * tall > height * wide:
+        return max(height, _share(width, tall, wide)), width
+    return height, max(width, _share(height, wide, tall))
+
+
+def _share(side: int, part: int, whole: int) -> int:
+    """side part / whole, rounded, and not 0."""
+    return max(1, (2 * side * part + whole) // (2 * whole))
+
+
 def planes(image: Image.Image) -> Pixels:
-    """Pixels of a mode L or RGB image, uint8 (C, H, W)."""
+    """Pixels of a mode L, RGB or RGBa image, uint8 (C, H, W)."""
     pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if pixels.ndim == 2:
+        return pixels[None]
+    pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if len(pixels) == 4:  # the filter overshoots at edges
+        np.minimum(pixels[:3], pixels[3:], out=pixels[:3])
+    return pixels
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,18 +252,20 @@ def planes(image: Image.Image) -> Pixels:
 
 
 def convert(images: Pixels, target: Target, pool: ThreadPoolExecutor | None = None) -> Pixels:
-    """uint8 images (n, C, H, W) with C of 1, 3 or 4 as uint8 (n, channels, resolution, resolution)."""
+    """uint8 images (n, C, H, W) with C of 1, 3 or 4 as uint8 (n, channels, height, width). Of 4 channels: opacity is
+    the last, colours come as they are and leave multiplied by it.
+    """
     height, width = images.shape[2:]
-    images = _opaque(images, target)
+    images = premultiplied(with_opacity(images)) if target.channels == 4 else _opaque(images, target)
     if images.shape[1] == 3 and target.channels == 1:
         # ITU-R 601-2 luma in the fixed point that Pillow uses, so that arrays and files agree.
         red, green, blue = images.astype(np.uint32).transpose(1, 0, 2, 3)
         images = ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[:, None]
-    if images.shape[1] == 1 and target.channels == 3 and width != height and target.fit == "pad":
+    if images.shape[1] == 1 and target.channels == 3 and target.fit == "pad":
         images = np.repeat(images, 3, axis=1)  # the border may be coloured
-    if height != width or height != target.resolution:
-        if target.zero_pad and height == width < target.resolution:
-            gap = target.resolution - height
+    if (height, width) != target.size:
+        if target.zero_pad and height == width < min(target.size) == max(target.size):
+            gap = min(target.size) - height
             images = np.pad(images, ((0, 0), (0, 0), (gap // 2, gap - gap // 2), (gap // 2, gap - gap // 2)))
         else:
             images = np.stack(list((pool.map if pool else map)(lambda image: _refit(image, target), images)))
@@ -241,7 +289,7 @@ def in_chunks(
 
 def chunk(stored_bytes: int, target: Target) -> int:
     """Images to convert and write at once: many, but not so many that they fill the memory."""
-    largest = max(stored_bytes, target.channels * target.resolution**2)
+    largest = max(stored_bytes, target.channels * math.prod(target.size))
     return max(16, min(1024, (1 << 27) // largest))
 
 
@@ -262,5 +310,7 @@ def _opaque(images: Pixels, target: Target) -> Pixels:
 def _refit(image: Pixels, target: Target) -> Pixels:
     from PIL import Image
 
-    picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-    return planes(square(picture, target))
+    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    if len(image) < 4:
+        return planes(fitted(Image.fromarray(pixels), target))
+    return planes(fitted(Image.frombytes("RGBa", pixels.shape[1::-1], pixels.tobytes()), target))

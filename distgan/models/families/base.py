@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-POWERS = (16, 32, 64, 128, 256)
+POWERS = (16, 32, 64, 128, 256, 512, 1024)
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,9 @@ class Family:
     discriminator: str
     resolutions: tuple[int, ...] | None = None
     """Sides of the square images, in pixels, that it can make; None = any."""
+    oblong: bool = False
+    """Whether it takes `resolution` = (height, width) too, see models/sides.py: up to the largest of `resolutions`."""
     d_norms: tuple[str, ...] = ("batch", "spectral", "none")
     """Values of model.d_norm that it takes."""
+    upsamplings: tuple[str, ...] = ()
+    """Values of model.g_upsampling that its generator has a choice of; () = it has its own."""

@@ -6,4 +6,6 @@ FAMILY = Family(
     generator="distgan.models.dcgan:DCGANGenerator",
     discriminator="distgan.models.dcgan:DCGANDiscriminator",
     resolutions=(16, 28, 32, 64, 128, 256),
+    upsamplings=("transposed", "bilinear"),
+    oblong=True,
 )

@@ -2,4 +2,6 @@
 
 from distgan.models.families.base import Family
 
-FAMILY = Family(generator="distgan.models.mlp:MLPGenerator", discriminator="distgan.models.mlp:MLPDiscriminator")
+FAMILY = Family(
+    generator="distgan.models.mlp:MLPGenerator", discriminator="distgan.models.mlp:MLPDiscriminator", oblong=True
+)

@@ -6,5 +6,6 @@ FAMILY = Family(
     generator="distgan.models.r3gan:R3GANGenerator",
     discriminator="distgan.models.r3gan:R3GANDiscriminator",
     resolutions=POWERS,
+    oblong=True,
     d_norms=("batch", "none"),
 )

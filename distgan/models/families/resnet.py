@@ -6,4 +6,5 @@ FAMILY = Family(
     generator="distgan.models.resnet:ResNetGenerator",
     discriminator="distgan.models.resnet:ResNetDiscriminator",
     resolutions=POWERS,
+    oblong=True,
 )

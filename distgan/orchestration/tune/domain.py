@@ -150,8 +150,8 @@ def _choices(key: str, kind: str, values: Any, types: set[type], config: RunConf
         raise ConfigError(f"space.{key}.{kind} = []: is empty; give at least one value")
     if any(not isinstance(v, str | int | float | None) for v in values):
         raise ConfigError(f"space.{key}.{kind} = {values!r}: values must be numbers, texts, true, false or null")
-    if float in types and not types & {str, bool}:
-        values = [_number(key, kind, v) if v is not None else None for v in values]
+    if float in types and bool not in types:  # texts among them: auto, of loss.r1_gamma for instance
+        values = [v if v in (None, "auto") else _number(key, kind, v) for v in values]
     values = list(dict.fromkeys(values))
     own = value_of(config, key)
     return Domain(key, kind, choices=(own, *(v for v in values if v != own)))
@@ -162,7 +162,7 @@ def _range(key: str, kind: str, bounds: list[Any], types: set[type], config: Run
     if len(bounds) != wanted:
         raise ConfigError(f"space.{key}.{kind} = {bounds!r}: needs {wanted} numbers, like {_example(kind)}")
     low, high, *rest = (_number(key, kind, b) for b in bounds)
-    if not types & {int, float} or str in types:
+    if not types & {int, float} or (str in types and float not in types):
         allowed = allowed_text(_setting_of(key))
         raise ConfigError(f"space.{key}.{kind}: this setting is no number ({allowed}); use {{choice: [...]}}")
     integer = kind.endswith("randint")
@@ -207,7 +207,10 @@ def _setting_of(key: str) -> FieldInfo:
 def value_of(config: RunConfig, key: str) -> Any:
     if key == "d_lr_ratio":
         return config.optim.d.lr / config.optim.g.lr
-    value = get_dotted(config, SHORT.get(key, (key,))[0])
+    name = SHORT.get(key, (key,))[0]
+    value = get_dotted(config, name)
+    if value == "auto" and name in ("loss.r1_gamma", "loss.r2_gamma"):
+        value = config.loss.gammas[name == "loss.r2_gamma"]
     return 1.0 - value if key == "one_minus_beta2" else value
 
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, get_dotted, walk_fields
-from distgan.kinds import get_kind, with_recipe
+from distgan.kinds import get_kind, open_samples, settled, with_recipe
 from distgan.orchestration.cluster import cluster
 from distgan.orchestration.placement import Placement, _cpus, _fit, place
 from distgan.orchestration.tune.settings_files import read_search
@@ -72,7 +72,7 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
         share_cores()  # before torch, which looks at the weights
     before = at_home(read_search(folder.uri)) if folder.exists(SEARCH) else None
     config, source = inherited(at_home(config), before, folder.child(COPY))
-    config = with_recipe(config)
+    config = _decided(with_recipe(config))
     space = open_space(config)
     config, images = _check(config, source)
     space = replace(space, config=config)
@@ -115,6 +115,16 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
     winner = write_results(space, folder, rows, confirmed)
     print(final_words(space, folder, rows, confirmed, winner))
     return 0
+
+
+def _decided(config: RunConfig) -> RunConfig:
+    """The config that a search begins with: where penalties are `auto` they are numbers that trials can vary, those of
+    the data where this machine reads them, else 1.
+    """
+    if not (config.ray.address or os.environ.get("RAY_ADDRESS")):
+        config, _ = settled(config, open_samples(config.data))
+    r1, r2 = config.loss.gammas
+    return config.model_copy(update={"loss": config.loss.model_copy(update={"r1_gamma": r1, "r2_gamma": r2})})
 
 
 def run_trials(

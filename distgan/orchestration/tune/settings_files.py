@@ -35,7 +35,7 @@ def read_space_file(file: str) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(str(error).replace("--config", "--search", 1)) from None
     for old, new in RENAMED.items():
-        if old.removeprefix("tune.") in values:
+        if old.startswith("tune.") and old.removeprefix("tune.") in values:
             raise ConfigError(f"--search {file}: {old.removeprefix('tune.')}: is {new.removeprefix('tune.')} now")
     space = values.get("space", {})
     if not isinstance(space, dict):

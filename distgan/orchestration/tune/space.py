@@ -138,11 +138,8 @@ def default_space(config: RunConfig) -> dict[str, Any]:
     }
     # The baseline's penalty is strong enough for data that nobody has seen; what suits a given set better is mostly
     # weaker
-    weights = (
-        {"gamma": loss.r1_gamma}
-        if loss.r1_gamma and loss.r2_gamma
-        else {"r1_gamma": loss.r1_gamma, "r2_gamma": loss.r2_gamma}
-    )
+    r1, r2 = loss.gammas
+    weights = {"gamma": r1} if r1 and r2 else {"r1_gamma": r1, "r2_gamma": r2}
     space |= {key: {"loguniform": [weight / 16, weight * 4]} for key, weight in weights.items() if weight}
     if loss.gp_lambda:
         space["gp_lambda"] = {"loguniform": [min(1.0, loss.gp_lambda), max(30.0, loss.gp_lambda)]}
@@ -153,7 +150,7 @@ def default_space(config: RunConfig) -> dict[str, Any]:
         "n_dis": {"choice": [1, 2]},
         "batch": {"choice": [batch, 2 * batch, 4 * batch]},
     }
-    return {**{key: more[key] for key in config.tune.also if not (key == "r1_gamma" and loss.r1_gamma)}, **space}
+    return {**{key: more[key] for key in config.tune.also if not (key == "r1_gamma" and r1)}, **space}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

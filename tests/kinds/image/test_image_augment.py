@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from distgan.config import AugmentConfig
-from distgan.gan.adaptive_augment import adapt_p
 from distgan.kinds.image.augment import Augment, _Warp
 
 ALL = ["flip", "rotate90", "translate", "rotate", "scale", "colour", "cutout"]
@@ -110,14 +109,6 @@ def test_r1_through_the_pipeline_reaches_the_discriminator():
     assert float(second.abs().sum()) > 0
 
 
-def test_adapt_p():
-    p = torch.tensor(0.5)
-    up, down = (adapt_p(p, torch.tensor(s), 0.6, 1000, 100) for s in (0.9, 0.1))
-    assert (float(up), float(down)) == (pytest.approx(0.51), pytest.approx(0.49))
-    assert float(adapt_p(torch.tensor(0.0), torch.tensor(-1.0), 0.6, 1000, 100)) == 0.0
-    assert float(adapt_p(torch.tensor(0.999), torch.tensor(1.0), 0.6, 1000, 100)) == 1.0
-
-
 @pytest.mark.parametrize("kind", ["diffaugment", "ada"])
 def test_autocast_changes_nothing(kind):
     """bf16 holds 8 bits of a place in the image; and neither derivative may meet it."""
@@ -132,3 +123,63 @@ def test_autocast_changes_nothing(kind):
     for plain, cast in zip(*found, strict=True):
         assert cast.dtype == torch.float32
         assert torch.equal(plain, cast)
+
+
+def oblong(n, channels=3, **kwargs):
+    return torch.rand(n, channels, 8, 16, generator=torch.Generator().manual_seed(0), **kwargs) * 2 - 1
+
+
+def test_images_that_are_not_square_are_flipped_turned_and_shifted_exactly():
+    x, index = oblong(300), torch.arange(300)
+    flipped = pipeline("ada", ["flip"])(x, index, 1.0, "s")
+    assert all(min(float((f - g).abs().max()) for g in (a, a.flip(2))) < 1e-5 for f, a in zip(flipped, x, strict=True))
+    turned = pipeline("ada", ["rotate90"])(x, index, 1.0, "s")  # upside down, or not: a quarter would not fit
+    errors = torch.stack([(turned - other).abs().amax((1, 2, 3)) for other in (x, x.flip(2, 3))])
+    assert float(errors.amin(0).max()) < 1e-5
+    assert 100 < int(errors.argmin(0).sum()) < 200
+    shifted = pipeline("diffaugment", ["translate"])(x, index, 1.0, "s")  # up to 1 down, up to 2 to the side
+    padded = torch.nn.functional.pad(x, (2, 2, 1, 1))
+    options = [padded[:, :, i : i + 8, j : j + 16] for i in range(3) for j in range(5)]
+    error = torch.stack([(shifted - o).abs().amax((1, 2, 3)) for o in options])
+    assert float(error.amin(0).max()) < 1e-5
+    assert len(set(error.argmin(0).tolist())) == 15
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_a_turn_keeps_shapes(kind):
+    """A square in the middle of a wide image stays one: as wide as high, whatever the angle."""
+    x = torch.zeros(60, 1, 32, 64)
+    x[:, :, 10:22, 26:38] = 1
+    turned = pipeline(kind, ["rotate"])(x, torch.arange(60), 1.0, "s")
+    turned[:, :, :, :16] = turned[:, :, :, -16:] = 0  # ada mirrors what lies outside
+    rows, columns = torch.arange(32.0)[:, None] - 15.5, torch.arange(64.0)[None] - 31.5
+    mass = turned.sum((1, 2, 3))
+    tall, wide = ((turned[:, 0] * place**2).sum((1, 2)) / mass for place in (rows, columns))
+    assert float((mass - 144).abs().max()) < 8
+    torch.testing.assert_close(tall, wide, atol=0.8, rtol=0)  # both 12^2 / 12; taken for square, wide would be 4 times
+    assert float((turned - x).abs().amax((1, 2, 3)).mean()) > 0.2
+
+
+def test_a_cutout_is_half_as_high_and_as_wide():
+    hole = pipeline("ada", ["cutout"])(torch.ones(50, 1, 8, 16), torch.arange(50), 1.0, "s")[:, 0] == 0
+    assert int(hole.any(2).sum(1).max()) == 4
+    assert int(hole.any(1).sum(1).max()) == 8
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_colour_leaves_opacity_alone(kind):
+    x = oblong(100, 4)
+    changed = pipeline(kind, ["colour"])(x, torch.arange(100), 1.0, "s")
+    assert torch.equal(changed[:, 3], x[:, 3])
+    assert torch.equal(changed[:, :3], pipeline(kind, ["colour"])(x[:, :3], torch.arange(100), 1.0, "s"))
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_images_with_opacity_that_are_not_square_are_twice_differentiable(kind):
+    x = oblong(2, 4, dtype=torch.float64)[:, :, :3, :5].contiguous().requires_grad_()
+
+    def f(x):
+        return pipeline(kind)(x, torch.arange(2), 1.0, "s")
+
+    assert torch.autograd.gradcheck(f, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: f(x).pow(3).sum(), x, fast_mode=True)

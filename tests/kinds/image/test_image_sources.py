@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from distgan.config import ConfigError, DataConfig, load_config
 from distgan.kinds import describe, get_kind, open_samples
+from distgan.kinds.image import KIND
+from distgan.kinds.image.image_set import image_spec
 
 Pictures = Callable[..., Path]
 
@@ -74,3 +77,31 @@ def test_the_side_of_a_folders_images_is_that_of_the_first_image(pictures: Pictu
     (folder / "a.txt").write_text("no image")
     config = DataConfig(name=str(folder))
     assert get_kind(config).like(config, None).resolution == 24
+    pictures("0.png", size=(30, 24))
+    assert get_kind(config).like(config, None).resolution == 24  # there are several sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "own"), [((64, 48), "48x64"), ((48, 64), "64x48"), ((1024, 512), "128x256"), ((400, 400), 256)]
+)
+def test_images_of_one_size_are_measured_as_they_are(
+    pictures: Pictures, tmp_path: Path, size: tuple[int, int], own: int | str
+) -> None:
+    folder = pictures("a.png", "b.png", size=size)
+    assert KIND.like(DataConfig(name=str(folder)), None).resolution == own
+    np.save(tmp_path / "x.npy", np.zeros((3, size[1], size[0]), np.uint8))
+    array = KIND.like(DataConfig(name=str(tmp_path / "x.npy")), None)
+    assert array.resolution == (None if size[0] == size[1] else own)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", size[::-1]).save(folder / "b.jpg", exif=exif)
+    assert KIND.like(DataConfig(name=str(folder)), None).resolution == own
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((3, 24, 24), 24), ((4, 48, 64), "48x64")])
+def test_the_same_data_as_samples_of_another_shape(pictures: Pictures, shape: tuple[int, ...], kept: object) -> None:
+    config = DataConfig(name=str(pictures("b.png", size=(24, 24))))
+    like = KIND.like(config, image_spec("x", shape[0], shape[1:]))
+    assert (like.channels, like.resolution) == (shape[0], kept)
+    assert describe(like).shape == open_samples(like).samples.shape[1:] == shape
+    assert KIND.network_arguments(describe(like)) == {"channels": shape[0], "resolution": like.size}

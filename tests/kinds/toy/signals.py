@@ -102,7 +102,10 @@ class Signals:
         return lambda x, index, p, stream: x * (1 + 0.1 * uniform(seed, f"augment/{stream}", index, 1))
 
     def recipe(self, config, spec):
-        return {"loss.r1_gamma": 0.5, "model.latent_dim": 4}
+        return {"model.latent_dim": 4}
+
+    def decide(self, config, samples):
+        return {"loss.r1_gamma": 0.5, "loss.r2_gamma": 1.0, "augment.kind": "none"}
 
     def network_arguments(self, spec):
         return {"length": spec.shape[0]}

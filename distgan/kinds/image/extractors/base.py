@@ -103,6 +103,27 @@ def where_to_put(url: str) -> str:
     return f"the file is {os.path.basename(url)} from {url}; {place}"
 
 
+class OverWhiteAndBlack(nn.Module):
+    """Premultiplied RGBA images uint8 (N, 4, H, W) over white and over black through a network for RGB: the features of
+    both side by side, and the mean of the logits. Over one background alone, a white thing could not be told from a
+    hole.
+    """
+
+    NOTE = " over white and black"
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        colours, opacity = images[:, :3], images[:, 3:]
+        found = [self.net(layer) for layer in (colours + (255 - opacity), colours)]  # no colour is above its opacity
+        pairs = [out if isinstance(out, tuple | list) else (out, None) for out in found]
+        (white, of_white), (black, of_black) = pairs
+        logits = None if of_white is None else (of_white + of_black) / 2
+        return torch.cat([white, black], 1), logits
+
+
 def rgb(images: Tensor) -> Tensor:
     """Images (N, 1 or 3, H, W) as (N, 3, H, W)."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

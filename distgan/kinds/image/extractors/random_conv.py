@@ -25,7 +25,9 @@ class RandomConv(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = images.float() / 127.5 - 1
         if max(x.shape[-2:]) > 64:
-            x = F.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False, antialias=True)
+            height, width = x.shape[-2:]
+            size = [max(1, round(64 * side / max(height, width))) for side in (height, width)]
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
         means = []
         for level in self.levels:
             x = F.relu(level(x))

@@ -24,6 +24,8 @@ class CelebSource:
     def __init__(self, config: DataConfig) -> None:
         if config.split not in PARTS:
             raise ConfigError(f"data.split = {config.split!r}: celeba has no such part; allowed: {', '.join(PARTS)}")
+        if config.channels == 4:
+            raise ConfigError("data.channels = 4: celeba has no transparent parts; allowed: 1, 3, or leave it empty")
         self.root, self.part = data_root(config), PARTS[config.split]
         settings = {
             "split": "all",
@@ -44,7 +46,7 @@ class CelebSource:
             raise self._absent("data.download is off")
         low, high = self.part
         n = first(self.config, high - low + 1)
-        return image_spec("celeba", self.config.channels or 3, self.config.resolution or RESOLUTION, n=n)
+        return image_spec("celeba", self.config.channels or 3, self.config.size or RESOLUTION, n=n)
 
     def open(self, progress: Progress | None = None) -> SampleSet:
         """The faces; downloaded first where that is needed and allowed."""

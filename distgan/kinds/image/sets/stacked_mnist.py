@@ -25,9 +25,10 @@ class StackedDigits:
     """Stacked MNIST, from the full MNIST where data.root has it, else from the built-in digits."""
 
     def __init__(self, config: DataConfig) -> None:
-        if config.channels == 1:
+        if config.channels not in (None, 3):
             raise ConfigError(
-                "data.channels = 1: stacked-mnist is three digits in three channels; allowed: 3, or leave it empty"
+                f"data.channels = {config.channels}: stacked-mnist is three digits in three channels; allowed: 3, or "
+                "leave it empty"
             )
         if config.split not in ("train", "test", "all"):
             raise ConfigError(
