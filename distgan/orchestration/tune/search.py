@@ -29,6 +29,7 @@ from distgan.orchestration.tune.space import Space, open_space
 from distgan.runs.beginning import COPY, check_source, copy_source, inherited
 from distgan.runs.lease import Lease
 from distgan.runs.listing import SEARCH
+from distgan.runs.prepare import at_home
 from distgan.runs.progress import storage_option
 from distgan.storage import Folder
 from distgan.text import command
@@ -67,9 +68,10 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
             "kimg of each trial, and tune.time_s for all together"
         )
     folder = Folder(config.storage).child(config.run_name)
-    share_cores()  # weights to begin with are looked at with torch
-    before = read_search(folder.uri) if folder.exists(SEARCH) else None
-    config, source = inherited(config, before, folder.child(COPY))
+    if config.finetune is not None:
+        share_cores()  # before torch, which looks at the weights
+    before = at_home(read_search(folder.uri)) if folder.exists(SEARCH) else None
+    config, source = inherited(at_home(config), before, folder.child(COPY))
     config = _decided(with_recipe(config))
     space = open_space(config)
     config, images = _check(config, source)
@@ -273,7 +275,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 def _claim(config: RunConfig, folder: Folder) -> None:
     """Take the folder for this search, or go on with the same search. Another one there is an error."""
     if folder.exists(SEARCH):
-        before = read_search(folder.uri)
+        before = at_home(read_search(folder.uri))
         names = [n for n, _ in walk_fields() if not n.startswith(_FREE)]
         more = "exactly" if config.tune.scheduler == "pbt" else "at least"
         if config.tune.num_samples < before.tune.num_samples or (

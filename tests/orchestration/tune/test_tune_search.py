@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from tiny_run import TINY
@@ -31,6 +32,7 @@ from distgan.orchestration.tune.space import Space, open_space
 from distgan.orchestration.tune.trial import trial_config
 from distgan.orchestration.tune.trial_checkpoints import read_ancestry, transplant
 from distgan.orchestration.tune.trial_records import TrialRecords
+from distgan.runs.prepare import prepare
 from distgan.storage import Folder
 from distgan.training.checkpoint import CheckpointStore
 from distgan.training.context import Context
@@ -146,6 +148,28 @@ def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
     )
     assert len(table(home / "trials.csv")) == 9
     assert {k: v for k, v in stamps(home).items() if k in before} == before
+
+
+def test_a_search_fine_tunes_with_samples_beside_it(ray_here, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("own").mkdir()
+    for number in range(64):
+        Image.effect_noise((16, 16), 40 + number).save(f"own/{number}.png")
+    own = {"data.name": "own", "data.limit": "null", "tune.scheduler": "none", "storage": str(tmp_path / "runs")}
+    first = prepare(load_config(overrides=TINY | own | {"name": "first", "kimg": 0.064}))
+    train(first.config, Context(torch.device("cpu")), first.folder)
+    space = {"g_lr": {"choice": [1e-4, 1e-3]}}
+    config = settings(tmp_path, space, **own, **{"finetune": "first", "tune.num_samples": 2, "kimg": 0.512})
+    assert search(config) == 0
+    first.folder.remove("")
+    assert "train on    distgan train" in capsys.readouterr().out
+    told = json.loads((tmp_path / "runs/s/trials/000/finetuned.json").read_text())["event"]
+    assert told == f"fine-tuning from {first.folder} at 0.064 kimg: all weights"
+    again = settings(tmp_path, space, **own, **{"finetune": "first", "tune.num_samples": 3, "kimg": 0.512})
+    assert search(again) == 0  # goes on, with the weights that it kept
+    lines = table(tmp_path / "runs/s/trials.csv")
+    assert [(line["trial"], line["state"]) for line in lines] == [(n, "done") for n in "012"]
+    assert (tmp_path / "runs/s/trials/002/finetuned.json").exists()
 
 
 def test_a_population_exploits_for_real(ray_here, tmp_path):
