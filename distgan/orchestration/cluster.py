@@ -24,7 +24,7 @@ from distgan.config import ConfigError, RayConfig, RunConfig, RunError
 from distgan.orchestration.auth import use_token
 from distgan.orchestration.network import passed_on
 from distgan.orchestration.placement import place
-from distgan.orchestration.ray_compat import loopback_only, own_session
+from distgan.orchestration.ray_compat import NO_EARLY_WORKERS, loopback_only, own_session
 from distgan.storage import process_lives
 from distgan.training.threads import available_cpus
 
@@ -162,8 +162,7 @@ def _private_environment() -> None:
     # The paths of Ray's sockets may have 107 bytes, of which its own names take 70
     if len(tempfile.gettempdir()) > 35 and os.access("/tmp", os.W_OK):
         os.environ.setdefault("RAY_TMPDIR", "/tmp")
-    # Else `ray.init` waits for as many workers as there are processors, without an end and deaf to signals
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    os.environ.setdefault(*NO_EARLY_WORKERS)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine's one node away
 
@@ -171,7 +170,7 @@ def _private_environment() -> None:
 def _start_private(ray: Any, settings: RayConfig) -> dict[int, str]:
     """Start Ray here; returns its main processes by pid."""
     before, began = set(_children(os.getpid())), time.time()
-    with own_session(), loopback_only(), _elsewhere(ray):
+    with own_session(), loopback_only() as address, _elsewhere(ray):
         ray.init(
             address="local",
             num_cpus=available_cpus(),
@@ -179,7 +178,7 @@ def _start_private(ray: Any, settings: RayConfig) -> dict[int, str]:
             object_store_memory=128 * 2**20,
             logging_level="ERROR",
             log_to_driver=False,
-            _node_ip_address="127.0.0.1",
+            **address,
         )
     try:
         _check_workers_start(ray, settings.start_timeout_s, began)

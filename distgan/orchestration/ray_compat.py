@@ -5,6 +5,7 @@ Tried with the Ray versions that pyproject.toml allows. Without an entry, in a R
     loopback_only      a private cluster is refused: ConfigError, nothing is started
     own_session        Ctrl-C still works (Ray blocks SIGINT in its processes); where a terminal is closed, what was
                        trained since the last checkpoint is lost
+    NO_EARLY_WORKERS   where workers die at their start, `ray.init` waits for them without an end
     forget_run_state   a damaged record of Ray's ends a run's start with an error; no checkpoint is lost
 """
 
@@ -17,13 +18,17 @@ from typing import Any
 from distgan.config import ConfigError
 from distgan.storage import Folder
 
+NO_EARLY_WORKERS = ("RAY_prestart_worker_first_driver", "0")
+"""A variable, and its value, with which a cluster makes workers when they are asked for. Else `ray.init` waits for as
+many as there are processors, without an end and deaf to signals.
+"""
 RUN_STATE = "checkpoint_manager_snapshot.json"
 """Ray Train's record of the checkpoints that were reported to it, in a run's folder (Ray 2.60)."""
 
 
 @contextmanager
-def loopback_only() -> Iterator[None]:
-    """Inside, `ray.init(_node_ip_address="127.0.0.1")` is taken at its word.
+def loopback_only() -> Iterator[dict[str, str]]:
+    """Gives what `ray.init` must be told to listen on the loopback interface alone; inside, Ray takes it at its word.
 
     Ray replaces 127.0.0.1 by an address that other machines reach, and then listens on every interface. A cluster for
     one command on one machine has no business there. Raises ConfigError where this Ray cannot be kept from it.
@@ -40,7 +45,7 @@ def loopback_only() -> Iterator[None]:
         )
     services.resolve_ip_for_localhost = lambda host: host
     try:
-        yield
+        yield {"_node_ip_address": "127.0.0.1"}
     finally:
         services.resolve_ip_for_localhost = resolve
 

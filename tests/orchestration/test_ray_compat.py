@@ -12,6 +12,7 @@ from distgan.storage import Folder
 
 PRIVATE = re.compile(
     r"\bray[\w.]*\._(?!_)\w|\b_raylet\b|\b_internal\b|\b_private\b|from ray[\w.]* import (\w+, )*_[a-z]"
+    r"|\bRAY_[a-z]|\b_node_ip_address\b|\b_temp_dir\b|\b_system_config\b"
 )
 
 
@@ -35,6 +36,8 @@ def test_no_other_file_knows_a_private_name_of_ray_s():
         "from ray import _raylet",
         "from ray.train._internal.session import x",
         "ray._private.worker.global_worker",
+        'os.environ["RAY_prestart_worker_first_driver"] = "0"',
+        'ray.init(_node_ip_address="127.0.0.1")',
     ],
 )
 def test_the_search_finds_what_it_should(line):
