@@ -3,10 +3,10 @@
     D step:   loss, stats = d_step_loss(G, D, ...);  loss.backward();  optimiser of D
     G step:   with frozen(D):  loss, stats = g_step_loss(G, D, ...);  loss.backward();  optimiser of G
 
-G and D are called, nothing more, so either may be wrapped. Under DistributedDataParallel: in the D step pass the raw G
-and the wrapped D, in the G step the wrapped G and the raw, frozen D; then nothing but the player's own gradients is
-communicated. Losses are means over the given samples. Statistics are detached tensors on the device; reading them is up
-to the caller.
+G and D are called, and D may say what it is penalised in (`penalised`); nothing more, so either may be wrapped. Under
+DistributedDataParallel: in the D step pass the raw G and the wrapped D, in the G step the wrapped G and the raw, frozen
+D; then nothing but the player's own gradients is communicated. Losses are means over the given samples. Statistics are
+detached tensors on the device; reading them is up to the caller.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from distgan.config import LossConfig
@@ -72,7 +71,7 @@ def d_step_loss(
         weights = [*weights, loss.gp_lambda * loss.penalty_every]
     penalised = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w > 0]
     # Where D says with an attribute `penalised` what it reads in place of the images, it is penalised there
-    network: Any = D.module if isinstance(D, DistributedDataParallel) else D
+    network: Any = getattr(D, "module", D)  # of DistributedDataParallel
     outer = not hasattr(network, "penalised")
     samples = [x.detach().requires_grad_(outer and i in penalised) for i, x in enumerate(samples)]
 

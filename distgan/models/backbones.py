@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from distgan.config import ConfigError
 from distgan.models.efficientnet_lite import EfficientNetLite
 from distgan.models.pretrained import FILES, find_weights
+from distgan.models.weights import read_weights
 
 STRIDES = (4, 8, 16, 32)
 """Of the four maps: pixels of the image, along a side, for each of theirs."""
@@ -60,7 +60,7 @@ def load_backbone(name: str, weights: str | None = None) -> Backbone:
     """
     file = find_weights(name, weights)
     where = f"model.pretrained = {name!r}: {file}"
-    state = _read(file, where)
+    state = read_weights(file, where)
     try:
         if name in FILES:
             return EfficientNetLite(name, state)
@@ -109,15 +109,3 @@ def maps_of(net: nn.Module, name: str) -> Maps:
             if isinstance(child, nn.Linear) and id(child) in behind:
                 setattr(parent, part, nn.Identity())
     return Maps(net, places)
-
-
-def _read(file: Path, where: str) -> dict[str, Tensor]:
-    """A state dict from .safetensors or a torch file, without running code from it."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(file))
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # every reader has its own
-        raise ConfigError(f"{where} cannot be read as weights ({str(error)[:200]})") from None

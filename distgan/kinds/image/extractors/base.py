@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.config import ConfigError
+from distgan.models.weights import read_weights
 from distgan.registry import by_path
 
 Network = Callable[[Tensor], Any]
@@ -45,14 +46,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """A state dict from .safetensors or a torch file, without running code from it; ConfigError names a file that is
     neither.
     """
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(file))
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # every reader has its own
-        raise ConfigError(f"metrics.weights = {str(file)!r}: cannot be read as weights ({str(error)[:200]})") from None
+    return read_weights(file, f"metrics.weights = {str(file)!r}:")
 
 
 def load_weights(net: nn.Module, file: Path) -> None:
