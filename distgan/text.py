@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
+import textwrap
 from collections.abc import Iterable, Sequence
 
 CUTOFF = 0.5
@@ -73,6 +75,12 @@ def printable(text: str) -> str:
 def some_names(names: Sequence[str], most: int = 12) -> str:
     """a, b, c and 7 more."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def clipped(text: str, most: int) -> str:
+    """The text's first sentence where it has several, and of that at most so many characters, whole words."""
+    sentence = re.split(r"(?<!\bal)\. (?=[A-Z])", text)[0].rstrip(".:")
+    return textwrap.shorten(sentence, most, placeholder=" ...")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,6 @@
 """`distgan train` as a script, for job submission:
 
-ray job submit --working-dir . -- python jobs/train.py --config jobs/configs/mnist.yaml
+ray job submit --working-dir . -- python jobs/train.py --config mnist
 """
 
 import sys

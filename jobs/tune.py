@@ -1,7 +1,7 @@
 """Entry script of a search, for `ray job submit` and for notebooks that start a script: the same words as `distgan
 tune`.
 
-python jobs/tune.py --config jobs/configs/mnist.yaml --search jobs/configs/search-rates.yaml --storage s3://bucket/runs
+python jobs/tune.py --config mnist --search search-rates --storage s3://bucket/runs
 """
 
 import sys

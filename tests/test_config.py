@@ -1,7 +1,5 @@
 """One path for every setting: what is wrong is named, with what is allowed and the nearest right name."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
@@ -17,16 +15,15 @@ from distgan.config import (
     get_dotted,
     load_config,
     merge,
+    shipped_configs,
     validate,
     walk_fields,
 )
 from distgan.models import build_discriminator, build_generator, check_models
 from distgan.registry import DATA_SETS as KNOWN_SETS
 
-PLACE = Path(__file__).parent.parent / "jobs" / "configs"
-CONFIGS = sorted(
-    f for f in PLACE.glob("*.yaml") if not f.name.startswith("search-")
-)  # those of searches: test_space.py
+CONFIGS = [file for name, file in shipped_configs().items() if not name.startswith("search-")]
+"""Those of searches: test_space.py."""
 
 # (setting, value) -> what the message must hold beside the setting's name and the value
 BAD = [
@@ -371,7 +368,7 @@ def test_every_run_config_that_ships_can_start(file):
     assert config.data.resolution in (None, resolution)
     check_models(config.model, channels=channels, resolution=resolution, n_classes=n_classes)
     assert file.read_text().startswith("# "), "says what to expect"
-    assert f"jobs/configs/{file.name}" in file.read_text(), "says how to start"
+    assert f"--config {file.stem}" in file.read_text(), "says how to start"
     if config.data.name in KNOWN_SETS:
         from distgan.kinds import describe
 
@@ -381,7 +378,7 @@ def test_every_run_config_that_ships_can_start(file):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_state_source_and_figure_and_build(name):
-    text, config = (PLACE / f"{name}.yaml").read_text(), load_config(PLACE / f"{name}.yaml")
+    text, config = shipped_configs()[name].read_text(), load_config(name)
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     assert "et al." in comments or "Radford" in comments
     assert "Published" in comments
@@ -406,3 +403,12 @@ def test_presets_state_source_and_figure_and_build(name):
 
 def test_the_configs_are_those_that_the_documents_name():
     assert {f.stem for f in CONFIGS} == set(SHAPES)
+
+
+def test_a_config_that_ships_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mnist").kimg == load_config("jobs/configs/mnist.yaml").kimg == 400  # where it lay once
+    (tmp_path / "mnist").write_text("kimg: 3")
+    assert load_config("mnist").kimg == 3, "a file of one's own comes first"
+    with pytest.raises(ConfigError, match=r"--config minst: no such file; did you mean mnist\?.*config --list"):
+        load_config("minst")

@@ -27,7 +27,8 @@ MAY = {
     "training": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export"},
     "runs": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export", "training"},
     "orchestration": {"registry", "config", "storage", "kinds", "models", "metrics", "training", "runs"},
-    "cli": {"config", "registry", "storage", "kinds", "export", "runs", "orchestration", "terminal"},
+    "shell": {"config"},
+    "cli": {"config", "registry", "storage", "kinds", "export", "runs", "orchestration", "shell", "terminal"},
     "__main__": {"cli"},
     "__init__": set(),
 }

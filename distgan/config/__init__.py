@@ -15,12 +15,14 @@ from distgan.config.engine import RayConfig, TuneConfig, WorkerRange
 from distgan.config.reading import (
     allowed_text,
     dump_config,
+    find_config,
     find_field,
     get_dotted,
     load_config,
     merge,
     read_yaml,
     set_dotted,
+    shipped_configs,
     validate,
     walk_fields,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "WorkerRange",
     "allowed_text",
     "dump_config",
+    "find_config",
     "find_field",
     "get_dotted",
     "load_config",
@@ -54,6 +57,7 @@ __all__ = [
     "read_yaml",
     "set_dotted",
     "setting",
+    "shipped_configs",
     "validate",
     "walk_fields",
 ]

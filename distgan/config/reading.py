@@ -20,8 +20,11 @@ from pydantic.fields import FieldInfo
 from distgan.config.base import ConfigError, OneOf, Sides
 from distgan.config.renamed import hint
 from distgan.config.settings import RunConfig
+from distgan.config.synonyms import answer
 from distgan.text import did_you_mean, nearest, suggest
 
+RECIPES = Path(__file__).parent / "recipes"
+"""The folder of the configs that ship."""
 _OPEN = (
     "tune.space.",
     "model.g_args.",
@@ -49,13 +52,24 @@ def load_config(
     for key, value in (overrides or {}).items():
         dotted = key.strip("-").replace("-", "_")
         info = find_field(dotted)
-        if info is None and not dotted.startswith(_OPEN):
-            problems.append(f"--{key.strip('-')}: no such setting (value {_typed(value, None)!r}){_nearest(dotted)}")
+        if info is None and not is_open(dotted):
+            problems.append(unknown_setting(key.strip("-"), value))
             continue
         set_dotted(values, dotted, _typed(value, info))
     if problems:
         raise ConfigError("\n".join(problems))
     return validate(values)
+
+
+def is_open(dotted: str) -> bool:
+    """Whether a name is in a free mapping, or another name of a setting at the top, so that no field has it."""
+    return dotted.startswith(_OPEN)
+
+
+def unknown_setting(typed: str, value: Any) -> str:
+    """The error about a name that is no setting."""
+    shown = "" if value is None else f" (value {_typed(value, None)!r})"
+    return f"--{typed}: no such setting{shown}{_nearest(typed.replace('-', '_'))}"
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
@@ -81,13 +95,18 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
-    """A YAML file as a dict; ConfigError names the file, and the line where it is no YAML."""
-    path = Path(os.path.expanduser(file))
+    """A YAML file, by its path or by the name of one that ships, as a dict; ConfigError names the file, and the line
+    where it is no YAML.
+    """
+    path = find_config(file)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         near = [str(path.parent / name) for name in nearest(path.name, (p.name for p in path.parent.glob("*.y*ml")))]
-        raise ConfigError(f"--config {file}: no such file{suggest(near)}") from None
+        near = near or nearest(path.stem, shipped_configs())
+        raise ConfigError(
+            f"--config {file}: no such file{suggest(near)}; `distgan config --list` shows the names of those that ship"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {file}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -97,6 +116,22 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"--config {file}: must hold settings like 'kimg: 100', not a {type(values).__name__}")
     return values
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs and search spaces that ship with the package: name -> file."""
+    return {file.stem: file for file in sorted(RECIPES.glob("*.yaml"))}
+
+
+def find_config(file: str | Path) -> Path:
+    """The file that a --config or --search means: a path, or the name of one that ships, which a path does without.
+    jobs/configs/NAME.yaml is where they were once.
+    """
+    path = Path(os.path.expanduser(file))
+    name = str(file)
+    if path.parent.parts[-2:] == ("jobs", "configs"):
+        name = path.stem
+    return path if path.is_file() else shipped_configs().get(name, path)
 
 
 def dump_config(config: BaseModel) -> str:
@@ -156,7 +191,7 @@ def find_field(dotted: str) -> FieldInfo | None:
     for part in dotted.split("."):
         if info is not None:
             inner = _section(info.annotation) or next(
-                (a for a in _members(info.annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
+                (a for a in alternatives(info.annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
             )
             if inner is None:
                 return None
@@ -170,7 +205,7 @@ def find_field(dotted: str) -> FieldInfo | None:
 def allowed_text(info: FieldInfo) -> str:
     """What a setting may be, in words: '> 0, <= 10', 'crop, pad', 'a whole number'."""
     bounds = []
-    for holder in [info, *(a for a in _members(info.annotation, keep_annotated=True))]:
+    for holder in [info, *(a for a in alternatives(info.annotation, keep_annotated=True))]:
         metadata = holder.metadata if isinstance(holder, FieldInfo) else getattr(holder, "__metadata__", ())
         for m in metadata:
             pieces = m.metadata if isinstance(m, FieldInfo) else [m]
@@ -180,7 +215,7 @@ def allowed_text(info: FieldInfo) -> str:
                     if limit is not None and f"{sign} {limit}" not in bounds:
                         bounds.append(f"{sign} {limit}")
     kinds = [name for holder in info.metadata if isinstance(holder, OneOf | Sides) for name in holder.allowed]
-    for member in _members(info.annotation):
+    for member in alternatives(info.annotation):
         if member is str and kinds:
             continue
         if typing.get_origin(member) is Literal:
@@ -201,22 +236,22 @@ def allowed_text(info: FieldInfo) -> str:
         elif isinstance(member, type) and issubclass(member, BaseModel):
             kinds.append("{" + ", ".join(member.model_fields) + "}")
     text = " ".join([", ".join(kinds), " and ".join(bounds)]).strip()
-    return f"{text}, or null" if type(None) in _members(info.annotation) else text
+    return f"{text}, or null" if type(None) in alternatives(info.annotation) else text
 
 
-def _members(annotation: Any, keep_annotated: bool = False) -> list[Any]:
+def alternatives(annotation: Any, keep_annotated: bool = False) -> list[Any]:
     """The alternatives of a type, unions and Annotated unfolded."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
-        return ([annotation] if keep_annotated else []) + _members(typing.get_args(annotation)[0], keep_annotated)
+        return ([annotation] if keep_annotated else []) + alternatives(typing.get_args(annotation)[0], keep_annotated)
     if origin in (Union, types.UnionType):
-        return [m for a in typing.get_args(annotation) for m in _members(a, keep_annotated)]
+        return [m for a in typing.get_args(annotation) for m in alternatives(a, keep_annotated)]
     return [annotation]
 
 
 def _choices(annotation: Any) -> list[str]:
     """What the items of a list type may be, where they are names."""
-    items = [m for a in typing.get_args(annotation) for m in _members(a, keep_annotated=True)]
+    items = [m for a in typing.get_args(annotation) for m in alternatives(a, keep_annotated=True)]
     named = [one for m in items for one in getattr(m, "__metadata__", ()) if isinstance(one, OneOf)]
     texts = [str(v) for m in items if typing.get_origin(m) is Literal for v in typing.get_args(m)]
     return [name for one in named for name in one.names] + texts
@@ -230,7 +265,7 @@ def _typed(value: Any, info: FieldInfo | None) -> Any:
     """A command-line string as YAML would read it; text settings take it as it is."""
     if not isinstance(value, str):
         return value
-    members = _members(info.annotation) if info is not None else []
+    members = alternatives(info.annotation) if info is not None else []
     if value.lower() in ("null", "none") and (type(None) in members or not members):
         return None
     sides = info is not None and any(isinstance(holder, Sides) for holder in info.metadata)
@@ -249,10 +284,12 @@ def _typed(value: Any, info: FieldInfo | None) -> Any:
 def _nearest(dotted: str) -> str:
     if hint(dotted):
         return hint(dotted)
+    if answer(dotted):
+        return f"; {answer(dotted)}"
     above, _, last = dotted.rpartition(".")
     info = find_field(above) if above else None
     inside = (
-        [f"{above}.{f}" for m in _members(info.annotation) if info and _section(m) for f in m.model_fields]
+        [f"{above}.{f}" for m in alternatives(info.annotation) if info and _section(m) for f in m.model_fields]
         if info
         else []
     )
@@ -264,7 +301,7 @@ def _nearest(dotted: str) -> str:
     if not near:
         ends = {n.rpartition(".")[2]: n for n in names}
         near = [ends[e] for e in nearest(last, ends)]
-    return suggest(near) or "; `distgan train --help` lists every setting"
+    return suggest(near) or "; `distgan train --help all` lists every setting"
 
 
 def _dotted(error: Any) -> str:
@@ -291,7 +328,7 @@ def _explain(error: Any) -> str:
     allowed = allowed_text(info) if info is not None else error["msg"]
     near = ""
     if isinstance(value, str) and info is not None:
-        members = _members(info.annotation)
+        members = alternatives(info.annotation)
         choices = [str(v) for m in members if typing.get_origin(m) is Literal for v in typing.get_args(m)]
         choices += [choice for m in members if typing.get_origin(m) is list for choice in _choices(m)]
         near = did_you_mean(value, choices)

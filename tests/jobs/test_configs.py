@@ -1,7 +1,5 @@
 """The run configs among the jobs make what they say they make."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -9,8 +7,6 @@ from distgan.config import load_config
 from distgan.runs.prepare import prepare
 from distgan.training import loop
 from distgan.training.context import Context
-
-CONFIGS = Path(__file__).resolve().parents[2] / "jobs/configs"
 
 
 @pytest.mark.timeout(120)
@@ -26,6 +22,6 @@ def test_the_classic_scheme_learns_digits(tmp_path, caches):
         "log.samples_every_kimg": 60,
         "log.tensorboard": False,
     }
-    prepared = prepare(load_config(str(CONFIGS / "mnist.yaml"), short))
+    prepared = prepare(load_config("mnist", short))
     status = loop.train(prepared.config, Context(torch.device("cpu")), prepared.folder)
     assert status["values"]["fid"] < 150

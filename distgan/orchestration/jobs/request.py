@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from distgan.config import ConfigError, RunConfig
+from distgan.config import ConfigError, RunConfig, find_config, shipped_configs
 from distgan.kinds import get_kind
 from distgan.orchestration.jobs.client import find_address, notify
 from distgan.orchestration.network import passed_on
@@ -183,6 +183,8 @@ def _relative_files(settings: list[str], working_dir: str | None) -> list[str]:
             if i + 1 == len(settings):
                 raise ConfigError(f"{name}: needs one FILE.yaml")
             value = settings[i + 1]
+        if find_config(value) == shipped_configs().get(value):  # the cluster has it too
+            continue
         root = Path(working_dir or ".").resolve()
         path = Path(value).resolve()
         if not path.is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distgan.config import ConfigError, RunConfig, load_config
+from distgan.config import ConfigError, RunConfig, load_config, shipped_configs
 from distgan.orchestration.tune.settings_files import read_settings
 from distgan.orchestration.tune.space import default_space, open_space
 
@@ -160,13 +160,10 @@ def test_a_search_file_without_a_space_is_refused(tmp_path: Path, text: str) -> 
         read_settings(None, str(tmp_path / "none.yaml"), {})
 
 
-CONFIGS = Path(__file__).resolve().parents[3] / "jobs/configs"
-
-
-@pytest.mark.parametrize("base", [None, "mnist.yaml"])
-@pytest.mark.parametrize("file", sorted(file.name for file in CONFIGS.glob("search-*.yaml")))
+@pytest.mark.parametrize("base", [None, "mnist"])
+@pytest.mark.parametrize("file", [name for name in shipped_configs() if name.startswith("search-")])
 def test_the_searches_among_the_jobs_can_be_started(file: str, base: str | None) -> None:
-    space = open_space(read_settings(str(CONFIGS / base) if base else None, str(CONFIGS / file), {}))
+    space = open_space(read_settings(base, file, {}))
     assert space.config.run_name.endswith("-search")
     assert len(space.domains) >= 4
     assert space.apply(space.draw(1, 0)) != space.config
