@@ -129,7 +129,7 @@ def test_all_that_is_added_works_together(added, tmp_path, capsys):
     assert main(["report", folder.path()]) == 0
     assert "<th>mean_gap</th>" in folder.read("report.html").decode()
     capsys.readouterr()
-    assert main(["train", "--help"]) == 0
+    assert main(["train", "--help", "all"]) == 0
     helped = " ".join(capsys.readouterr().out.split())
     for name in ("exponential", "mean-gap", "mean_gap", "flat", "corner", "squares"):
         assert name in helped, name
