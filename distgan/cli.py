@@ -114,29 +114,9 @@ def train(config: str | None, settings: dict[str, Any]) -> int:
     distgan where it is left out.
     """
     from distgan.config import load_config
+    from distgan.orchestration.start import start
 
-    return _train(load_config(config, settings))
-
-
-def _train(config: RunConfig) -> int:
-    from distgan.runs.prepare import already_complete, prepare, taken_back
-
-    if config.engine == "ray":
-        from distgan.orchestration.cluster import check_early
-
-        check_early(config)
-    prepared = prepare(config)
-    if prepared.state == "complete":
-        print(already_complete(prepared))
-        return 0
-    with taken_back(prepared):
-        if config.engine == "local":
-            from distgan.runs.local import run
-
-            return run(prepared)
-        from distgan.orchestration.train import run as run_on_ray
-
-        return run_on_ray(prepared)
+    return start(load_config(config, settings))
 
 
 @distgan.command(
@@ -169,13 +149,14 @@ def tune(
 def resume(run: str, settings: dict[str, Any]) -> int:
     """Go on with a run from its newest checkpoint, with the settings saved beside it."""
     from distgan.config import load_config
+    from distgan.orchestration.start import start
     from distgan.runs.prepare import find_run, read_run_config
 
     folder = find_run(run, settings.pop("storage", "./runs"))
     config = read_run_config(folder)
     storage, name = folder.split()
     place = {"storage": storage, "name": name}
-    return _train(load_config(base=config.model_dump(mode="json") | place, overrides=settings))
+    return start(load_config(base=config.model_dump(mode="json") | place, overrides=settings))
 
 
 @distgan.command(cls=SettingsCommand, resolved=_resolved, data=True, files=["config"], options_metavar=SETTINGS)

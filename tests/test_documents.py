@@ -159,7 +159,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     folder = SimpleNamespace(split=lambda: ("./runs", "run"), exists=lambda name: True)
     for name, instead in {
-        "cli._train": end("train"),
+        "orchestration.start.start": end("train"),
         "orchestration.tune.search.search": end("tune"),
         "orchestration.doctor.examine": end("doctor"),
         "orchestration.jobs.submit.run": end("submit"),

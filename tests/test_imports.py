@@ -26,11 +26,12 @@ MAY = {
     "export": {"config", "randomness", "storage", "models", "kinds"},
     "training": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export"},
     "runs": {"config", "registry", "randomness", "storage", "kinds", "models", "gan", "metrics", "export", "training"},
-    "orchestration": {"registry", "config", "storage", "kinds", "models", "metrics", "training", "runs"},
+    "orchestration": {"registry", "config", "storage", "kinds", "models", "metrics", "export", "training", "runs"},
+    "api": {"config", "registry", "randomness", "storage", "kinds", "export", "runs", "training", "orchestration"},
     "shell": {"config"},
     "cli": {"config", "registry", "storage", "kinds", "export", "runs", "orchestration", "shell", "terminal"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"api", "config", "orchestration"},  # nothing of it before it is asked for
 }
 
 

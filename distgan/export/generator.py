@@ -7,6 +7,7 @@ run's config nor the training code is read to rebuild it, and nothing is unpickl
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from distgan import __version__
 from distgan.config import ConfigError, ModelConfig
+from distgan.export.best_trial import best_trial
 from distgan.kinds import Kind, SampleSpec, find_kind
 from distgan.randomness import integers, latents
 from distgan.storage import Folder
@@ -98,7 +100,7 @@ class Generator:
             z = latents(0, "truncation/z", index, self.model.latent_dim, self.model.latent)
             c = None if label is None else torch.full_like(index, label)
             self._means[label] = G.map(z, c).double().mean(0, keepdim=True).float()
-        return self._means[label]
+        return self._means[label].to(device)
 
     @torch.inference_mode()
     def sample(self, index: Tensor, seed: int = 0, label: Label = None, truncation: float = 1.0) -> Tensor:
@@ -158,8 +160,12 @@ def save_generator(
     )
 
 
-def load_generator(folder: Folder, device: torch.device | None = None) -> Generator:
-    """The generator in `folder`, in eval mode. ConfigError tells what is missing or does not fit."""
+def load_generator(folder: Folder | str | os.PathLike[str], device: torch.device | None = None) -> Generator:
+    """The generator in `folder`, in eval mode; a path or URI may be what `find_generator` takes. ConfigError tells what
+    is missing or does not fit.
+    """
+    if not isinstance(folder, Folder):
+        folder = find_generator(os.fspath(folder))
     from safetensors.torch import load
 
     from distgan.models import build_generator
@@ -204,24 +210,27 @@ def _read_spec(meta: dict[str, Any]) -> tuple[Kind, SampleSpec]:
 
 
 def find_generator(where: str, storage: str = "./runs") -> Folder:
-    """The folder of a generator, given that folder, a run's folder or URI, or a run's name in `storage`.
+    """The folder of a generator, given that folder, a run's folder or URI, a run's name in `storage`, or the same of a
+    search, of which the best trial is taken.
 
     ConfigError lists what was looked for, and the runs that there are.
     """
-    candidates = (
-        [where] if "/" in where else [where, str(Folder(storage).child(where))]
-    )  # what has a slash is a place, not a name
-    for candidate in candidates:
-        folder = Folder(candidate.removesuffix("/generator.json").removesuffix("/generator.safetensors"))
+    plain = where.removesuffix("/generator.json").removesuffix("/generator.safetensors")
+    candidates = [Folder(plain)]  # what begins like a path is a place, and no name
+    if "://" not in where and not where.startswith(("/", "~", ".")):
+        candidates.append(Folder(storage).child(plain))
+    for folder in candidates:
         for place in (folder, folder.child("generator")):
             if place.exists("generator.json"):
                 return place
-    for candidate in candidates:
-        if Folder(candidate).exists("config.yaml"):
+    for folder in candidates:
+        if folder.exists("config.yaml"):
             raise ConfigError(
                 f"{where}: this run has no generator yet; it is written at the first checkpoint. `distgan train` "
                 "continues the run"
             )
+        if (best := best_trial(folder)) is not None:
+            return find_generator(best.uri)
     runs = [name for name in Folder(storage).list() if Folder(storage).child(name).exists("config.yaml")]
     known = (
         f"; runs in {storage}: {', '.join(runs)}"
@@ -229,6 +238,7 @@ def find_generator(where: str, storage: str = "./runs") -> Folder:
         else f"; there are no runs in {storage} (--storage says where to look)"
     )
     raise ConfigError(
-        f"{where}: no run or generator there (looked for generator.json in {', '.join(candidates)} and generator/ "
-        f"below){known}"
+        f"{where}: no run or generator there (looked for generator.json in {', '.join(map(str, candidates))} and "
+        "generator/ below); allowed: a run, a search, or the folder of an exported generator, which holds "
+        f"generator.json and generator.safetensors{known}"
     )

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from distgan.config import ConfigError, RunError
 from distgan.export.generator import Generator, find_generator, load_generator
+from distgan.storage import Folder
 from distgan.text import first_line
 
 META = "generator.json"
@@ -47,11 +48,50 @@ class Portable(nn.Module):
 
 def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
     """Write the generator at `source` (see `find_generator`) in the form that `out` asks for, and say what was written.
-
-    out: FILE.onnx, FILE.pt2 (torch.export), or a folder, for generator.safetensors and generator.json. Raises
-    ConfigError for a bad place, missing packages or a network that cannot be traced, RunError if the written file gives
-    other samples.
+    See `write_generator`.
     """
+    check_target(out)
+    place = find_generator(source, storage)
+    return write_generator(load_generator(place), place.read(META).decode(), out)
+
+
+def write_generator(generator: Generator, meta: str, out: str) -> str:
+    """Write a generator, its weights as they are now, in the form that `out` asks for, and say what was written.
+
+    meta: the text of its generator.json. out: FILE.onnx, FILE.pt2 (torch.export), or a folder, for
+    generator.safetensors and generator.json. Raises ConfigError for a bad place, missing packages or a network that
+    cannot be traced, RunError if the written file gives other samples.
+    """
+    target, kind = check_target(out)
+    try:
+        (target.parent if kind else target).mkdir(parents=True, exist_ok=True)
+        if not kind:
+            from safetensors.torch import save
+
+            weights = {
+                name: tensor.detach().cpu().contiguous().clone() for name, tensor in generator.G.state_dict().items()
+            }
+            (target / "generator.safetensors").write_bytes(save(weights, {"format": "pt"}))
+            (target / META).write_text(meta, encoding="utf-8")
+            check = "rebuilds with distgan.load"
+            load_generator(Folder(target))
+        else:
+            data = to_onnx(generator, meta) if kind == ".onnx" else to_program(generator, meta)
+            difference = onnx_difference(generator, data) if kind == ".onnx" else program_difference(generator, data)
+            if not difference <= TOLERANCE:
+                raise RunError(
+                    f"--out {out}: the exported network gives other {generator.kind.noun} (off by up to "
+                    f"{difference:.2g}); nothing was written"
+                )
+            _replace(target, data)
+            check = f"{CHECKED} {generator.kind.noun} compared with the original: off by at most {difference:.1g}"
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    return f"generator of {generator.info['run']} at {generator.info['kimg']:g} kimg: {target} ({check})"
+
+
+def check_target(out: str) -> tuple[Path, str]:
+    """(the path, its suffix) of what `write_generator` shall write. Raises ConfigError for what it cannot."""
     target = Path(os.path.expanduser(out))
     kind = target.suffix.lower()
     if (
@@ -66,29 +106,7 @@ def export_generator(source: str, out: str, *, storage: str = "./runs") -> str:
         )
     if kind == ".onnx":
         _need_onnx()
-    place = find_generator(source, storage)
-    generator = load_generator(place)
-    meta = place.read(META).decode()
-    try:
-        (target.parent if kind else target).mkdir(parents=True, exist_ok=True)
-        if not kind:
-            for name in ("generator.safetensors", META):
-                (target / name).write_bytes(place.read(name))
-            check = "rebuilds with distgan.export.generator.load_generator"
-            load_generator(type(place)(target))
-        else:
-            data = to_onnx(generator, meta) if kind == ".onnx" else to_program(generator, meta)
-            difference = onnx_difference(generator, data) if kind == ".onnx" else program_difference(generator, data)
-            if not difference <= TOLERANCE:
-                raise RunError(
-                    f"--out {out}: the exported network gives other {generator.kind.noun} (off by up to "
-                    f"{difference:.2g}); nothing was written"
-                )
-            _replace(target, data)
-            check = f"{CHECKED} {generator.kind.noun} compared with the original: off by at most {difference:.1g}"
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    return f"generator of {generator.info['run']} at {generator.info['kimg']:g} kimg: {target} ({check})"
+    return target, kind
 
 
 def to_program(generator: Generator, meta: str) -> bytes:

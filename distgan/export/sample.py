@@ -18,7 +18,7 @@ from distgan.text import count, did_you_mean
 
 
 def write_samples(
-    source: str,
+    source: str | Generator,
     n: int,
     out: str,
     *,
@@ -28,7 +28,7 @@ def write_samples(
     walk: int | None = None,
     truncation: float = 1.0,
 ) -> str:
-    """Write n samples of the generator at `source` (see `find_generator`) and say what was written.
+    """Write n samples of a generator, or of the one at `source` (see `find_generator`), and say what was written.
 
     out: a file in one of the formats of the kind of sample, or where it has that a folder. Images: FILE.png, a grid;
     FILE.npy, uint8 (N, H, W) for grey, (N, H, W, 3) or, with opacity, (N, H, W, 4); FILE.npz, that and the classes; a
@@ -37,26 +37,17 @@ def write_samples(
     another: see `write_walk`, which makes FILE.gif too. truncation: see `Generator.decoded`.
     ConfigError for a bad number, seed, label or place.
     """
-    if n < 1:
-        raise ConfigError(f"-n {n}: allowed: at least 1")
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"--seed {seed}: allowed: a whole number from 0 to 2^63 - 1")
-    if not 0 <= truncation <= 1:
-        raise ConfigError(
-            f"--truncation {truncation:g}: allowed: 0 (every sample the mean one of its class) to 1 (all as drawn)"
-        )
+    check_numbers(n, seed, truncation)
     target = Path(os.path.expanduser(out))
     suffix = target.suffix.lower()
     if suffix == ".gif" and walk is None:
         raise ConfigError(f"--out {out}: a .gif shows a walk: give --walk STEPS too, for example --walk 24")
-    generator = load_generator(
-        find_generator(source, storage), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    )
-    if truncation != 1 and not generator.has_styles:
-        raise ConfigError(
-            f"--truncation {truncation:g}: the generator of {generator.model.generator or generator.model.name} has no "
-            "styles to move towards the mean; allowed for runs with --model.name style; leave --truncation out"
-        )
+    if isinstance(source, Generator):
+        generator = source
+    else:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        generator = load_generator(find_generator(source, storage), device)
+    check_styles(generator, truncation)
     kind, suffixes = generator.kind, generator.kind.suffixes
     known = suffixes if walk is None else (".png", ".gif", "", *(s for s in suffixes if s == ".npy"))
     if "://" in out or suffix not in known or (target.is_dir() if suffix else target.is_file()):
@@ -87,6 +78,27 @@ def write_samples(
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     what = f"{count(n, kind.noun.removesuffix('s'))} of" if walk is None else f"{count(n, 'walk')} of {walk} steps by"
     return f"{what} {generator.info['run']} at {generator.info['kimg']:g} kimg: {target}"
+
+
+def check_numbers(n: int, seed: int, truncation: float) -> None:
+    """Raise ConfigError for numbers that no generator takes."""
+    if n < 1:
+        raise ConfigError(f"-n {n}: allowed: at least 1")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed {seed}: allowed: a whole number from 0 to 2^63 - 1")
+    if not 0 <= truncation <= 1:
+        raise ConfigError(
+            f"--truncation {truncation:g}: allowed: 0 (every sample the mean one of its class) to 1 (all as drawn)"
+        )
+
+
+def check_styles(generator: Generator, truncation: float) -> None:
+    """Raise ConfigError for a truncation that this generator cannot do."""
+    if truncation != 1 and not generator.has_styles:
+        raise ConfigError(
+            f"--truncation {truncation:g}: the generator of {generator.model.generator or generator.model.name} has no "
+            "styles to move towards the mean; allowed for runs with --model.name style; leave --truncation out"
+        )
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from distgan.config import ConfigError, ModelConfig, RunConfig
+from distgan.export.best_trial import SEARCH, WINNER
 from distgan.kinds import SampleSpec, get_kind
-from distgan.runs.listing import SEARCH, WINNER
 from distgan.storage import Folder
 from distgan.training.checkpoint import CHECKPOINTS, CheckpointStore
 from distgan.training.identity import DATA

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from distgan.config import ConfigError, DataConfig, MetricsConfig, RunConfig, load_config
+from distgan.export.best_trial import SEARCH
 from distgan.export.generator import Generator, find_generator, load_generator
 from distgan.kinds import Kind, SampleSet, get_kind
 from distgan.registry import METRICS
@@ -34,9 +35,10 @@ def evaluate_source(
 ) -> dict[str, Any]:
     """The metrics of `source` as a flat dict, with the names of what was compared.
 
-    source: a run, a generator, or files of samples (images: a folder, .zip, .npy or .npz). against: a known set or a
-    path; without it the data of the run. overrides: dotted `data.` settings of the real samples. linear_probe: judge
-    the discriminator's features too (a run's only, see `linear_probe`). Raises ConfigError.
+    source: a run, a search (its best trial), a generator, or files of samples (images: a folder, .zip, .npy or .npz).
+    against: a known set or a path; without it the data of the run. overrides: dotted `data.` settings of the real
+    samples. linear_probe: judge the discriminator's features too (a run's only, see `linear_probe`). Raises
+    ConfigError.
     """
     from distgan.metrics.evaluator import Evaluator, evaluate_samples, statistics_dir
 
@@ -50,7 +52,7 @@ def evaluate_source(
         place = find_generator(source, storage)
     except ConfigError:
         path = Path(os.path.expanduser(source))
-        if not path.exists() or (path / "config.yaml").exists():
+        if not path.exists() or (path / "config.yaml").exists() or (path / SEARCH).exists():
             raise  # the grids in the folder of a run that has no generator yet are no samples to be measured
         if linear_probe:
             raise ConfigError(

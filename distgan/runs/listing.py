@@ -10,13 +10,12 @@ from typing import Any
 
 import yaml
 
+from distgan.export.best_trial import SEARCH, WINNER
 from distgan.runs.lease import read_lease, seems_held
 from distgan.storage import Folder
 from distgan.text import count
 from distgan.training.logs import read_status
 
-SEARCH, WINNER = "search.yaml", "winner.yaml"
-"""The file that makes a folder a search, and the one that ends it."""
 SILENT_S = 60.0
 """A run without a lease (a trial of a search) that has said nothing for so long is interrupted."""
 

@@ -12,10 +12,10 @@ import yaml
 
 from distgan.config import ConfigError, RunConfig, dump_config, get_dotted, validate, walk_fields
 from distgan.config.renamed import modernise
+from distgan.export.best_trial import SEARCH, best_trial
 from distgan.kinds import SETTLED, Kind, SampleSet, get_kind, with_recipe, with_values
 from distgan.runs.beginning import check_source, inherited, same_source
 from distgan.runs.lease import wait_until_free
-from distgan.runs.listing import SEARCH
 from distgan.runs.progress import Countdown
 from distgan.storage import Folder, home_cache, user_cache
 from distgan.text import command
@@ -179,10 +179,17 @@ def read_run_config(folder: Folder) -> RunConfig:
     return validate(modernise(values) if isinstance(values, dict) else values)
 
 
+def find_run_or_best(run: str, storage: str) -> Folder:
+    """As `find_run`; of a search, which it takes too, the folder of the best trial."""
+    for folder in _candidates(run, storage):
+        if not folder.exists("config.yaml") and (best := best_trial(folder)) is not None:
+            return best
+    return find_run(run, storage)
+
+
 def find_run(run: str, storage: str) -> Folder:
     """A run's folder, given itself, its URI, or its name in `storage`; ConfigError lists the runs that there are."""
-    folders = [Folder(run)] if "://" in run else [Folder(storage).child(run), Folder(run)]
-    for folder in folders:
+    for folder in _candidates(run, storage):
         if folder.exists("config.yaml"):
             return folder
         if folder.exists(SEARCH):
@@ -198,6 +205,11 @@ def find_run(run: str, storage: str) -> Folder:
         else f"; there are no runs in {storage} (--storage says where to look)"
     )
     raise ConfigError(f"{run}: no such run{known}")
+
+
+def _candidates(run: str, storage: str) -> list[Folder]:
+    """Where a run may lie: a name in `storage` wins over a path."""
+    return [Folder(run)] if "://" in run else [Folder(storage).child(run), Folder(run)]
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:

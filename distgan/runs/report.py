@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from distgan.config import ConfigError
 from distgan.registry import objectives
+from distgan.runs.prepare import find_run_or_best
 from distgan.storage import Folder
 from distgan.training.logs import read_status
 
@@ -39,11 +41,30 @@ svg text{font:11px system-ui,sans-serif;fill:#59636e}
 """
 
 
+def report_of(run: str, storage: str = "./runs") -> str:
+    """Write the report of a run, or of a search's best trial, by name, folder or URI; returns where it lies. Raises
+    ConfigError.
+    """
+    folder = find_run_or_best(run, storage)
+    if not folder.exists("metrics.jsonl"):
+        raise ConfigError(f"{folder}: nothing is logged there yet")
+    write_report(folder)
+    name, mark, query = folder.uri.partition("?")
+    return f"{name}/report.html{mark}{query}"
+
+
 def write_report(folder: Folder) -> None:
     """Write report.html into a run's folder, from its metrics.jsonl, samples/ and config.yaml."""
-    lines = list(filter(None, map(_parsed, folder.read("metrics.jsonl").decode(errors="replace").splitlines())))
+    lines = read_lines(folder)
     config = folder.read("config.yaml").decode(errors="replace")
     folder.write("report.html", build_report(folder, lines, read_status(folder), config))
+
+
+def read_lines(folder: Folder) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl that can be read, points and events, oldest first; OSError if it is not
+    there.
+    """
+    return list(filter(None, map(_parsed, folder.read("metrics.jsonl").decode(errors="replace").splitlines())))
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from distgan.config import ConfigError, RunConfig, RunError, dump_config, get_dotted, walk_fields
+from distgan.export.best_trial import SEARCH
 from distgan.kinds import get_kind, open_samples, settled, with_recipe
 from distgan.orchestration.cluster import cluster
 from distgan.orchestration.placement import Placement, _cpus, _fit, place
@@ -28,7 +29,6 @@ from distgan.orchestration.tune.settings_files import read_search
 from distgan.orchestration.tune.space import Space, open_space
 from distgan.runs.beginning import COPY, check_source, copy_source, inherited
 from distgan.runs.lease import Lease
-from distgan.runs.listing import SEARCH
 from distgan.runs.prepare import at_home
 from distgan.runs.progress import storage_option
 from distgan.storage import Folder

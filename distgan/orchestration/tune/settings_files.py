@@ -9,7 +9,7 @@ import yaml
 
 from distgan.config import ConfigError, RunConfig, TuneConfig, load_config, merge, read_yaml, validate
 from distgan.config.renamed import RENAMED, modernise
-from distgan.runs.listing import SEARCH, WINNER
+from distgan.export.best_trial import SEARCH, WINNER
 from distgan.storage import Folder
 from distgan.text import command
 
@@ -18,10 +18,12 @@ def read_settings(file: str | None, search: str | None, overrides: Mapping[str, 
     """The config of a new search: a --config file, a --search file over its tune section, and what was typed over
     both.
     """
-    base: dict[str, Any] = read_yaml(file) if file else {}
-    if search:
-        base = merge(base, {"tune": read_space_file(search)})
-    config = load_config(overrides=overrides, base=base)
+    return search_config(read_yaml(file) if file else {}, read_space_file(search) if search else {}, overrides)
+
+
+def search_config(base: Mapping[str, Any], tune: Mapping[str, Any], overrides: Mapping[str, Any]) -> RunConfig:
+    """The config of a new search from nested settings, those of its tune section, and dotted ones over both."""
+    config = load_config(overrides=overrides, base=merge(base, {"tune": tune}) if tune else base)
     # The name in a config is that of its run, which a search in the same storage must not be in the way of
     return config if overrides.get("name") else config.model_copy(update={"name": f"{config.run_name}-search"})
 
@@ -34,15 +36,20 @@ def read_space_file(file: str) -> dict[str, Any]:
         values = read_yaml(file)
     except ConfigError as error:
         raise ConfigError(str(error).replace("--config", "--search", 1)) from None
+    return space_section(values, f"--search {file}")
+
+
+def space_section(values: Mapping[str, Any], said: str) -> dict[str, Any]:
+    """The `tune` section that a search space and settings of tune beside it make. said: what a person gave them as."""
     for old, new in RENAMED.items():
         if old.startswith("tune.") and old.removeprefix("tune.") in values:
-            raise ConfigError(f"--search {file}: {old.removeprefix('tune.')}: is {new.removeprefix('tune.')} now")
+            raise ConfigError(f"{said}: {old.removeprefix('tune.')}: is {new.removeprefix('tune.')} now")
     space = values.get("space", {})
     if not isinstance(space, dict):
-        raise ConfigError(f"--search {file}: space must map settings to distributions, not {space!r}")
+        raise ConfigError(f"{said}: space must map settings to distributions, not {space!r}")
     rest = {key: value for key, value in values.items() if key not in TuneConfig.model_fields}
     if not space and not rest and (not values or "space" in values):
-        raise ConfigError(f"--search {file}: holds no space; write for example g_lr: {{loguniform: [5.0e-5, 1.0e-3]}}")
+        raise ConfigError(f"{said}: holds no space; write for example g_lr: {{loguniform: [5.0e-5, 1.0e-3]}}")
     return {
         **{key: value for key, value in values.items() if key in TuneConfig.model_fields},
         "space": {**rest, **space},
