@@ -184,17 +184,16 @@ def config(config: str | None, listed: bool, settings: dict[str, Any]) -> int:
 @click.option("--label", help="a class, or each: all classes in turn  [default: as often as in the data]")
 @click.option(
     "--out",
-    required=True,
     type=click.Path(),
-    help="a file in a format of the kind of sample; images: FILE.png (a grid), FILE.npy (uint8, N x H x W or N x H x W "
-    "x C), FILE.npz (that and the classes), or a folder of PNGs",
+    help="a file in a format of the kind of sample; images: FILE.png, .jpg or .webp (a grid), FILE.npy (uint8, N x H x "
+    "W or N x H x W x C), FILE.npz (that and the classes), or a folder of PNGs  [default: RUN-seed0.png and the like]",
 )
 @click.option(
     "--walk",
     type=int,
     metavar="STEPS",
-    help="each sample turns into another in so many steps: FILE.gif, FILE.png (one walk a row), FILE.npy (N x STEPS x "
-    "H x W [x C]), or a folder of frames",
+    help="each sample turns into another in so many steps (24 for FILE.gif and FILE.mp4): these, FILE.png (one walk a "
+    "row), FILE.npy (N x STEPS x H x W [x C]), or a folder of frames",
 )
 @click.option(
     "--truncation",
@@ -204,7 +203,7 @@ def config(config: str | None, listed: bool, settings: dict[str, Any]) -> int:
     help="below 1: styles nearer to their mean, samples more regular and less varied; for model.name style",
 )
 @STORAGE
-def sample(source: str, n: int, out: str, **how: Any) -> int:
+def sample(source: str, n: int, out: str | None, **how: Any) -> int:
     """Make samples with the generator of a run."""
     from distgan.export.sample import write_samples
 

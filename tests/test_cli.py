@@ -282,7 +282,7 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
         (["train", "kimg", "5"], "kimg 5: settings are typed as --name value"),
         (["train", "./a", "--data.name", "./b"], "./a: the data are --data.name ./b already"),
         (["sample", "nowhere", "--out", "x.png"], "there are no runs in"),
-        (["sample", "nowhere"], "--out"),
+        (["sample", "nowhere"], "there are no runs in"),
         (["sample", "nowhere", "-n", "many", "--out", "x.png"], "'many' is not a valid integer"),
         (["sample", "nowhere", "-n", "0", "--out", "x.png"], "-n 0: allowed: at least 1"),
         (["evaluate", "nowhere", "--metrics", "fud"], "did you mean fid?"),

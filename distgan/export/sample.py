@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,14 +14,15 @@ import torch
 
 from distgan.config import ConfigError
 from distgan.export.generator import EACH, GRID_CLASSES, Generator, Label, find_generator, load_generator
-from distgan.export.walk import write_walk
+from distgan.export.walk import ANIMATIONS, STEPS, write_walk
+from distgan.kinds.picture import PICTURES
 from distgan.text import count, did_you_mean
 
 
 def write_samples(
     source: str | Generator,
     n: int,
-    out: str,
+    out: str | None,
     *,
     seed: int = 0,
     label: str | None = None,
@@ -30,18 +32,16 @@ def write_samples(
 ) -> str:
     """Write n samples of a generator, or of the one at `source` (see `find_generator`), and say what was written.
 
-    out: a file in one of the formats of the kind of sample, or where it has that a folder. Images: FILE.png, a grid;
+    out: a file in one of the formats of the kind of sample, or where it has that a folder; None for RUN-seed0.png and
+    the like in the working folder. Images: FILE.png, .jpg or .webp, a grid;
     FILE.npy, uint8 (N, H, W) for grey, (N, H, W, 3) or, with opacity, (N, H, W, 4); FILE.npz, that and the classes; a
     folder of PNG files. Sample i of a seed is always the same, whatever n. label: a class, "each" for all in turn (a
     grid has a column for each), None for classes as often as in the data. With `walk` steps, each sample turns into
-    another: see `write_walk`, which makes FILE.gif too. truncation: see `Generator.decoded`.
+    another: see `write_walk`, which makes FILE.gif and FILE.mp4 too, of 24 steps unless said. truncation: see
+    `Generator.decoded`.
     ConfigError for a bad number, seed, label or place.
     """
     check_numbers(n, seed, truncation)
-    target = Path(os.path.expanduser(out))
-    suffix = target.suffix.lower()
-    if suffix == ".gif" and walk is None:
-        raise ConfigError(f"--out {out}: a .gif shows a walk: give --walk STEPS too, for example --walk 24")
     if isinstance(source, Generator):
         generator = source
     else:
@@ -49,11 +49,20 @@ def write_samples(
         generator = load_generator(find_generator(source, storage), device)
     check_styles(generator, truncation)
     kind, suffixes = generator.kind, generator.kind.suffixes
-    known = suffixes if walk is None else (".png", ".gif", "", *(s for s in suffixes if s == ".npy"))
+    if out is None:
+        words = [str(generator.info["run"]), *([label] if label is not None else []), f"seed{seed}"]
+        out = re.sub(r"[^\w.-]", "_", "-".join(words)) + (suffixes[0] if walk is None else ".gif")
+    target = Path(os.path.expanduser(out))
+    suffix = target.suffix.lower()
+    if suffix in ANIMATIONS and walk is None:
+        walk = STEPS
+    known = suffixes if walk is None else (*PICTURES, *ANIMATIONS, "", *(s for s in suffixes if s == ".npy"))
     if "://" in out or suffix not in known or (target.is_dir() if suffix else target.is_file()):
         files = [f"FILE{s}" for s in suffixes if s]
         folder = " or a folder," if "" in suffixes or walk is not None else ""
-        raise ConfigError(f"--out {out}: allowed: {', '.join(files)}, FILE.gif (a walk),{folder} on this machine")
+        raise ConfigError(
+            f"--out {out}: allowed: {', '.join(files)}, FILE.gif or FILE.mp4 (walks),{folder} on this machine"
+        )
     chosen = find_label(generator, label)
     if not suffix and target.is_dir() and any(target.iterdir()):
         raise ConfigError(

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from distgan.config import ConfigError
 from distgan.export.generator import Generator, Label
-from distgan.kinds.picture import gif, png
+from distgan.kinds.picture import PICTURES, encoded, gif, png, write_mp4
 from distgan.randomness import latents
 
+ANIMATIONS = (".gif", ".mp4")
+STEPS = 24
+"""Of a walk whose length nobody said."""
 MOST_SAMPLES = 20000  # samples of all walks together: they are in memory at once
 
 
@@ -62,8 +65,8 @@ def _samples(generator: Generator, z: Tensor, c: Tensor | None, truncation: floa
 def write_walk(
     generator: Generator, target: Path, n: int, steps: int, *, seed: int, label: Label, truncation: float = 1.0
 ) -> None:
-    """Write walks as the file's suffix asks: .gif (a preview that goes there and back), .png (one walk a row), .npy, or
-    a folder of frames.
+    """Write walks as the file's suffix asks: .gif or .mp4 (previews that go there and back), a picture (one walk a
+    row), .npy, or a folder of frames.
 
     The array is (N, steps, ...), samples as the kind's own .npy has them: images (N, steps, H, W), or (N, steps, H, W,
     3 or 4) for colour. Raises ConfigError for what is too much, or for another suffix, OSError.
@@ -82,12 +85,21 @@ def write_walk(
         kind.save([flat], len(flat), target)
         array = np.load(target)
         np.save(target, array.reshape(n, steps, *array.shape[1:]))
-    elif suffix == ".png":
-        target.write_bytes(png(kind.preview(flat, steps)))
+    elif suffix in PICTURES:
+        target.write_bytes(encoded(kind.preview(flat, steps), suffix))
     elif suffix == ".gif":
         target.write_bytes(gif([kind.preview(samples[:, t]) for t in range(steps)]))
+    elif suffix == ".mp4":
+        try:
+            write_mp4([kind.preview(samples[:, t]) for t in range(steps)], target)
+        except ImportError:
+            raise ConfigError(
+                "--out FILE.mp4: needs imageio-ffmpeg: pip install 'distgan[video]'; FILE.gif does without"
+            ) from None
     elif not suffix:
         for t in range(steps):
             (target / f"{t:0{len(str(steps - 1))}d}.png").write_bytes(png(kind.preview(samples[:, t])))
     else:
-        raise ConfigError(f"--out {target}: walks are written as FILE.gif, FILE.png, FILE.npy or a folder of frames")
+        raise ConfigError(
+            f"--out {target}: walks are written as FILE.gif, FILE.mp4, FILE.png, FILE.npy or a folder of frames"
+        )

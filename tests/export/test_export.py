@@ -312,7 +312,7 @@ def test_labels(tmp_path):
         ({"seed": -1}, "--seed -1"),
         ({"seed": 2**63}, "--seed"),
         ({"truncation": -0.1}, "--truncation -0.1: allowed: 0 "),
-        ({"out": "x.jpg"}, r"--out x\.jpg: allowed: FILE\.png"),
+        ({"out": "x.tif"}, r"--out x\.tif: allowed: FILE\.png"),
         ({"n": 20000, "out": "x.png"}, "at most 10000"),
         ({"out": "/proc/nowhere/x.png"}, "--out .*cannot be written"),
     ],
@@ -324,3 +324,23 @@ def test_bad_requests_are_refused_in_words(tmp_path, monkeypatch, given, says):
     with pytest.raises(ConfigError, match=says):
         write_samples("g", request.pop("n"), request.pop("out"), **request)
     assert [p.name for p in tmp_path.iterdir()] == ["g"]
+
+
+def test_a_grid_in_every_format_of_pictures_and_without_a_name(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    export(Folder("g"), "opacity")
+    for name in ("a.png", "a.webp", "a.jpg", "a.JPEG"):
+        write_samples("g", 9, name)
+    grid = Image.open("a.png")
+    alpha = np.asarray(grid)[..., 3:]
+    assert (np.asarray(Image.open("a.webp")) * (alpha > 0) == np.asarray(grid) * (alpha > 0)).all()
+    white = Image.new("RGBA", grid.size, "white")
+    exact = np.asarray(Image.alpha_composite(white, grid).convert("RGB")).astype(int)
+    for name in ("a.jpg", "a.JPEG"):
+        assert Image.open(name).format == "JPEG"
+        assert np.abs(np.asarray(Image.open(name)) - exact).mean() < 10
+    assert write_samples("g", 4, None, seed=3).endswith("tiny-seed3.png")
+    assert write_samples("g", 4, None, walk=3).endswith("tiny-seed0.gif")
+    assert {"tiny-seed3.png", "tiny-seed0.gif"} <= {file.name for file in tmp_path.iterdir()}

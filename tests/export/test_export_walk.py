@@ -1,6 +1,7 @@
 """Walks begin and end at images of the seed, and go evenly in between."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_every_kind_of_file_holds_the_same_walk(tmp_path, monkeypatch, capsys):
     [
         ({"walk": 1}, "--walk 1: allowed: at least 2"),
         ({"walk": 10000, "n": 10}, "100000 images; allowed: 20000"),
-        ({"out": "x.gif"}, "a .gif shows a walk: give --walk STEPS"),
+        ({"out": "x.gif", "n": 1000}, "24000 images; allowed: 20000"),
         ({"out": "s3://bucket/x.png"}, "on this machine"),
     ],
 )
@@ -94,3 +95,29 @@ def test_bad_walks_are_refused_in_words(tmp_path, monkeypatch, given, says):
     with pytest.raises(ConfigError, match=says):
         write_samples("g", request.pop("n"), request.pop("out"), **request)
     assert [p.name for p in tmp_path.iterdir()] == ["g"]
+
+
+def test_a_film_has_the_frames_of_the_walk(tmp_path, monkeypatch, capsys):
+    import imageio_ffmpeg
+
+    monkeypatch.chdir(tmp_path)
+    export(Folder("g"), classes=())
+    assert main(["sample", "g", "-n", "4", "--walk", "5", "--out", "w.npy"]) == 0
+    assert main(["sample", "g", "-n", "4", "--walk", "5", "--out", "w.mp4"]) == 0
+    frames = imageio_ffmpeg.read_frames("w.mp4")
+    width, height = next(frames)["size"]
+    shown = [np.frombuffer(frame, np.uint8).reshape(height, width, 3)[::4, ::4][2:18, 20:36] for frame in frames]
+    array = np.load("w.npy")
+    assert [int(np.abs(f - array[1].astype(int)).mean((1, 2, 3)).argmin()) for f in shown] == [0, 1, 2, 3, 4, 3, 2, 1]
+
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert main(["sample", "g", "-n", "4", "--out", "x.mp4"]) == 2
+    assert "pip install 'distgan[video]'" in capsys.readouterr().err
+    assert not (tmp_path / "x.mp4").exists()
+
+
+def test_an_animation_is_a_walk_of_24_steps_unless_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    export(Folder("g"), classes=())
+    assert main(["sample", "g", "-n", "4", "--out", "w.gif"]) == 0
+    assert capsys.readouterr().out == "4 walks of 24 steps by tiny at 1.5 kimg: w.gif\n"

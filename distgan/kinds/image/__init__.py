@@ -21,7 +21,7 @@ from distgan.kinds.image.grid import columns_of, enlarged, make_grid, over_two
 from distgan.kinds.image.opacity import straight
 from distgan.kinds.image.recipe import decide, recipe
 from distgan.kinds.image.sources import hint, is_known, source
-from distgan.kinds.picture import png
+from distgan.kinds.picture import PICTURES, encoded, png
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class Images:
 
     name = "image"
     noun = "images"
-    suffixes = (".png", ".npy", ".npz", "")
+    suffixes = (*PICTURES, ".npy", ".npz", "")
 
     def knows(self, name: str) -> bool:
         return is_known(name)
@@ -119,18 +119,19 @@ class Images:
         labels: NDArray[np.int64] | None = None,
         classes: tuple[str, ...] = (),
     ) -> None:
-        """.png: a grid; .npy: uint8 (N, H, W) for grey, (N, H, W, 3) or (N, H, W, 4); .npz: that as `images`, and the
-        names of the classes (N,) as `labels`; a folder: PNG files named by number, and dataset.json with their classes.
-        Images with opacity are RGBA as usual, their colours not multiplied by it.
+        """.png, .jpg, .jpeg, .webp: a grid; .npy: uint8 (N, H, W) for grey, (N, H, W, 3) or (N, H, W, 4); .npz: that as
+        `images`, and the names of the classes (N,) as `labels`; a folder: PNG files named by number, and dataset.json
+        with their classes. Images with opacity are RGBA as usual, their colours not multiplied by it.
         """
         batches = (straight(batch) if batch.shape[1] == 4 else batch for batch in batches)
         if target.suffix == "":
             save_folder(batches, n, target, labels, classes)
-        elif target.suffix.lower() == ".png":
+        elif target.suffix.lower() in PICTURES:
             if n > MOST_IN_A_GRID:
                 raise ConfigError(f"-n {n}: a grid holds at most {MOST_IN_A_GRID} images; write FILE.npy or a folder")
             images = np.concatenate(list(batches))
-            target.write_bytes(png(enlarged(make_grid(images, columns), max(images.shape[2:]))))
+            grid = enlarged(make_grid(images, columns), max(images.shape[2:]))
+            target.write_bytes(encoded(grid, target.suffix.lower()))
         else:
             array = np.concatenate(list(batches)).transpose(0, 2, 3, 1)
             array = array[..., 0] if array.shape[-1] == 1 else array
