@@ -147,13 +147,18 @@ def _decode_here(config: RunConfig, kind: Kind) -> SampleSet | None:
             shown.close()
 
 
+def in_a_job() -> bool:
+    """Whether this process is a job on a Ray cluster, in a working folder that is gone after it."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def at_home(config: RunConfig) -> RunConfig:
     """The same run with absolute paths of data and weights: it is resumed from other working folders, and by workers in
     theirs.
 
     A job's working folder is a copy with a new name each time, where only the relative path stays the same.
     """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if in_a_job():
         return config
     known = get_kind(config.data).knows(config.data.name)
     paths = [("data", key) for key in ("name", "root", "cache")]

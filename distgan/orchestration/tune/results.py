@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from distgan.orchestration.tune.space import Space
 from distgan.orchestration.tune.trial_checkpoints import measurements, read_ancestry
 from distgan.orchestration.tune.trial_records import Row
 from distgan.registry import objectives
+from distgan.runs.prepare import in_a_job
 from distgan.runs.progress import storage_option
 from distgan.storage import Folder
 from distgan.text import command
@@ -107,8 +109,15 @@ def importance(space: Space, rows: list[Row]) -> dict[str, float]:
 
 def _write_best(space: Space, folder: Folder, winner: Row) -> None:
     config = space.apply(winner.values, baseline=winner.baseline)
-    plain: RunConfig = config.model_copy(update={"name": f"{config.run_name}-best", "tune": TuneConfig()})
-    folder.write("best.yaml", dump_config(plain))
+    budget = max(config.kimg, float(RunConfig.model_fields["kimg"].default))
+    storage = config.storage
+    if Folder(storage).is_local and not in_a_job():
+        storage = os.path.abspath(os.path.expanduser(storage))
+    plain: RunConfig = config.model_copy(
+        update={"name": f"{config.run_name}-best", "tune": TuneConfig(), "kimg": budget, "storage": storage}
+    )
+    head = f"# What the search {config.run_name} found in trials of {config.kimg:g} kimg, with the budget of a run.\n"
+    folder.write("best.yaml", head + dump_config(plain))
     place = f"trials/{winner.number:03d}"
     found: dict[str, Any] = {"trial": winner.number, "folder": place, "kimg": winner.kimg}
     found |= {"metrics": winner.metrics, "values": winner.values}

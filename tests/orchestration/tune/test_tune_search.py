@@ -129,6 +129,8 @@ def test_a_search_ends_with_a_winner_that_trains(ray_here, tmp_path, capsys):
     best, winner = load_config(home / "best.yaml"), yaml.safe_load((home / "winner.yaml").read_text())
     assert best.optim.g.lr == winner["values"]["g_lr"]
     assert best.tune == load_config().tune
+    assert (best.kimg, config.kimg) == (160, load_config(home / "search.yaml").kimg)  # a run's budget, not a trial's
+    assert best.storage == str(tmp_path)
     for name in ("curves.png", "parallel.png"):
         assert (home / name).read_bytes().startswith(b"\x89PNG")
     assert len(table(home / "importance.csv")) == 2
