@@ -5,6 +5,7 @@ longer than `distgan --help` may.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from distgan.text import did_you_mean
+from distgan.text import command, did_you_mean
 
 if TYPE_CHECKING:
     from distgan.config import RunConfig
@@ -26,11 +27,21 @@ class Group(click.Group):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(self.help or "")
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for param in self.get_params(ctx) for name in param.opts}
+        if args and args[0].startswith("-") and args[0] not in own and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"{args[0]}: a command comes first, for example {command('distgan', 'train', *args)}"
+            )
+        return super().parse_args(ctx, args)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands and not ctx.resilient_parsing:
             hint = did_you_mean(args[0], self.commands)
+            if not hint and os.path.exists(args[0]):
+                hint = f"; did you mean {command('distgan', 'train', *args)}?"
             raise click.UsageError(f"{args[0]}: no such command; allowed: {', '.join(self.commands)}{hint}")
         return super().resolve_command(ctx, args)
 

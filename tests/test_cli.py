@@ -255,6 +255,12 @@ def test_config_prints_what_a_run_would_use(tmp_path, capsys):
     ("words", "says"),
     [
         (["trian"], "distgan: trian: no such command; allowed: "),
+        (["./photos"], "distgan: ./photos: no such command"),
+        ([__file__, "--kimg", "5"], f"did you mean distgan train {__file__} --kimg 5?"),
+        (["--kimg", "5"], "--kimg: a command comes first, for example distgan train --kimg 5"),
+        (["resume"], "RUN is missing: distgan resume RUN; `distgan resume --help` tells more"),
+        (["train", "--loss", "bce"], "; bce is non-saturating (binary cross-entropy) here"),
+        (["train", "--training.precision", "fp16"], "allowed: auto, fp32, bf16; fp16 is bf16 here"),
         (["train", "--optim.g.lr", "0"], "distgan: optim.g.lr = 0: allowed: a number > 0 and <= 10"),
         (["train", "--optim.g.betas", "0"], "did you mean optim.g.beta2?"),
         (["train", "--batch-size", "64", "--workers", "3"], "batch_size: 64 is not divisible by workers = 3"),

@@ -251,6 +251,9 @@ def in_words(error: click.UsageError) -> str:
         return _needs_value(error.option_name)
     if isinstance(error, click.NoSuchOption):
         return f"{error.option_name}: no such option{suggest(list(error.possibilities or ())[:3])}"
+    if isinstance(error, click.MissingParameter) and error.ctx is not None and error.param is not None:
+        wanted = error.param.human_readable_name
+        return f"{wanted} is missing: {error.ctx.command_path} {wanted}; `{error.ctx.command_path} --help` tells more"
     return error.format_message()
 
 

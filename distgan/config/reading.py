@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from distgan.config.base import ConfigError, OneOf, Sides
 from distgan.config.renamed import hint
 from distgan.config.settings import RunConfig
-from distgan.config.synonyms import answer
+from distgan.config.synonyms import answer, value_answer
 from distgan.text import did_you_mean, nearest, suggest
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -323,7 +323,7 @@ def _explain(error: Any) -> str:
         return f"{dotted}: no such setting (value {value!r}){_nearest(dotted)}"
     if error["type"] == "value_error":
         reason = str(error["ctx"]["error"])
-        return f"{dotted} = {value!r}: {reason}" if dotted else reason
+        return f"{dotted} = {value!r}: {reason}{value_answer(dotted, value)}" if dotted else reason
     info = find_field(dotted)
     allowed = allowed_text(info) if info is not None else error["msg"]
     near = ""
@@ -332,4 +332,4 @@ def _explain(error: Any) -> str:
         choices = [str(v) for m in members if typing.get_origin(m) is Literal for v in typing.get_args(m)]
         choices += [choice for m in members if typing.get_origin(m) is list for choice in _choices(m)]
         near = did_you_mean(value, choices)
-    return f"{dotted} = {value!r}: allowed: {allowed}{near}"
+    return f"{dotted} = {value!r}: allowed: {allowed}{value_answer(dotted, value) or near}"

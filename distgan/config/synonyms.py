@@ -119,6 +119,25 @@ _ANSWERED: dict[str, str] = {
     "truncation psi trunc": "--truncation belongs to `distgan sample`",
 }
 
+_VALUES: dict[str, dict[str, str]] = {
+    "loss.name": {
+        "bce gan vanilla ns nsgan standard logistic": "non-saturating (binary cross-entropy)",
+        "mm": "minimax",
+        "ls lsgan mse": "least-squares",
+        "wgan": "wasserstein",
+        "wgan-gp": "wasserstein, with --loss.gp-lambda 10",
+        "rgan rpgan rsgan ragan r3gan": "relativistic",
+    },
+    "model.name": {
+        "stylegan stylegan2 stylegan3": "style",
+        "sngan biggan sagan": "resnet",
+        "fc linear dense": "mlp",
+        "cnn conv lightweight-gan fastgan": "dcgan",
+    },
+    "augment.kind": {"noaug off false": "none", "diffaug on true": "diffaugment", "adaptive": "ada"},
+    "training.precision": {"fp16 float16 half amp mixed": "bf16", "float32 full": "fp32", "bfloat16": "bf16"},
+}
+
 
 def _plain(name: str) -> str:
     """A name without the marks between its words, which everybody sets in another way."""
@@ -132,6 +151,10 @@ def _table(meanings: dict[tuple[str, ...], str]) -> dict[str, tuple[str, ...]]:
 MEANT, OF_TUNE = _table(_MEANT), _table(_OF_TUNE)
 ANSWERED = {_plain(word): text for words, text in _ANSWERED.items() for word in words.split()}
 
+VALUES = {
+    name: {_plain(word): own for words, own in values.items() for word in words.split()}
+    for name, values in _VALUES.items()
+}
 
 FOLDERS = {_plain(word) for word in ("root", "data-root", "data-dir", "data-path")}
 """Among those of data.name: beside the name of a known set they are the folder that it lies in, data.root."""
@@ -159,3 +182,9 @@ def meant(typed: str, settings: Iterable[str], command: str = "train") -> tuple[
 def answer(typed: str) -> str:
     """What to type in place of a name that is none here, "" where nothing is known of it."""
     return ANSWERED.get(_plain(typed), "")
+
+
+def value_answer(name: str, value: object) -> str:
+    """What a setting's value from elsewhere is called here, as the end of an error; "" where nothing is known of it."""
+    own = VALUES.get(name, {}).get(_plain(str(value)), "")
+    return f"; {value} is {own} here" if own else ""
