@@ -1,6 +1,7 @@
 """The Python interface with a real Ray, one cluster for all: searches, and Ray scripts of one's own."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tiny_run import TINY
 import distgan
 from distgan.cli import main
 from distgan.config import RayConfig
+from distgan.orchestration.own_script import _placed as placed
 from distgan.orchestration.ray_rows import merged
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
@@ -139,7 +141,7 @@ def test_a_trainer_of_ones_own_trains_what_distgan_does(tmp_path):
     assert (run.status["state"], run.status["workers"]) == ("complete", 2)
     assert result.metrics["fid"] == run.metrics[-1]["fid"]
     assert result.checkpoint.path == run.checkpoints[-1]
-    plain = distgan.train({**TINY, "kimg": 0.512}, storage=tmp_path / "plain", name="own", workers=2)
+    plain = distgan.train({**TINY, "kimg": 0.512}, storage=tmp_path / "plain", name="own", engine="ray", workers=2)
     assert torch.equal(run.generator().sample(4), plain.generator().sample(4))
     longer = fit(tmp_path / "ray", TINY)  # every start is a resume
     assert longer.metrics["kimg"] == 1.024
@@ -166,10 +168,17 @@ def test_a_ray_data_set_is_trained_on_whole_and_in_one_order(rows, digits, tmp_p
         images, labels = made["images"], made["labels"]
     truth = {digits[0][i].numpy().tobytes(): f"digit {int(digits[1][i])}" for i in range(240)}
     assert {image.tobytes(): label for image, label in zip(images, labels, strict=True)} == truth
-    whole = fit(tmp_path / "whole", how, datasets={"train": rows}, dataset_config=DataConfig(datasets_to_split=[]))
-    with np.load(f"{whole.path}/data/samples.npz") as made:
-        assert np.array_equal(made["images"], images)
-        assert np.array_equal(made["labels"], labels)
+
+
+@pytest.mark.slow
+def test_a_ray_data_set_that_is_not_split_is_read_once(rows, tmp_path):
+    how = {**CLASSES, "kimg": 0.256, "metrics.final_samples": 32}
+    found = []
+    for name, config in (("split", None), ("whole", DataConfig(datasets_to_split=[]))):
+        result = fit(tmp_path / name, how, datasets={"train": rows}, dataset_config=config)
+        with np.load(f"{result.path}/data/samples.npz") as made:
+            found.append((made["images"], made["labels"]))
+    assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_local_mode_reads_a_data_set_too(rows, tmp_path):
@@ -190,18 +199,35 @@ def test_equal_parts_are_one_and_others_are_joined():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "folder", "said"),
     [
-        ({"kimgs": 1}, "kimgs: no such setting"),
-        ({"storage": "runs"}, "storage = 'runs': a worker has a working folder of its own"),
-        ({"name": "other"}, "name = 'other': the run's folder is Ray's"),
-        ({"data.limit": 8}, "data.limit = 8: the set has 8 images, and kid needs at least"),
+        ({"kimgs": 1}, "/ray/own", "kimgs: no such setting"),
+        ({"storage": "runs"}, "/ray/own", "storage = 'runs': a worker has a working folder of its own"),
+        ({"name": "other"}, "/ray/own", "name = 'other': the run's folder is Ray's, /ray/own"),
+        ({}, None, "storage: is not given, and Ray does not tell the URI of its own"),
     ],
 )
-def test_mistakes_end_a_script_with_the_reason(settings, said, tmp_path):
-    with pytest.raises(ray.train.TrainingFailedError) as found:
-        fit(tmp_path, {**TINY, "metrics.names": "[kid]", **settings}, workers=1)
+def test_where_a_run_cannot_lie_is_said(settings, folder, said):
+    with pytest.raises(distgan.ConfigError) as found:
+        placed(settings, folder, "own")
     assert said in str(found.value)
+
+
+def test_where_a_run_lies():
+    def where(settings, folder):
+        config = placed(settings, folder, "own")
+        return config.storage, config.run_name
+
+    assert where({}, "/ray/own") == ("/ray", "own")
+    assert where({"storage": "s3://bucket/runs"}, None) == ("s3://bucket/runs", "own")
+    assert where({"storage": "/mine", "name": "x"}, "/ray/own") == ("/mine", "x")
+    assert where({}, "") == ("./runs", "own")  # local mode
+
+
+def test_a_mistake_ends_a_script_with_the_reason(tmp_path):
+    with pytest.raises(ray.train.TrainingFailedError) as found:
+        fit(tmp_path, {**TINY, "data": "/nowhere/photos"}, workers=1)
+    assert "data.name = '/nowhere/photos': no such file or folder" in str(found.value)
 
 
 def test_a_tuner_of_ones_own_stops_and_compares_trials(tmp_path, rows):
@@ -221,3 +247,53 @@ def test_a_tuner_of_ones_own_stops_and_compares_trials(tmp_path, rows):
         assert result.metrics["kimg"] == 1.024
         assert result.metrics["fid"] == run.metrics[-1]["fid"]
     assert distgan.load(results.get_best_result().path).sample(2).shape == (2, 1, 28, 28)
+
+
+# -- what the pages show ----------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+PAGES = [page for page in sorted(ROOT.rglob("*.md")) if not {"venv", ".venv", "build"} & set(page.parts)]
+SNIPPETS = [
+    pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M))
+]
+
+
+def test_there_are_snippets():
+    assert len(SNIPPETS) >= 5
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_snippets_run(code, tmp_path, monkeypatch, digits):
+    """As they stand, but for their places, and budgets of a second. `./photos` holds cats and dogs."""
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    for i in range(96):
+        (tmp_path / "photos" / ("cat", "dog")[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits[0][i, 0].numpy()).save(tmp_path / "photos" / ("cat", "dog")[i % 2] / f"{i}.png")
+    small = {**TINY, "model.conditioning": "auto", "kimg": 0.256, "data.limit": 90, "metrics.extractor": "random-conv"}
+    small |= {"metrics.samples": 32, "metrics.final_samples": 32}
+    if 'load("photos")' in code and "train(" not in code:
+        distgan.train(small, data="./photos")
+    given = distgan.config.keywords.nested
+
+    def tiny(config):
+        """The tiny run below what a snippet gives first."""
+        return {**given(small), **{key: value for key, value in given(config).items() if key in ("data", "optim")}}
+
+    for module in ("config.keywords", "api.tuning"):
+        monkeypatch.setattr(f"distgan.{module}.nested", tiny)
+    code = (
+        re.sub(r"\bkimg=\d+", "kimg=0.256", code)
+        .replace("n=1000", "n=50")
+        .replace('"num_samples": 8', '"num_samples": 2, "confirm_top": 0')
+    )
+    code = code.replace("num_samples=4", "num_samples=2").replace("num_workers=2", "num_workers=1")
+    code = re.sub(r'"kimg": \d+', lambda _: f"**{small!r}", code)
+    code = code.replace("/data/photos", f"{tmp_path}/photos").replace("/shared/runs", f"{tmp_path}/runs")
+    code = code.replace(
+        "    tune_config=", f"    run_config=tune.RunConfig(storage_path='{tmp_path}/runs'), tune_config="
+    )
+    exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})

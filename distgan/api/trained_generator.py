@@ -62,8 +62,8 @@ def place_of(source: Any) -> str:
 class Generator(nn.Module):
     """A trained generator: noise z and classes c to samples x. In eval mode, its parameters without gradients.
 
-    Made by `load` and `Run.generator`. `G` is the network; `.to(device)`, `.half()`, `state_dict()` and so on are those
-    of any module.
+    Made by `load` and `Run.generator`. `G` is the network; everything that a module can (`.to(device)`, weights, hooks)
+    it can too.
     """
 
     def __init__(self, exported: Exported, meta: str, folder: str) -> None:

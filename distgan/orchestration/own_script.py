@@ -73,7 +73,7 @@ def _placed(settings: Mapping[str, Any], folder: str | None, name: str) -> RunCo
     `storage_folder`. Raises ConfigError.
     """
     given = dict(settings)
-    config = config_from(given.pop("config", None), given)
+    config = config_from(given.pop("config", None), {**given, "engine": "ray"})
     if folder == "":  # this process is the script's own
         return config.model_copy(update={"name": config.name or name})
     if "storage" in config.model_fields_set:
