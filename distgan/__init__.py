@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distgan.api.trained_generator import Generator, load
     from distgan.api.tuning import Search, open_search, tune
     from distgan.config import ConfigError, RunConfig, RunError
+    from distgan.orchestration.own_script import train_loop_per_worker, trainable
 
 __all__ = [
     "ConfigError",
@@ -37,6 +38,8 @@ __all__ = [
     "open_run",
     "open_search",
     "train",
+    "train_loop_per_worker",
+    "trainable",
     "tune",
 ]
 
@@ -45,6 +48,7 @@ _MODULES = {
     "distgan.api.trained_generator": ("Generator", "load"),
     "distgan.api.tuning": ("Search", "open_search", "tune"),
     "distgan.config": ("ConfigError", "RunConfig", "RunError"),
+    "distgan.orchestration.own_script": ("train_loop_per_worker", "trainable"),
 }
 
 if not TYPE_CHECKING:  # to a type checker a name that is not there is an error

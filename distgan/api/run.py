@@ -106,6 +106,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The run's name: that of its folder."""
         return self._folder.split()[1]
 
     @property

@@ -13,6 +13,7 @@ from distgan.config.keywords import in_words_of_python
 from distgan.export.generator import EACH, GRID_CLASSES, find_generator, load_generator
 from distgan.export.generator import Generator as Exported
 from distgan.export.sample import check_numbers, check_styles, find_label, write_samples
+from distgan.kinds import as_written
 from distgan.kinds.picture import png
 from distgan.randomness import latents
 
@@ -62,8 +63,8 @@ def place_of(source: Any) -> str:
 class Generator(nn.Module):
     """A trained generator: noise z and classes c to samples x. In eval mode, its parameters without gradients.
 
-    Made by `load` and `Run.generator`. `G` is the network; `.to(device)`, `.half()`, `state_dict()` and so on are those
-    of any module.
+    Made by `load` and `Run.generator`. `G` is the network; everything that a module can (`.to(device)`, weights, hooks)
+    it can too.
     """
 
     def __init__(self, exported: Exported, meta: str, folder: str) -> None:
@@ -111,18 +112,15 @@ class Generator(nn.Module):
         model = self._exported.model
         return latents(seed, "sample/z", torch.arange(n, device=self._device), model.latent_dim, model.latent)
 
-    @torch.inference_mode()
     def sample(self, n: int = 1, seed: int = 0, label: int | str | None = None, truncation: float = 1.0) -> Tensor:
-        """n samples as they are stored, on the CPU: images uint8 (n, C, H, W), of 4 channels the colours multiplied by
-        the opacity.
+        """n samples on the CPU, as `distgan sample` writes them: images uint8 (n, C, H, W), 1, 3 or 4 channels (RGBA).
 
         They are those of `distgan sample` with the same seed: sample i of a seed is always the same one, whatever n.
         label: the name or number of a class, "each" for all in turn, None for classes as often as in the data.
         truncation: 0 (the mean sample) to 1, for networks with styles. Raises ConfigError.
         """
-        return torch.cat(
-            list(self._exported.batches(n, seed, self._label(n, seed, label, truncation), 250, truncation))
-        )
+        stored = self._stored(n, seed, label, truncation).numpy()
+        return torch.from_numpy(as_written(self._exported.kind, stored))
 
     def labels(self, n: int, seed: int = 0, label: int | str | None = None) -> list[str]:
         """The classes of what `sample` makes with the same arguments, by name; [] without classes."""
@@ -141,7 +139,7 @@ class Generator(nn.Module):
         if n is None and label is None and 0 < len(self.classes) <= GRID_CLASSES:
             columns, label = len(self.classes), EACH
             n = 8 * columns
-        stored = self.sample(SHOWN if n is None else n, seed, label, truncation)
+        stored = self._stored(SHOWN if n is None else n, seed, label, truncation)
         return Image.fromarray(self._exported.kind.preview(stored.numpy(), columns))
 
     def write(
@@ -189,6 +187,10 @@ class Generator(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.G.parameters()).device
+
+    def _stored(self, n: int, seed: int, label: int | str | None, truncation: float) -> Tensor:
+        chosen = self._label(n, seed, label, truncation)
+        return torch.cat(list(self._exported.batches(n, seed, chosen, truncation=truncation)))
 
     def _label(self, n: int, seed: int, label: int | str | None, truncation: float) -> Any:
         with in_words_of_python():

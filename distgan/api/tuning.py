@@ -68,6 +68,7 @@ class Search:
 
     @property
     def name(self) -> str:
+        """The search's name: that of its folder."""
         return self._folder.split()[1]
 
     @property

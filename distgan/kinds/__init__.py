@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from numpy.typing import NDArray
+
 from distgan.config import ConfigError, DataConfig, RunConfig, get_dotted
 from distgan.kinds.base import Kind, Progress, SampleSet, SampleSpec
 from distgan.registry import KINDS, by_path, refusal
@@ -13,6 +15,7 @@ __all__ = [
     "Kind",
     "SampleSet",
     "SampleSpec",
+    "as_written",
     "describe",
     "find_kind",
     "get_kind",
@@ -119,6 +122,12 @@ def _with_default(section: Any, path: list[str], value: Any) -> Any:
         return section.model_copy(update={name: _with_default(getattr(section, name), rest, value)})
     given = name in section.model_fields_set and getattr(section, name) != "auto"
     return section if given else section.model_copy(update={name: value})
+
+
+def as_written(kind: Kind, stored: NDArray[Any]) -> NDArray[Any]:
+    """Stored samples (N, ...) as files hold them: a kind where the two differ has a method of this name."""
+    change = getattr(kind, "as_written", None)
+    return cast("NDArray[Any]", change(stored)) if change is not None else stored
 
 
 def _members() -> Mapping[str, Any]:

@@ -155,8 +155,12 @@ def _outward_address() -> str:
 
 
 def _private_environment() -> None:
-    """A private cluster is for this command alone: a token that is in no file and ends with it, workers on loopback."""
-    if "RAY_AUTH_MODE" not in os.environ:
+    """A private cluster is for this command alone: a token that is in no file and ends with it, workers on loopback.
+
+    Ray reads the mode when it is imported. A Python session that has done that before (a notebook, after a run of one
+    worker) leaves the token to Ray, which keeps one in ~/.ray/auth_token.
+    """
+    if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # The paths of Ray's sockets may have 107 bytes, of which its own names take 70

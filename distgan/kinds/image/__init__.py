@@ -110,6 +110,10 @@ class Images:
         channels, height, width = spec.shape
         return convert(straight(stored) if stored.shape[1] == 4 else stored, Target(channels, (height, width)))
 
+    def as_written(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Of images with opacity, the colours are not multiplied by it in files."""
+        return straight(stored) if stored.shape[1] == 4 else stored
+
     def save(
         self,
         batches: Iterable[NDArray[Any]],
@@ -123,7 +127,7 @@ class Images:
         `images`, and the names of the classes (N,) as `labels`; a folder: PNG files named by number, and dataset.json
         with their classes. Images with opacity are RGBA as usual, their colours not multiplied by it.
         """
-        batches = (straight(batch) if batch.shape[1] == 4 else batch for batch in batches)
+        batches = map(self.as_written, batches)
         if target.suffix == "":
             save_folder(batches, n, target, labels, classes)
         elif target.suffix.lower() in PICTURES:
