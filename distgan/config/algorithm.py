@@ -201,6 +201,12 @@ class TrainingConfig(Section):
         "fine-tuning: the discriminator's so many stages nearest the images stay as they are in the source (FreezeD)",
         ge=0,
     )
+    patience: Count | None = setting(
+        None,
+        "early stop: measurements in a row without a better checkpoint.best_metric, after which the run is complete; "
+        "empty = it takes its whole budget",
+        ge=1,
+    )
     on_divergence: Literal["stop", "rollback"] = setting(
         "rollback", "what follows non-finite numbers: stop, or go back to the last good checkpoint"
     )
@@ -210,6 +216,10 @@ class TrainingConfig(Section):
         "half the learning rates; or nothing",
     )
     max_rollbacks: Count = setting(3, "rollbacks after which the run stops all the same", ge=0)
+
+    def has_waited_enough(self, waited: int) -> bool:
+        """Whether so many measurements in a row without a better one end the run."""
+        return self.patience is not None and waited >= self.patience
 
     @property
     def reuses_fakes(self) -> bool:

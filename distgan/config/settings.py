@@ -18,6 +18,7 @@ from distgan.config.algorithm import AugmentConfig, LossConfig, ModelConfig, Opt
 from distgan.config.base import Count, Number, Section, setting
 from distgan.config.data import CheckpointConfig, DataConfig, LogConfig, MetricsConfig
 from distgan.config.engine import RayConfig, TuneConfig, WorkerRange
+from distgan.registry import objectives
 from distgan.text import printable
 
 
@@ -101,6 +102,13 @@ class RunConfig(Section):
             raise ValueError(
                 "training.fake_labels = 'balanced': loss.name = 'relativistic' compares images of one class, whose "
                 "labels are the data's; allowed with it: data"
+            )
+        best = self.checkpoint.best_metric
+        if training.patience is not None and objectives("lower")[best] not in self.metrics.names:
+            raise ValueError(
+                f"training.patience = {training.patience}: waits for a better {best} (checkpoint.best_metric), which "
+                f"metrics.names = {', '.join(self.metrics.names)} does not measure; allowed with it: "
+                f"{objectives('lower')[best]} among them, or training.patience empty"
             )
         if training.freeze_d and self.finetune is None:
             raise ValueError(

@@ -34,6 +34,7 @@ _FREE = (
     "workers",
     "kimg",
     "minutes",
+    "training.patience",
     "ray.",
     "log.",
     "checkpoint.",
@@ -232,6 +233,11 @@ def differences(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
 def already_complete(prepared: Prepared) -> str:
     """What is said of a run that has all that is asked for."""
     done, asked = prepared.kimg, prepared.config.total_images / 1000
+    if done < asked:
+        return (
+            f"already complete: {prepared.folder} ended early, at {done:g} of {asked:g} kimg, with training.patience = "
+            f"{prepared.config.training.patience} (a larger one, or null, would train on; --name NAME is another run)"
+        )
     longer = f", {asked:g} are asked for" if done > asked else ""
     return (
         f"already complete: {prepared.folder} has {done:g} kimg{longer} (--kimg {2 * done:g} would train on, --name "
@@ -264,7 +270,7 @@ def _existing(config: RunConfig, folder: Folder) -> Literal["new", "resume", "co
     status = read_status(folder)
     done = (
         status.get("state") == "complete"
-        and status.get("nimg", 0) >= config.total_images
+        and (status.get("nimg", 0) >= config.total_images or config.training.has_waited_enough(status.get("waited", 0)))
         and folder.exists("generator/generator.json")
     )
     return "complete" if done else ("resume" if folder.exists("checkpoints") else "new")

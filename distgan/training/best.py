@@ -11,6 +11,7 @@ from distgan.config import RunConfig
 from distgan.export.generator import save_generator
 from distgan.kinds import SampleSet, kind_name
 from distgan.storage import Folder
+from distgan.text import count
 from distgan.training.checkpoint import CheckpointDamagedError, CheckpointStore
 from distgan.training.measurement import Measurement
 from distgan.training.state import TrainState
@@ -34,6 +35,20 @@ def note_best(state: TrainState, measured: dict[str, float], chosen: int, metric
         return False
     state.best = {"metric": metric, "value": found, "nimg": state.nimg, "ema": chosen}
     return True
+
+
+def count_waiting(state: TrainState, is_best: bool) -> None:
+    """After a measurement: how many there were in a row that were no better than the best one."""
+    state.waited = 0 if is_best else state.waited + 1
+
+
+def early_stop(state: TrainState) -> str:
+    """What is told where a run ends so."""
+    waited = count(state.waited, "measurement")
+    best = state.best
+    where = f"; the best was {best['value']:.4g} at {best['nimg'] / 1000:g} kimg" if best else ""
+    metric = best.get("metric", "value").upper()
+    return f"early stop at {state.nimg / 1000:g} kimg: no better {metric} in {waited} (training.patience){where}"
 
 
 def export_best(state: TrainState, store: CheckpointStore, samples: SampleSet, config: RunConfig) -> None:

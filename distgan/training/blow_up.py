@@ -49,7 +49,8 @@ class Watchdog:
         self.limit = ABOVE_DRAW * float(LOSSES[config.loss.name].d(zero, zero))
         # A critic's loss (Wasserstein) has no scale
         self.active = config.training.on_blow_up == "rollback" and self.limit > 0
-        self._sum = torch.zeros((), device=context.device)
+        # In float64 the sum of a window's float32 losses is exact, and so the same wherever it was cut by a stop
+        self._sum = torch.zeros((), dtype=torch.float64, device=context.device)
         self._steps = 0
 
     def blown_up(self, stats: Mapping[str, Tensor] | None, *, read: bool) -> bool:

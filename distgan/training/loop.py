@@ -22,7 +22,7 @@ from distgan.kinds import SampleSet, get_kind, open_samples
 from distgan.kinds.loader import Loader
 from distgan.randomness import DataOrder
 from distgan.storage import Folder
-from distgan.training.best import export_best, export_generator, measure_averages, note_best
+from distgan.training.best import count_waiting, early_stop, export_best, export_generator, measure_averages, note_best
 from distgan.training.blow_up import Watchdog, regular_checkpoints
 from distgan.training.budget import plan
 from distgan.training.checkpoint import CheckpointStore
@@ -112,8 +112,9 @@ def train(
     run_step, slow, forecast = LongSteps(step, state, context, alive), True, Forecast(config, state.nimg)
     watch.lap()
 
+    ended = config.training.has_waited_enough(state.waited)  # all workers know: what they measure is the same
     with context.stop_on_signals():
-        while state.nimg < total:
+        while state.nimg < total and not ended:
             due = Due.at(state.nimg, step.samples, total, config)
             # Workers agree at log lines, and at every step where steps are slow; a worker that is alone always looks
             look = due.log or slow or context.world_size == 1
@@ -157,8 +158,6 @@ def train(
                 values = dict(status["values"])
             logged = state.nimg
             with watch.paused():
-                if due.samples and log is not None:
-                    log.picture(state.nimg, _kimg_name(state.nimg), measure.preview(state.ema.modules[0]))
                 is_best = False
                 measured: dict[str, float] = {}
                 if due.measure:
@@ -166,6 +165,10 @@ def train(
                     measured |= held_out.accuracy(state.D, context, config.metrics.batch_size)
                     values |= measured
                     is_best = note_best(state, measured, chosen, config.checkpoint.best_metric)
+                    count_waiting(state, is_best)
+                    ended = config.training.has_waited_enough(state.waited) and not (due.last or stopping)
+                if (due.samples or ended) and log is not None:
+                    log.picture(state.nimg, _kimg_name(state.nimg), measure.preview(state.ema.modules[0]))
                 warnings = []
                 if steps:
                     health.add(steps, state.nimg, values)
@@ -176,7 +179,7 @@ def train(
                         state.nimg, of_step | varies, measured, best, measure.counts, samples.classes
                     )
                 if log is not None:
-                    wanted = is_best or stopping or asked.checkpoint
+                    wanted = is_best or stopping or ended or asked.checkpoint
                     if wanted or (due.checkpoint and (due.last or store.idle_s >= config.checkpoint.pause_s)):
                         _save(state, store, log, samples, config)
                     store.hold()
@@ -184,11 +187,11 @@ def train(
                 if log is not None:
                     if steps:
                         log.scalars(state.nimg, values)
-                    log.event(state.nimg, *store.notes(), *warnings)
+                    log.event(state.nimg, *store.notes(), *warnings, *([early_stop(state)] if ended else []))
                     log.status(status)
                     if on_tick is not None:
                         on_tick(status)
-                if (due.measure or due.checkpoint) and not (due.last or stopping):
+                if (due.measure or due.checkpoint) and not (due.last or stopping or ended):
                     context.report({"kimg": state.nimg / 1000, **values})
             if stopping:
                 break
@@ -198,7 +201,7 @@ def train(
     if log is not None:
         try:
             store.wait()
-            if state.nimg >= total:
+            if state.nimg >= total or ended:
                 export_best(state, store, samples, config)
                 status = {**status, "state": "complete"}
             log.event(state.nimg, *store.notes())
@@ -269,6 +272,7 @@ def _status(kind: str, state: TrainState, total: int, values: dict[str, float], 
         "kimg": state.nimg / 1000,
         "total_kimg": total / 1000,
         "best": state.best,
+        "waited": state.waited,
         "workers": context.world_size,
         "values": {k: v for k, v in values.items() if math.isfinite(v)},
     }

@@ -42,6 +42,8 @@ class TrainState:
         self.nimg = 0
         self.augment_p = torch.tensor(config.augment.p, device=device)
         self.best: dict[str, Any] = {}
+        self.waited = 0
+        """Measurements in a row since the best one."""
         self.rollbacks = 0
         self.rate_factor = 1.0
         """What learning rates are multiplied by: halved at each blow-up."""
@@ -74,6 +76,7 @@ class TrainState:
             "nimg": self.nimg,
             "augment_p": self.augment_p,
             "best": dict(self.best),
+            "waited": self.waited,
             "rollbacks": self.rollbacks,
             "rate_factor": self.rate_factor,
             "window": list(self.window),
@@ -92,6 +95,7 @@ class TrainState:
         self.nimg = int(state["nimg"])
         self.augment_p.copy_(state["augment_p"])
         self.best = dict(state["best"])
+        self.waited = int(state.get("waited", 0))  # checkpoints of before have none
         self.rollbacks = int(state["rollbacks"])
         self.rate_factor = float(state.get("rate_factor", 1.0))  # checkpoints of before have neither
         self.window = list(state.get("window", [0.0, 0.0]))

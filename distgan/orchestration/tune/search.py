@@ -67,6 +67,11 @@ def search(config: RunConfig, *, replay: list[dict[str, Any]] | None = None) -> 
             f"minutes = {config.minutes:g}: the trials of a search are compared at the same number of images; allowed: "
             "kimg of each trial, and tune.time_s for all together"
         )
+    if config.training.patience is not None and config.tune.scheduler == "pbt":
+        raise ConfigError(
+            f"training.patience = {config.training.patience}: the trials of a population change their values together "
+            "up to the end; allowed with pbt: null"
+        )
     folder = Folder(config.storage).child(config.run_name)
     if config.finetune is not None:
         share_cores()  # before torch, which looks at the weights
