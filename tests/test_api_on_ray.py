@@ -258,6 +258,8 @@ SNIPPETS = [
     for page in PAGES
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M))
 ]
+EXAMPLE = "\n".join(line.strip() for line in (distgan.__doc__ or "").splitlines() if line.startswith("    "))
+SNIPPETS.append(pytest.param(EXAMPLE, id="distgan"))
 
 
 def test_there_are_snippets():
