@@ -196,6 +196,8 @@ def test_equal_parts_are_one_and_others_are_joined():
     assert all(np.array_equal(one, other) for one, other in zip(joined, turned, strict=True))
     assert len(merged([(a, labels), (a[::-1], labels[::-1])])[0]) == 3
     assert merged([(a, None)])[1] is None
+    with pytest.raises(distgan.ConfigError, match="of shape 2 x 2, 3 x 3; allowed: one shape for all"):
+        merged([(a, None), (np.zeros((1, 3, 3), np.uint8), None)])
 
 
 @pytest.mark.parametrize(
