@@ -6,8 +6,9 @@
     run.samples()                                          # the newest grid; run.metrics, run.report(), run.resume()
     generator = distgan.load("photos")                     # a torch.nn.Module, also without Ray
     generator.sample(16, seed=0)                           # uint8 (16, C, H, W)
-    distgan.evaluate("photos", metrics=["fid", "kid"])
-    search = distgan.tune(data="./photos", kimg=20)        # search.best, search.trials, search.best_config
+    distgan.evaluate("photos", metrics=["fid"], n=1000)    # {"fid": ..., "floor_fid": ..., ...}
+    search = distgan.tune(data="./photos", kimg=20, tune={"num_samples": 8})
+    distgan.train(search.best_config, name="best")         # search.best is a run, search.trials a list
 
 Importing this imports neither PyTorch nor Ray; each name is imported when it is first used.
 """

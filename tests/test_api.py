@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,20 @@ def test_a_run_that_is_not_there(place, run):
         distgan.open_run(5, storage=place)
 
 
+def test_a_run_in_an_object_store(tmp_path):
+    uri = f"memory://{uuid.uuid4().hex}/runs"
+    made = distgan.train(TINY, storage=uri, name="far")
+    run = distgan.open_run(f"{uri}/far")
+    assert (run.name, run.folder, made.folder) == ("far", f"{uri}/far", f"{uri}/far")
+    assert run.status["state"] == "complete"
+    assert len(run.metrics) == 8
+    assert run.checkpoints[-1].startswith(f"{uri}/far/checkpoints/")
+    assert run.report() == f"{uri}/far/report.html"
+    assert run.samples().size[0] > 28
+    assert torch.equal(distgan.load("far", storage=uri).sample(3), run.generator().sample(3))
+    assert distgan.evaluate(run, metrics="fid", n=64)["samples"] == 64
+
+
 def test_a_failed_run_raises(tmp_path):
     (tmp_path / "odd.py").write_text(
         "from torch import nn\n"
@@ -248,6 +263,18 @@ def test_a_thread_trains_too(engine, tmp_path):
     thread.start()
     thread.join(60)
     assert [run.status["state"] for run in found] == ["complete"]
+
+
+def test_a_session_that_has_imported_ray_leaves_the_token_to_ray(tmp_path):
+    """Ray reads the mode when it is imported; a cluster with a token that came later would refuse its own driver."""
+    code = (
+        "import os, sys; os.environ.pop('RAY_AUTH_MODE', None)\n"
+        "from distgan.orchestration.cluster import _private_environment as begin\n"
+        "assert 'ray' not in sys.modules; sys.modules['ray'] = sys\n"
+        "begin(); print(os.environ.get('RAY_AUTH_MODE'))\n"
+        "del sys.modules['ray']; begin(); print(os.environ['RAY_AUTH_MODE'])"
+    )
+    assert python(code, cwd=tmp_path).split() == ["None", "token"]
 
 
 # -- samples in memory ------------------------------------------------------------------------------------------------

@@ -196,6 +196,8 @@ def test_equal_parts_are_one_and_others_are_joined():
     assert all(np.array_equal(one, other) for one, other in zip(joined, turned, strict=True))
     assert len(merged([(a, labels), (a[::-1], labels[::-1])])[0]) == 3
     assert merged([(a, None)])[1] is None
+    with pytest.raises(distgan.ConfigError, match="of shape 2 x 2, 3 x 3; allowed: one shape for all"):
+        merged([(a, None), (np.zeros((1, 3, 3), np.uint8), None)])
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,8 @@ SNIPPETS = [
     for page in PAGES
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M))
 ]
+EXAMPLE = "\n".join(line.strip() for line in (distgan.__doc__ or "").splitlines() if line.startswith("    "))
+SNIPPETS.append(pytest.param(EXAMPLE, id="distgan"))
 
 
 def test_there_are_snippets():

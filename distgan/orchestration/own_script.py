@@ -16,7 +16,6 @@ from typing import Any
 
 from distgan.config import ConfigError, RunConfig, validate
 from distgan.config.keywords import config_from
-from distgan.orchestration.ray_compat import storage_folder
 from distgan.storage import Folder
 from distgan.training.threads import keep_memory
 
@@ -66,6 +65,23 @@ def trainable(config: Mapping[str, Any], datasets: Mapping[str, Any] | None = No
     trial = tune.get_context()
     found = _placed(config, storage_folder(trial), trial.get_trial_id())
     _train(found, Context(default_device(), on_report=tune.report), (datasets or {}).get("train"))
+
+
+def storage_folder(context: Any) -> str | None:
+    """Where Ray keeps a run of Train, or a trial of Tune, for good: a local path; "" in local mode, where it keeps
+    nothing; None in an object store, whose URI it does not tell, and in a Ray that does not tell at all.
+
+    context: what `ray.train.get_context` or `ray.tune.get_context` gives, whose `get_storage` is for developers.
+    """
+    try:
+        storage = context.get_storage()
+        if storage.storage_filesystem.type_name != "local":
+            return None
+        return str(getattr(storage, "trial_fs_path", None) or storage.experiment_fs_path)
+    except NotImplementedError:
+        return ""
+    except AttributeError:
+        return None
 
 
 def _placed(settings: Mapping[str, Any], folder: str | None, name: str) -> RunConfig:

@@ -6,7 +6,6 @@ Tried with the Ray versions that pyproject.toml allows. Without an entry, in a R
     own_session        Ctrl-C still works (Ray blocks SIGINT in its processes); where a terminal is closed, what was
                        trained since the last checkpoint is lost
     NO_EARLY_WORKERS   where workers die at their start, `ray.init` waits for them without an end
-    storage_folder     a Ray script of one's own must say where runs lie (storage, name)
     forget_run_state   a damaged record of Ray's ends a run's start with an error; no checkpoint is lost
 """
 
@@ -82,20 +81,3 @@ def forget_run_state(folder: Folder) -> None:
     record of checkpoints that were pruned since, or with a truncated one, is to refuse to start.
     """
     folder.remove(RUN_STATE)
-
-
-def storage_folder(context: Any) -> str | None:
-    """Where Ray keeps a run of Train, or a trial of Tune, for good: a local path; "" in local mode, where it keeps
-    nothing; None in an object store, whose URI it does not tell.
-
-    context: what `ray.train.get_context` or `ray.tune.get_context` gives, whose `get_storage` is for developers.
-    """
-    try:
-        storage = context.get_storage()
-        if storage.storage_filesystem.type_name != "local":
-            return None
-        return str(getattr(storage, "trial_fs_path", None) or storage.experiment_fs_path)
-    except NotImplementedError:
-        return ""
-    except AttributeError:
-        return None

@@ -36,12 +36,7 @@ def keep_rows(rows: Any, folder: Folder, context: Context) -> str:
         part = f"data/part-{context.rank}.npz"
         context.together(lambda: folder.write(part, _packed(*read_rows(rows))))
         context.barrier()
-        if context.is_main:
-            parts = [f"data/part-{rank}.npz" for rank in range(context.world_size)]
-            folder.write(SAMPLES, _packed(*merged([_unpacked(folder.read(name)) for name in parts])))
-            for name in parts:
-                folder.remove(name)
-        context.barrier()
+        context.together(lambda: _join(folder, context.world_size) if context.is_main else None)
     if folder.is_local:
         return folder.path(SAMPLES)
     return str(keep(*_unpacked(folder.read(SAMPLES)), user_cache() / "arrays"))
@@ -68,9 +63,21 @@ def merged(parts: list[tuple[NDArray[Any], NDArray[Any] | None]]) -> tuple[NDArr
     if all(sorted(each) == sorted(hashes[0]) for each in hashes):
         parts, hashes = parts[:1], hashes[:1]
     order = np.array(sorted(range(sum(map(len, hashes))), key=[one for each in hashes for one in each].__getitem__))
+    shapes = sorted({part[0].shape[1:] for part in parts})
+    if len(shapes) > 1:
+        shown = ", ".join(" x ".join(map(str, shape)) for shape in shapes)
+        raise ConfigError(f"datasets: the samples are of shape {shown}; allowed: one shape for all; resize them before")
     samples = np.concatenate([part[0] for part in parts])[order]
     labels = [part[1] for part in parts if part[1] is not None]
     return samples, np.concatenate(labels)[order] if labels else None
+
+
+def _join(folder: Folder, workers: int) -> None:
+    """Make one file of the workers' parts."""
+    names = [f"data/part-{rank}.npz" for rank in range(workers)]
+    folder.write(SAMPLES, _packed(*merged([_unpacked(folder.read(name)) for name in names])))
+    for name in names:
+        folder.remove(name)
 
 
 def _rows(part: tuple[NDArray[Any], NDArray[Any] | None]) -> list[tuple[NDArray[Any], Any]]:
