@@ -204,7 +204,7 @@ def config(config: str | None, listed: bool, settings: dict[str, Any]) -> int:
 )
 @STORAGE
 def sample(source: str, n: int, out: str | None, **how: Any) -> int:
-    """Make samples with the generator of a run."""
+    """Make samples with the generator of a run, or of a search's best trial."""
     from distgan.export.sample import write_samples
 
     print(write_samples(source, n, out, **how))
@@ -222,7 +222,7 @@ def sample(source: str, n: int, out: str | None, **how: Any) -> int:
 )
 @STORAGE
 def export(source: str, out: str, storage: str) -> int:
-    """Write the generator of a run for other programs, and compare it."""
+    """Write the generator of a run, or of a search's best trial, for other programs, and compare it."""
     from distgan.export.portable import export_generator
 
     print(export_generator(source, out, storage=storage))
@@ -246,7 +246,10 @@ def export(source: str, out: str, storage: str) -> int:
 @click.option("--json", "as_object", is_flag=True, help="print one JSON object")
 @STORAGE
 def evaluate(source: str, as_object: bool, settings: dict[str, Any], **how: Any) -> int:
-    """Measure the generator of a run, or files of samples, against real ones (read as --data.SETTING says)."""
+    """Measure a generator (of a run, of a search's best trial), or files of samples, against real ones.
+
+    --data.SETTING says how the real ones are read.
+    """
     from distgan.runs.evaluate import as_json, as_table, evaluate_source
 
     found = evaluate_source(source, overrides=settings, **how)
@@ -277,16 +280,10 @@ def runs(storage: str) -> int:
 @click.argument("run", type=RunName())
 @STORAGE
 def report(run: str, storage: str) -> int:
-    """Write report.html, one page about a run, into its folder."""
-    from distgan.config import ConfigError
-    from distgan.runs.prepare import find_run
-    from distgan.runs.report import write_report
+    """Write report.html, one page about a run (of a search its best trial), into its folder."""
+    from distgan.runs.report import report_of
 
-    folder = find_run(run, storage)
-    if not folder.exists("metrics.jsonl"):
-        raise ConfigError(f"{folder}: nothing is logged there yet")
-    write_report(folder)
-    print(f"{folder}/report.html")
+    print(report_of(run, storage))
     return 0
 
 

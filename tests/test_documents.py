@@ -168,7 +168,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "runs.evaluate.evaluate_source": evaluate,
         "runs.evaluate.as_table": str,
         "runs.listing.list_runs": end("runs", ()),
-        "runs.report.write_report": end("report"),
+        "runs.report.report_of": end("report", ""),
         "storage._remote_filesystem": lambda uri: (None, uri.partition("://")[2]),
         "runs.prepare.find_run": lambda run, storage: folder,
         "runs.prepare.read_run_config": lambda folder: load_config(),

@@ -83,11 +83,18 @@ def _check_sides(name: str, height: int, width: int) -> None:
     if not NETWORKS[name].oblong:
         able = [other for other in NETWORKS if NETWORKS[other].oblong]
         raise ConfigError(f"{where} makes square images; set data.resolution to a side, or model.name to {able[0]}")
-    if allowed is None or (can_be_doubled_to((height, width)) and max(height, width) <= max(allowed)):
+    if allowed is None or _makes(name, height, width):
         return
     near = "x".join(map(str, nearest_to(height, width, max(allowed))))
+    able = [other for other in NETWORKS if NETWORKS[other].oblong and _makes(other, height, width)]
     raise ConfigError(
         f"{where} makes images whose sides are small numbers (3 to 8, the longer one up to 16) times one power of two "
         f"from 4 up, to {max(allowed)} pixels: 48x64 = 3 x 4 times 16; set data.resolution to {near} (the nearest), or "
-        "model.name to mlp"
+        f"model.name to {' or '.join(able)}"
     )
+
+
+def _makes(name: str, height: int, width: int) -> bool:
+    """Whether a family that takes sides that are not equal can make these."""
+    allowed = allowed_resolutions(name)
+    return allowed is None or (can_be_doubled_to((height, width)) and max(height, width) <= max(allowed))

@@ -105,8 +105,11 @@ def refused(name, *resolution, **changes):
 def test_sides_are_told_with_the_nearest_and_the_able(monkeypatch):
     text = refused("dcgan", 50, 70)
     assert "data.resolution = 50x70" in text
-    assert "set data.resolution to 48x72 (the nearest), or model.name to mlp" in text
-    assert "to 256x128" in refused("dcgan", 1024, 512)
+    assert "set data.resolution to 48x64 (the nearest), or model.name to mlp" in text
+    text = refused("dcgan", 128, 96)
+    assert "from 4 up, to 64 pixels" in text
+    assert text.endswith("or model.name to mlp or r3gan or resnet or style")
+    assert "to 1024x512" in refused("r3gan", 2048, 1024)
     check_models(model_of("mlp"), channels=3, resolution=(50, 70))
     known = {**{name: NETWORKS[name] for name in NETWORKS}, "resnet": replace(NETWORKS["resnet"], oblong=False)}
     monkeypatch.setattr(check, "NETWORKS", known)

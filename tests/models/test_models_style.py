@@ -120,7 +120,7 @@ def test_an_image_is_made_of_its_style():
     assert w.shape == (4, 64)
     torch.testing.assert_close(G.synthesize(w), G(z, c))
     torch.testing.assert_close(G.map(3 * z, c), w)  # the length of z says nothing
-    torch.testing.assert_close(G(z, c)[1:2], G(z[1:2], c[1:2]), atol=1e-6, rtol=1e-5)  # nor does its neighbour
+    torch.testing.assert_close(G(z, c)[1:2], G(z[1:2], c[1:2]), atol=1e-5, rtol=1e-4)  # nor does its neighbour
     other = ModelConfig(name="style", latent_dim=8, g_args={"styles": 24, "layers": 8}, conditioning="none")
     deep = build_generator(other, **SIZE)
     assert deep.map(z).shape == (4, 24)

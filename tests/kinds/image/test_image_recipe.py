@@ -13,6 +13,7 @@ from distgan.config import ConfigError, DataConfig, LossConfig, ModelConfig, Run
 from distgan.kinds import open_samples, settled, with_recipe
 from distgan.kinds.image.image_set import image_spec
 from distgan.kinds.image.recipe import smaller, spread
+from distgan.models.check import check_family
 from distgan.runs.prepare import prepare
 
 SPEC = replace(image_spec("anything", 1, 28), classes=("a", "b"), n=10_000)
@@ -145,3 +146,15 @@ def test_upsampling_and_rate_follow_labels_and_numbers(n_classes, n, typed, foun
     spec = replace(image_spec("photos", 3, 32), classes=tuple(map(str, range(n_classes))), n=n)
     config = with_recipe(load_config(overrides={"data.name": "./photos", **typed}), spec)
     assert (config.model.g_upsampling, config.optim.g.lr) == found
+
+
+@pytest.mark.parametrize("side", [(128, 128), (256, 256), (96, 128)])
+def test_large_images_have_networks_that_do_not_collapse(side):
+    spec = replace(SPEC, name="photos", shape=(3, *side), classes=())
+    config = with_recipe(load_config(overrides={"data.name": "./photos"}), spec)
+    assert config.model.name == "r3gan"
+    assert config.optim.g.lr == config.optim.d.lr == 2e-4
+    check_family(config.model, resolution=side[0] if side[0] == side[1] else side, n_classes=0)
+    given = with_recipe(load_config(overrides={"data.name": "./photos", "model.name": "dcgan"}), spec)
+    with pytest.raises(ConfigError, match=r"data.resolution = .*model.name = 'dcgan' makes images .*r3gan"):
+        check_family(given.model, resolution=side[0] if side[0] == side[1] else side, n_classes=0)
