@@ -18,6 +18,10 @@ from distgan.text import command, did_you_mean
 if TYPE_CHECKING:
     from distgan.config import RunConfig
 
+    _ParamType = click.ParamType[str]
+else:  # before click 8.4 it takes no type
+    _ParamType = click.ParamType
+
 HELP = ("-h", "--help")
 
 
@@ -128,7 +132,7 @@ class WordsCommand(click.Command):
         return []
 
 
-class RunName(click.ParamType[str]):
+class RunName(_ParamType):
     """A run, by name, folder or URI; the shell completes the names in ./runs."""
 
     name = "run"
@@ -137,7 +141,5 @@ class RunName(click.ParamType[str]):
         runs = Path(ctx.params.get("storage") or "./runs")
         names = sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) if runs.is_dir() else []
         found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-        return [
-            CompletionItem(incomplete, type="dir"),
-            *found,
-        ]  # the shell's own comes first, or it takes the others' place
+        # The shell's own comes first, or it takes the others' place
+        return [CompletionItem(incomplete, type="dir"), *found]

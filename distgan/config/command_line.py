@@ -9,7 +9,7 @@ import re
 import sys
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,6 +18,11 @@ from distgan.config.base import ConfigError, OneOf
 from distgan.config.reading import alternatives, find_field, is_open, shipped_configs, unknown_setting, walk_fields
 from distgan.config.synonyms import FOLDERS, meant
 from distgan.text import suggest
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[str]
+else:  # before 8.4 it takes no type
+    _ParamType = click.ParamType
 
 TYPED = "settings are typed as --name value, for example --kimg 100"
 
@@ -36,7 +41,7 @@ def parse_overrides(arguments: Sequence[str], command: str = "train") -> tuple[s
         raise ConfigError(in_words(error)) from None
 
 
-class _Value(click.ParamType[str]):
+class _Value(_ParamType):
     """A setting's value as it is typed: `load_config` reads and checks it."""
 
     name = "value"
@@ -112,6 +117,8 @@ def settings_of(context: click.Context, taken: dict[str, tuple[str, Any]]) -> di
             values[name] = given[0]
     free = {name: value for name, (typed, value) in taken.items() if not typed}
     data = context.params.pop("data", ())
+    if _is_folder(taken.get("data.name", ("", None))[0]) and (data or "data.name" in values):
+        taken["data.root"] = taken.pop("data.name")  # a folder beside the name of a set
     if data:
         _check_data(data, {name: value for name, (_, value) in taken.items()} | values)
         taken["data.name"] = ("", data[0])
@@ -172,7 +179,6 @@ def spelled(
             _take(taken, name, "" if name == key else word, _flag(name, word) if value is None else value)
     if unknown:
         raise ConfigError("\n".join(unknown))
-    _settle_folders(taken, words)
     return words, taken
 
 
@@ -190,14 +196,6 @@ def _take(taken: dict[str, tuple[str, Any]], name: str, synonym: str, value: Any
 
 def _is_folder(synonym: str) -> bool:
     return synonym.lower().replace("-", "").replace("_", "") in FOLDERS
-
-
-def _settle_folders(taken: dict[str, tuple[str, Any]], words: Sequence[str]) -> None:
-    """A folder beside --data.name is data.root."""
-    synonym, value = taken.get("data.name", ("", None))
-    if _is_folder(synonym) and any(word.partition("=")[0] == "--data.name" for word in words):
-        del taken["data.name"]
-        taken["data.root"] = (synonym, value)
 
 
 def _grouped(arguments: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:

@@ -21,6 +21,7 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--dataroot ./photos", {"data.name": "./photos"}),
     ("--dataset cifar10 --dataroot ./sets", {"data.name": "cifar10", "data.root": "./sets"}),
     ("--data_root ./sets --data.name cifar10", {"data.name": "cifar10", "data.root": "./sets"}),
+    ("cifar10 --data-root ./sets", {"data.name": "cifar10", "data.root": "./sets"}),
     ("--imgsz 64", {"data.resolution": "64"}),
     ("--image_size=64", {"data.resolution": "64"}),
     ("--imageSize 64", {"data.resolution": "64"}),
