@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from distgan.config.base import ConfigError
-from distgan.config.reading import _typed, find_field, load_config, read_yaml, set_dotted
+from distgan.config.reading import find_field, from_text, load_config, read_yaml, set_dotted
 from distgan.config.settings import RunConfig
 
 Config = str | os.PathLike[str] | Mapping[str, Any] | RunConfig | None
@@ -38,7 +38,7 @@ def nested(config: Config) -> dict[str, Any]:
     if isinstance(config, Mapping):
         values: dict[str, Any] = {}
         for name, value in flat(config).items():
-            set_dotted(values, name, _typed(value, find_field(name)))
+            set_dotted(values, name, from_text(value, find_field(name)))
         return values
     if not isinstance(config, str | os.PathLike):
         raise ConfigError(

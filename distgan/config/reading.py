@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from distgan.config.base import ConfigError, OneOf, Sides
 from distgan.config.renamed import hint
 from distgan.config.settings import RunConfig
-from distgan.config.synonyms import answer, value_answer
+from distgan.config.synonyms import answer, meant, value_answer
 from distgan.text import did_you_mean, nearest, suggest
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -55,7 +55,7 @@ def load_config(
         if info is None and not is_open(dotted):
             problems.append(unknown_setting(key.strip("-"), value))
             continue
-        set_dotted(values, dotted, _typed(value, info))
+        set_dotted(values, dotted, from_text(value, info))
     if problems:
         raise ConfigError("\n".join(problems))
     return validate(values)
@@ -68,7 +68,7 @@ def is_open(dotted: str) -> bool:
 
 def unknown_setting(typed: str, value: Any) -> str:
     """The error about a name that is no setting."""
-    shown = "" if value is None else f" (value {_typed(value, None)!r})"
+    shown = "" if value is None else f" (value {from_text(value, None)!r})"
     return f"--{typed}: no such setting{shown}{_nearest(typed.replace('-', '_'))}"
 
 
@@ -261,7 +261,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _typed(value: Any, info: FieldInfo | None) -> Any:
+def from_text(value: Any, info: FieldInfo | None) -> Any:
     """A command-line string as YAML would read it; text settings take it as it is."""
     if not isinstance(value, str):
         return value
@@ -286,6 +286,8 @@ def _nearest(dotted: str) -> str:
         return hint(dotted)
     if answer(dotted):
         return f"; {answer(dotted)}"
+    if same := meant(dotted, [name for name, _ in walk_fields()]):
+        return suggest(same)
     above, _, last = dotted.rpartition(".")
     info = find_field(above) if above else None
     inside = (

@@ -159,3 +159,12 @@ def test_the_tables_fit_the_settings() -> None:
             assert word in ("config", "list", "truncation") or find_field(word.replace("-", "_")) is not None, word
     for name in names:
         assert meant(name, names) in ((name,), ("data.name",)) or name.startswith("tune."), name
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("imgsz", "data.resolution"), ("batch", "batch_size"), ("lr", "optim.g.lr or optim.d.lr"), ("epochs", "kimg")],
+)
+def test_python_and_files_are_answered_with_the_settings_name(name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: no such setting .*{says}"):
+        load_config(base={name: 1})
