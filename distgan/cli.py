@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from distgan.config.command_line import in_words
 
         return _refuse(in_words(error))
-    except (KeyboardInterrupt, click.Abort):
-        print("\ninterrupted", file=sys.stderr)
+    except click.Abort:  # Ctrl-C, after which click has ended the line
+        print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         from distgan.config import ConfigError, RunError  # takes a while, and most commands do without
